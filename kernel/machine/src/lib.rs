@@ -1,0 +1,3 @@
+//! The machine room.
+#![no_std]
+extern crate alloc;

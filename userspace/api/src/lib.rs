@@ -1,0 +1,3 @@
+//! To be described.
+#![no_std]
+extern crate alloc;

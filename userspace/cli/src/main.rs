@@ -1,0 +1,2 @@
+//! The owner's command line.
+fn main() {}

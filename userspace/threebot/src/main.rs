@@ -1,0 +1,2 @@
+//! The 3Bot.
+fn main() {}
