@@ -1,3 +1,50 @@
-//! The machine room.
+//! The machine room: the one crate that may use `unsafe`.
+//!
+//! It turns a bare x86-64 machine into safe building blocks, and nothing more:
+//! physical [`frame`]s, user [`paging`], [`thread`]s and [`wait`] queues,
+//! [`sync`] locks, [`time`], copies from and to [`user`] memory, interrupts and
+//! devices, the crash record. Every room above is safe Rust over this API.
+//!
+//! Two back ends implement it: `x86` on the metal and `host` under an ordinary
+//! operating system, so that all rooms above are tested with `cargo test`.
+//!
+//! # Rules the rooms above rely on
+//!
+//! * Kernel code is never preempted in kernel mode; it yields where it waits
+//!   and where it calls [`thread::cond_resched`].
+//! * Interrupt handlers only wake threads; no room code runs in them.
+//! * A [`sync::SpinLock`] is never held across a wait or a user-memory copy.
 #![no_std]
+
 extern crate alloc;
+#[cfg(not(target_os = "none"))]
+extern crate std;
+
+pub mod account;
+pub mod addr;
+pub mod cpu;
+pub mod error;
+pub mod frame;
+pub mod io;
+pub mod paging;
+pub mod random;
+pub mod sync;
+pub mod thread;
+pub mod time;
+pub mod timer;
+pub mod user;
+pub mod wait;
+
+#[cfg(target_os = "none")]
+mod x86;
+#[cfg(target_os = "none")]
+use x86 as arch;
+
+#[cfg(not(target_os = "none"))]
+pub mod host;
+#[cfg(not(target_os = "none"))]
+use host as arch;
+
+pub use account::Account;
+pub use error::{AllocError, Fault, WaitError};
+pub use frame::Frame;

@@ -1,0 +1,245 @@
+//! The buddy allocator: blocks of 2^order frames, split and merged in pairs.
+//!
+//! A free block keeps its list links in its own first bytes, so the allocator
+//! needs no memory of its own but the frame table.
+
+use super::{FREE_HEAD, Meta};
+use crate::addr::PAGE_SIZE;
+use crate::arch;
+use crate::sync::IrqLock;
+use core::ops::Range;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// The largest block has 2^`ORDER_MAX` frames (4 MiB).
+pub(crate) const ORDER_MAX: usize = 10;
+const NONE: u32 = u32::MAX;
+
+struct Buddy {
+    heads: [u32; ORDER_MAX + 1],
+    free: usize,
+    total: usize,
+}
+
+static BUDDY: IrqLock<Buddy> = IrqLock::new(Buddy {
+    heads: [NONE; ORDER_MAX + 1],
+    free: 0,
+    total: 0,
+});
+
+#[repr(C)]
+struct Links {
+    next: u32,
+    prev: u32,
+}
+
+fn links(number: u32) -> *mut Links {
+    arch::phys_ptr(number as usize * PAGE_SIZE).cast()
+}
+
+fn meta(number: u32) -> Option<&'static Meta> {
+    arch::frame_table().get(number as usize)
+}
+
+impl Buddy {
+    fn push(&mut self, number: u32, order: usize) {
+        let head = self.heads[order];
+        // SAFETY: the block is free, so its bytes belong to this list.
+        unsafe {
+            links(number).write(Links {
+                next: head,
+                prev: NONE,
+            })
+        };
+        if head != NONE {
+            // SAFETY: the head is a free block of this list.
+            unsafe { (*links(head)).prev = number };
+        }
+        self.heads[order] = number;
+        if let Some(m) = meta(number) {
+            m.flags.store(FREE_HEAD | order as u16, Relaxed);
+        }
+    }
+
+    fn unlink(&mut self, number: u32, order: usize) {
+        // SAFETY: the block is in the list of `order`, so its links are valid.
+        let Links { next, prev } = unsafe { links(number).read() };
+        match prev {
+            NONE => self.heads[order] = next,
+            // SAFETY: a neighbour in the list is a free block.
+            _ => unsafe { (*links(prev)).next = next },
+        }
+        if next != NONE {
+            // SAFETY: as above.
+            unsafe { (*links(next)).prev = prev };
+        }
+        if let Some(m) = meta(number) {
+            m.flags.store(0, Relaxed);
+        }
+    }
+
+    fn take(&mut self, order: usize) -> Option<u32> {
+        let from = (order..=ORDER_MAX).find(|o| self.heads[*o] != NONE)?;
+        let number = self.heads[from];
+        self.unlink(number, from);
+        for o in (order..from).rev() {
+            self.push(number + (1 << o), o);
+        }
+        self.free -= 1 << order;
+        Some(number)
+    }
+
+    fn give(&mut self, mut number: u32, mut order: usize) {
+        self.free += 1 << order;
+        while order < ORDER_MAX {
+            let buddy = number ^ (1 << order);
+            let is_free =
+                meta(buddy).is_some_and(|m| m.flags.load(Relaxed) == FREE_HEAD | order as u16);
+            if !is_free {
+                break;
+            }
+            self.unlink(buddy, order);
+            number &= buddy;
+            order += 1;
+        }
+        self.push(number, order);
+    }
+}
+
+/// Hands over `numbers`; see [`super::add_range`].
+///
+/// # Safety
+/// As there.
+pub(super) unsafe fn add_range(numbers: Range<usize>) {
+    let mut buddy = BUDDY.lock();
+    let (mut n, end) = (numbers.start, numbers.end);
+    while n < end {
+        let fits = (end - n).ilog2() as usize;
+        let order = (n.trailing_zeros() as usize).min(fits).min(ORDER_MAX);
+        buddy.give(n as u32, order);
+        buddy.total += 1 << order;
+        n += 1 << order;
+    }
+}
+
+pub(super) fn stats() -> super::Stats {
+    arch::ensure_memory();
+    // One lock after the other: a stack holds its own while it asks here.
+    let held = super::cache::held();
+    let b = BUDDY.lock();
+    super::Stats {
+        total: b.total,
+        free: b.free + held,
+    }
+}
+
+/// Frames ever handed over.
+pub(super) fn total() -> usize {
+    BUDDY.lock().total
+}
+
+/// Takes single frames into `out`, leaving at least `spare` frames free; how
+/// many.
+pub(super) fn take_many(out: &mut [u32], spare: usize) -> usize {
+    arch::ensure_memory();
+    let mut b = BUDDY.lock();
+    let mut n = 0;
+    while n < out.len() && b.free > spare {
+        let Some(f) = b.take(0) else { break };
+        out[n] = f;
+        n += 1;
+    }
+    n
+}
+
+/// Gives single frames back.
+pub(super) fn give_many(frames: &[u32]) {
+    let mut b = BUDDY.lock();
+    for f in frames {
+        b.give(*f, 0);
+    }
+}
+
+/// A run of 2^order frames for the kernel itself: heap, stacks, device rings.
+/// Freed when dropped.
+#[derive(Debug)]
+pub(crate) struct Block {
+    number: u32,
+    order: usize,
+}
+
+impl Block {
+    /// Allocates; the bytes are whatever they were.
+    pub(crate) fn alloc(order: usize) -> Option<Block> {
+        if order > ORDER_MAX {
+            return None;
+        }
+        arch::ensure_memory();
+        let number = BUDDY.lock().take(order)?;
+        Some(Block { number, order })
+    }
+
+    /// The smallest order whose block holds `bytes`.
+    pub(crate) fn order_for(bytes: usize) -> usize {
+        bytes
+            .div_ceil(PAGE_SIZE)
+            .next_power_of_two()
+            .trailing_zeros() as usize
+    }
+
+    pub(crate) fn phys(&self) -> usize {
+        self.number as usize * PAGE_SIZE
+    }
+
+    pub(crate) fn ptr(&self) -> *mut u8 {
+        arch::phys_ptr(self.phys())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        PAGE_SIZE << self.order
+    }
+
+    /// Gives the block away for ever or until [`Block::from_phys`].
+    pub(crate) fn leak(self) -> usize {
+        core::mem::ManuallyDrop::new(self).phys()
+    }
+
+    /// Takes a leaked block back.
+    ///
+    /// # Safety
+    /// `phys` came from [`Block::leak`] of a block of `order`, once.
+    pub(crate) unsafe fn from_phys(phys: usize, order: usize) -> Block {
+        Block {
+            number: (phys / PAGE_SIZE) as u32,
+            order,
+        }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        BUDDY.lock().give(self.number, self.order);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn blocks_do_not_overlap_and_come_back() {
+        let mut held: Vec<Block> = (0..200).map(|i| Block::alloc(i % 6).unwrap()).collect();
+        let mut spans: Vec<_> = held
+            .iter()
+            .map(|b| (b.phys(), b.phys() + b.len()))
+            .collect();
+        spans.sort_unstable();
+        assert!(spans.windows(2).all(|w| w[0].1 <= w[1].0));
+        for b in &held {
+            assert_eq!(b.phys() % b.len(), 0);
+        }
+        held.reverse();
+        drop(held);
+        assert!(Block::alloc(ORDER_MAX).is_some());
+    }
+}

@@ -1,0 +1,198 @@
+//! The machine room under an ordinary operating system, for tests.
+//!
+//! Threads are the host's, physical memory is one large allocation, a page table
+//! is a map. There is no user mode: a user thread runs the function given to
+//! [`set_program`] in its place, and user copies go through the page table of the
+//! space the thread has, faults included.
+
+mod paging;
+mod thread;
+
+pub use paging::PageTable;
+pub(crate) use thread::{
+    GroupState, ThreadState, current_thread, exit, fpu_load, fpu_reset, fpu_save, fpu_size, kick,
+    make_user, park, resched_due, segment_bases, set_segment_bases, set_space, spawn_kernel, start,
+    unpark, yield_now,
+};
+pub use thread::{enter_space, set_program};
+
+use crate::addr::PAGE_SIZE;
+use crate::error::Fault;
+use crate::frame::{self, Meta};
+use crate::paging::Access;
+use core::sync::atomic::{AtomicU32, Ordering};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+/// Registers of a user thread, in the order of Linux's `struct user_regs_struct`
+/// where it matters to nobody here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the registers'")]
+pub struct UserRegs {
+    pub r15: u64,
+    pub r14: u64,
+    pub r13: u64,
+    pub r12: u64,
+    pub rbp: u64,
+    pub rbx: u64,
+    pub r11: u64,
+    pub r10: u64,
+    pub r9: u64,
+    pub r8: u64,
+    pub rax: u64,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    /// The system call's number; all ones when it was no system call.
+    pub orig_rax: u64,
+    pub rip: u64,
+    pub rflags: u64,
+    pub rsp: u64,
+}
+
+/// "Physical memory": 256 MiB that the host backs as they are touched.
+const FRAMES: usize = 64 << 10;
+
+struct Memory {
+    base: usize,
+    table: &'static [Meta],
+}
+
+fn memory() -> &'static Memory {
+    static MEMORY: OnceLock<Memory> = OnceLock::new();
+    MEMORY.get_or_init(|| {
+        let zeroed = |bytes: usize| {
+            let layout = core::alloc::Layout::from_size_align(bytes, PAGE_SIZE).expect("constant");
+            // SAFETY: the layout has a size.
+            unsafe { std::alloc::alloc_zeroed(layout) }
+        };
+        let table = zeroed(FRAMES * size_of::<Meta>()).cast::<Meta>();
+        // SAFETY: zero bytes are a valid `Meta`; the allocation is never freed.
+        let table = unsafe { core::slice::from_raw_parts(table, FRAMES) };
+        Memory {
+            base: zeroed(FRAMES * PAGE_SIZE) as usize,
+            table,
+        }
+    })
+}
+
+/// Hands the arena to the frame allocator, the first time.
+pub(crate) fn ensure_memory() {
+    static READY: std::sync::Once = std::sync::Once::new();
+    READY.call_once(|| {
+        // SAFETY: all of the arena is ours; number 0 stays out, as on a machine.
+        unsafe { frame::add_range(1..FRAMES) };
+    });
+}
+
+pub(crate) fn frame_table() -> &'static [Meta] {
+    memory().table
+}
+
+pub(crate) fn phys_ptr(phys: usize) -> *mut u8 {
+    (memory().base + phys) as *mut u8
+}
+
+/// # Safety
+/// `page` is a page nobody else uses.
+pub(crate) unsafe fn zero_page(page: *mut u8) {
+    // SAFETY: the caller's.
+    unsafe { page.write_bytes(0, PAGE_SIZE) };
+}
+
+/// # Safety
+/// `to` is a page nobody else uses, `from` another.
+pub(crate) unsafe fn copy_page(to: *mut u8, from: *const u8) {
+    // SAFETY: the caller's.
+    unsafe { to.copy_from_nonoverlapping(from, PAGE_SIZE) };
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct IrqState;
+
+pub(crate) fn irq_save() -> IrqState {
+    IrqState
+}
+
+pub(crate) fn irq_restore(_: IrqState) {}
+
+pub(crate) fn cpu_count() -> usize {
+    2
+}
+
+pub(crate) fn cpu_current() -> usize {
+    0
+}
+
+pub(crate) fn monotonic_ns() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    // Never zero, as on a machine that has been up for a moment.
+    u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX) + 1
+}
+
+pub(crate) fn wall_changed() {}
+
+pub(crate) fn entropy() -> [u8; 32] {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let mut seed = [0; 32];
+    for part in seed.chunks_mut(8) {
+        part.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());
+    }
+    seed
+}
+
+/// Walks a user range page by page: `f` gets the page's bytes, the offset into
+/// it, the offset into the range, and the length. Bytes done.
+fn walk(
+    addr: usize,
+    len: usize,
+    access: Access,
+    mut f: impl FnMut(*mut u8, usize, usize),
+) -> usize {
+    let mut done = 0;
+    while done < len {
+        let at = addr + done;
+        let n = (PAGE_SIZE - at % PAGE_SIZE).min(len - done);
+        let Some(frame) = thread::resolve(at, access) else {
+            break;
+        };
+        // SAFETY: inside the frame's page.
+        f(unsafe { frame.ptr().add(at % PAGE_SIZE) }, done, n);
+        done += n;
+    }
+    done
+}
+
+pub(crate) fn copy_from_user(src: usize, dst: &mut [u8]) -> usize {
+    walk(src, dst.len(), Access::READ, |p, at, n| {
+        // SAFETY: `walk` gives `n` bytes of a live frame.
+        unsafe { p.copy_to_nonoverlapping(dst[at..].as_mut_ptr(), n) };
+    })
+}
+
+pub(crate) fn copy_to_user(dst: usize, src: &[u8]) -> usize {
+    walk(dst, src.len(), Access::WRITE, |p, at, n| {
+        // SAFETY: `walk` gives `n` bytes of a live frame.
+        unsafe { p.copy_from_nonoverlapping(src[at..].as_ptr(), n) };
+    })
+}
+
+fn word<R>(addr: usize, access: Access, f: impl FnOnce(&AtomicU32) -> R) -> Result<R, Fault> {
+    let frame = thread::resolve(addr, access).ok_or(Fault)?;
+    // SAFETY: the address is aligned (the caller checked) and in a live frame.
+    Ok(f(unsafe {
+        AtomicU32::from_ptr(frame.ptr().add(addr % PAGE_SIZE).cast())
+    }))
+}
+
+pub(crate) fn user_load_u32(addr: usize) -> Result<u32, Fault> {
+    word(addr, Access::READ, |w| w.load(Ordering::SeqCst))
+}
+
+pub(crate) fn user_cmpxchg_u32(addr: usize, old: u32, new: u32) -> Result<u32, Fault> {
+    word(addr, Access::WRITE, |w| {
+        w.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
+            .unwrap_or_else(|v| v)
+    })
+}

@@ -1,0 +1,503 @@
+//! Threads: kernel threads and the kernel side of user threads.
+//!
+//! Every thread has a kernel stack of its own and sleeps by [`park`]ing. A user
+//! thread enters user mode with the registers it is given and comes back through
+//! the [`Hooks`]: system calls, faults, and work that is due before it returns.
+//!
+//! The room above hangs its own data on a thread ([`Builder::data`]) and finds it
+//! again with [`Thread::data`].
+
+use crate::error::{AllocError, WaitError};
+use crate::paging::PageTable;
+use crate::sync::Once;
+use crate::wait::Until;
+use crate::{arch, time::Instant};
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::any::Any;
+use core::marker::PhantomData;
+use core::ops::Deref;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use core::time::Duration;
+
+pub use arch::UserRegs;
+
+/// What a thread is to the scheduler and to the rooms above.
+pub struct Thread {
+    id: u64,
+    name: String,
+    data: Option<Box<dyn Any + Send + Sync>>,
+    group: Arc<CpuGroup>,
+    /// CPUs it may run on, bit by bit.
+    affinity: AtomicU64,
+    /// Attention is due: see [`Thread::raise_attention`].
+    attention: AtomicBool,
+    /// Nanoseconds it has run.
+    run_ns: AtomicU64,
+    /// Nanoseconds of these in the kernel, sampled.
+    kernel_ns: AtomicU64,
+    pub(crate) arch: arch::ThreadState,
+}
+
+/// Threads that share CPU time as one: the threads of a capsule.
+///
+/// Time is first divided between groups by weight, then between the threads of
+/// a group evenly; a quota bounds what a group gets even on an idle machine.
+#[derive(Debug)]
+pub struct CpuGroup {
+    weight: AtomicU64,
+    /// Per mille of one CPU, `u64::MAX` for no bound.
+    quota_per_mille: AtomicU64,
+    run_ns: AtomicU64,
+    pub(crate) arch: arch::GroupState,
+}
+
+/// The weight of a group that did not ask for another.
+pub const WEIGHT_DEFAULT: u64 = 100;
+
+impl CpuGroup {
+    /// A group of `weight` (1 to 10,000; [`WEIGHT_DEFAULT`] is usual) that gets
+    /// at most `quota_per_mille` thousandths of one CPU (more than 1,000 on
+    /// several).
+    #[must_use]
+    pub fn new(weight: u64, quota_per_mille: Option<u64>) -> Arc<CpuGroup> {
+        Arc::new(CpuGroup {
+            weight: AtomicU64::new(weight.clamp(1, 10_000)),
+            quota_per_mille: AtomicU64::new(quota_per_mille.unwrap_or(u64::MAX)),
+            run_ns: AtomicU64::new(0),
+            arch: arch::GroupState::new(),
+        })
+    }
+
+    /// The group of kernel threads.
+    #[must_use]
+    pub fn kernel() -> Arc<CpuGroup> {
+        static KERNEL: Once<Arc<CpuGroup>> = Once::new();
+        KERNEL.call_once(|| CpuGroup::new(10_000, None)).clone()
+    }
+
+    /// Its weight.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.weight.load(Relaxed)
+    }
+
+    /// Its quota in thousandths of one CPU, if it has one.
+    #[must_use]
+    pub fn quota_per_mille(&self) -> Option<u64> {
+        Some(self.quota_per_mille.load(Relaxed)).filter(|q| *q != u64::MAX)
+    }
+
+    /// CPU time its threads have used.
+    #[must_use]
+    pub fn run_time(&self) -> Duration {
+        Duration::from_nanos(self.run_ns.load(Relaxed))
+    }
+}
+
+/// What the room above does when a user thread comes into the kernel. All run on
+/// the thread's kernel stack with interrupts on, and may sleep.
+pub trait Hooks: Sync {
+    /// A `syscall` instruction: number in `rax`, the answer goes to `rax`.
+    fn syscall(&self, regs: &mut UserRegs);
+    /// An exception in user mode. The hook resolves it or raises a signal.
+    fn exception(&self, regs: &mut UserRegs, exception: Exception);
+    /// A page fault on a user address, from user mode or from a copy of the
+    /// kernel's on the thread's behalf. Whether the access may be tried again.
+    fn page_fault(&self, fault: PageFault) -> bool;
+    /// Called before returning to user mode while [`Thread::attention`] is set:
+    /// delivers signals, stops, or ends the thread.
+    fn attention(&self, regs: &mut UserRegs);
+}
+
+/// A page fault on a user address.
+#[derive(Clone, Copy, Debug)]
+pub struct PageFault {
+    /// The address touched.
+    pub addr: usize,
+    /// What was tried.
+    pub access: crate::paging::Access,
+    /// Whether user mode touched it (else a kernel copy).
+    pub from_user: bool,
+}
+
+/// An exception in user mode, page faults that a hook resolved aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exception {
+    /// A page fault that [`Hooks::page_fault`] refused, at this address.
+    PageFault {
+        /// The address touched.
+        addr: usize,
+        /// What was tried.
+        access: crate::paging::Access,
+    },
+    /// Integer division by zero or overflow.
+    DivideError,
+    /// `int3`.
+    Breakpoint,
+    /// Single step or a debug register.
+    Debug,
+    /// Invalid opcode.
+    InvalidOpcode,
+    /// General protection, with its error code.
+    GeneralProtection(u64),
+    /// An x87 or SIMD floating-point exception.
+    FloatingPoint,
+    /// Alignment check.
+    AlignmentCheck,
+    /// Any other vector.
+    Other(u8),
+}
+
+static HOOKS: Once<&'static dyn Hooks> = Once::new();
+
+/// Installs the hooks; the first call counts.
+pub fn set_hooks(hooks: &'static dyn Hooks) {
+    HOOKS.call_once(|| hooks);
+}
+
+pub(crate) fn hooks() -> Option<&'static dyn Hooks> {
+    HOOKS.get().copied()
+}
+
+/// The thread that runs this code. It cannot leave its thread, so what it points
+/// to lives as long as it does.
+#[derive(Clone, Copy)]
+pub struct Current {
+    thread: *const Thread,
+    _not_send: PhantomData<*const ()>,
+}
+
+impl Current {
+    /// A counted reference that may go anywhere.
+    #[must_use]
+    pub fn to_arc(self) -> Arc<Thread> {
+        // SAFETY: the pointer came from `Arc::as_ptr` of the running thread, whose
+        // strong count the scheduler holds up while it runs.
+        unsafe {
+            Arc::increment_strong_count(self.thread);
+            Arc::from_raw(self.thread)
+        }
+    }
+}
+
+impl Deref for Current {
+    type Target = Thread;
+    #[inline]
+    fn deref(&self) -> &Thread {
+        // SAFETY: the running thread is kept alive by the scheduler, and `Current`
+        // cannot be sent elsewhere.
+        unsafe { &*self.thread }
+    }
+}
+
+/// The running thread.
+#[inline]
+#[must_use]
+pub fn current() -> Current {
+    Current {
+        thread: arch::current_thread(),
+        _not_send: PhantomData,
+    }
+}
+
+impl Thread {
+    /// A number no other thread of this boot has.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The name it was built with.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The data of the room above, if it has type `T`.
+    #[inline]
+    #[must_use]
+    pub fn data<T: Any>(&self) -> Option<&T> {
+        self.data.as_deref()?.downcast_ref()
+    }
+
+    /// The group it shares CPU time with.
+    #[must_use]
+    pub fn group(&self) -> &Arc<CpuGroup> {
+        &self.group
+    }
+
+    /// Lets the next (or the current) [`park`] return. Never blocks; interrupt
+    /// handlers may call it.
+    #[inline]
+    pub fn unpark(&self) {
+        arch::unpark(self);
+    }
+
+    /// Tells the thread to look at its signals: interruptible waits end, and
+    /// [`Hooks::attention`] runs before it returns to user mode.
+    pub fn raise_attention(&self) {
+        self.attention.store(true, SeqCst);
+        self.unpark();
+        arch::kick(self);
+    }
+
+    /// Whether [`Thread::raise_attention`] is in force.
+    #[inline]
+    #[must_use]
+    pub fn attention(&self) -> bool {
+        self.attention.load(Relaxed)
+    }
+
+    /// The signals were looked at. Clear it first and look then, so that one that
+    /// comes meanwhile is not lost.
+    pub fn clear_attention(&self) {
+        self.attention.store(false, SeqCst);
+    }
+
+    /// CPUs it may run on, bit by bit.
+    #[must_use]
+    pub fn affinity(&self) -> u64 {
+        self.affinity.load(Relaxed)
+    }
+
+    /// Restricts it to the CPUs of `mask`; a mask without any CPU that exists is
+    /// refused with `false`. A running thread moves when it next yields.
+    pub fn set_affinity(&self, mask: u64) -> bool {
+        let have = u64::MAX >> (64 - crate::cpu::count().clamp(1, 64));
+        if mask & have == 0 {
+            return false;
+        }
+        self.affinity.store(mask & have, Relaxed);
+        arch::kick(self);
+        true
+    }
+
+    /// CPU time it has used, and the part of that in the kernel.
+    #[must_use]
+    pub fn run_time(&self) -> (Duration, Duration) {
+        let ns = |a: &AtomicU64| Duration::from_nanos(a.load(Relaxed));
+        (ns(&self.run_ns), ns(&self.kernel_ns))
+    }
+
+    /// The scheduler's book-keeping.
+    pub(crate) fn charge_run(&self, ns: u64) {
+        self.run_ns.fetch_add(ns, Relaxed);
+        self.group.run_ns.fetch_add(ns, Relaxed);
+    }
+
+    /// The scheduler's book-keeping of time seen in the kernel.
+    #[cfg_attr(
+        not(target_os = "none"),
+        expect(dead_code, reason = "the host samples nothing")
+    )]
+    pub(crate) fn charge_kernel(&self, ns: u64) {
+        self.kernel_ns.fetch_add(ns, Relaxed);
+    }
+}
+
+/// What a new thread is to be.
+#[derive(Default)]
+pub struct Builder {
+    name: String,
+    group: Option<Arc<CpuGroup>>,
+    affinity: Option<u64>,
+    data: Option<Box<dyn Any + Send + Sync>>,
+}
+
+impl Builder {
+    /// A thread called `name` in the kernel's group, on any CPU.
+    #[must_use]
+    pub fn new(name: &str) -> Builder {
+        Builder {
+            name: String::from(name),
+            ..Builder::default()
+        }
+    }
+
+    /// Puts it into `group`.
+    #[must_use]
+    pub fn group(mut self, group: Arc<CpuGroup>) -> Builder {
+        self.group = Some(group);
+        self
+    }
+
+    /// Restricts it to the CPUs of `mask`.
+    #[must_use]
+    pub fn affinity(mut self, mask: u64) -> Builder {
+        self.affinity = Some(mask);
+        self
+    }
+
+    /// Hangs `data` on it.
+    #[must_use]
+    pub fn data(mut self, data: Box<dyn Any + Send + Sync>) -> Builder {
+        self.data = Some(data);
+        self
+    }
+
+    pub(crate) fn build(self, arch: arch::ThreadState) -> Thread {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        Thread {
+            id: NEXT_ID.fetch_add(1, Relaxed),
+            name: self.name,
+            data: self.data,
+            group: self.group.unwrap_or_else(CpuGroup::kernel),
+            affinity: AtomicU64::new(self.affinity.unwrap_or(u64::MAX)),
+            attention: AtomicBool::new(false),
+            run_ns: AtomicU64::new(0),
+            kernel_ns: AtomicU64::new(0),
+            arch,
+        }
+    }
+
+    /// Starts a kernel thread that runs `main` and ends.
+    ///
+    /// # Errors
+    /// No memory for its stack.
+    pub fn spawn(self, main: impl FnOnce() + Send + 'static) -> Result<Arc<Thread>, AllocError> {
+        arch::spawn_kernel(self, Box::new(main))
+    }
+
+    /// Makes a user thread that will enter user mode with `regs` in `space`. It
+    /// does not run before [`Thread::start`], so that its maker can make it known
+    /// first. Floating-point state is copied from the current thread when `fork`
+    /// says so, and fresh otherwise.
+    ///
+    /// # Errors
+    /// No memory for its stack.
+    pub fn user(
+        self,
+        regs: UserRegs,
+        space: Arc<PageTable>,
+        fpu: FpuInit,
+    ) -> Result<Arc<Thread>, AllocError> {
+        arch::make_user(self, regs, space, fpu)
+    }
+}
+
+/// Where a user thread's floating-point and vector state comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FpuInit {
+    /// As after `execve`.
+    Fresh,
+    /// A copy of the calling thread's, as after `fork` and `clone`.
+    Inherit,
+}
+
+impl Thread {
+    /// Lets a thread made by [`Builder::user`] run; further calls do nothing.
+    pub fn start(self: &Arc<Self>) {
+        arch::start(self);
+    }
+}
+
+/// Sleeps until somebody calls [`Thread::unpark`] on this thread, or `until`
+/// ends it. An `unpark` that came before counts; a return without cause is
+/// allowed, so callers check their condition.
+///
+/// # Errors
+/// [`WaitError`] when `until` ended the sleep.
+pub fn park(until: Until) -> Result<(), WaitError> {
+    let me = current();
+    if until.interruptible && me.attention() {
+        return Err(WaitError::Interrupted);
+    }
+    if until.deadline.is_some_and(|d| Instant::now() >= d) {
+        return Err(WaitError::TimedOut);
+    }
+    arch::park(until.deadline);
+    if until.interruptible && me.attention() {
+        return Err(WaitError::Interrupted);
+    }
+    Ok(())
+}
+
+/// Sleeps until `deadline`.
+///
+/// # Errors
+/// [`WaitError::Interrupted`] by a signal, if `interruptible`.
+pub fn sleep_until(deadline: Instant, interruptible: bool) -> Result<(), WaitError> {
+    let until = Until {
+        deadline: Some(deadline),
+        interruptible,
+    };
+    loop {
+        match park(until) {
+            Err(WaitError::TimedOut) => return Ok(()),
+            Err(e) => return Err(e),
+            Ok(()) => {}
+        }
+    }
+}
+
+/// Lets other threads run first (`sched_yield`).
+pub fn yield_now() {
+    arch::yield_now();
+}
+
+/// Yields if the scheduler wants this CPU for somebody else. Long loops in the
+/// kernel call it, holding no spin lock.
+#[inline]
+pub fn cond_resched() {
+    if arch::resched_due() {
+        arch::yield_now();
+    }
+}
+
+/// Ends the running thread. What its stack frames own is not dropped: callers
+/// drop what they hold first.
+pub fn exit() -> ! {
+    arch::exit()
+}
+
+/// Makes `space` the address space of the running user thread (`execve`).
+pub fn set_space(space: Arc<PageTable>) {
+    arch::set_space(space);
+}
+
+/// Resets the running thread's floating-point and vector state (`execve`).
+pub fn fpu_reset() {
+    arch::fpu_reset();
+}
+
+/// Bytes of an `XSAVE` image with all that this machine's user programs may use.
+#[must_use]
+pub fn fpu_size() -> usize {
+    arch::fpu_size()
+}
+
+/// Copies the running thread's floating-point and vector state out, in the
+/// `XSAVE` standard format, as a signal frame has it; `out` has [`fpu_size`] bytes.
+pub fn fpu_save(out: &mut [u8]) {
+    arch::fpu_save(out);
+}
+
+/// Loads floating-point and vector state that came from user memory. Whether it
+/// was valid; if not, nothing changes.
+#[must_use]
+pub fn fpu_load(image: &[u8]) -> bool {
+    arch::fpu_load(image)
+}
+
+/// FS and GS base of the running user thread.
+#[must_use]
+pub fn segment_bases() -> (usize, usize) {
+    arch::segment_bases()
+}
+
+/// Sets FS and GS base of the running user thread; `None` leaves one alone. An
+/// address outside user space is refused with `false`.
+#[must_use]
+pub fn set_segment_bases(fs: Option<usize>, gs: Option<usize>) -> bool {
+    if [fs, gs]
+        .iter()
+        .flatten()
+        .any(|b| *b >= crate::addr::USER_END)
+    {
+        return false;
+    }
+    arch::set_segment_bases(fs, gs);
+    true
+}

@@ -1,0 +1,135 @@
+//! Copies from and to the memory of the running thread's program.
+//!
+//! An address is a number until a copy has succeeded. Every function checks that
+//! the range lies in user space, resolves page faults through
+//! [`crate::thread::Hooks::page_fault`] (so it may sleep), and reports
+//! [`Fault`] where that is refused. Never call one with a spin lock held.
+
+use crate::addr::is_user_range;
+use crate::arch;
+use crate::error::Fault;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// Copies `dst.len()` bytes from `src`.
+///
+/// # Errors
+/// [`Fault`]; part of `dst` may have been written.
+#[inline]
+pub fn read(src: usize, dst: &mut [u8]) -> Result<(), Fault> {
+    match read_partial(src, dst) {
+        n if n == dst.len() => Ok(()),
+        _ => Err(Fault),
+    }
+}
+
+/// Copies to `dst`.
+///
+/// # Errors
+/// [`Fault`]; part of the target may have been written.
+#[inline]
+pub fn write(dst: usize, src: &[u8]) -> Result<(), Fault> {
+    match write_partial(dst, src) {
+        n if n == src.len() => Ok(()),
+        _ => Err(Fault),
+    }
+}
+
+/// Copies from `src` as far as it can; bytes copied.
+#[inline]
+pub fn read_partial(src: usize, dst: &mut [u8]) -> usize {
+    if !is_user_range(src, dst.len()) {
+        return 0;
+    }
+    arch::copy_from_user(src, dst)
+}
+
+/// Copies to `dst` as far as it can; bytes copied.
+#[inline]
+pub fn write_partial(dst: usize, src: &[u8]) -> usize {
+    if !is_user_range(dst, src.len()) {
+        return 0;
+    }
+    arch::copy_to_user(dst, src)
+}
+
+/// Writes `len` zero bytes.
+///
+/// # Errors
+/// [`Fault`]; part of the target may have been written.
+pub fn zero(mut dst: usize, mut len: usize) -> Result<(), Fault> {
+    const ZEROS: [u8; 256] = [0; 256];
+    while len > 0 {
+        let n = len.min(ZEROS.len());
+        write(dst, &ZEROS[..n])?;
+        (dst, len) = (dst + n, len - n);
+    }
+    Ok(())
+}
+
+/// Reads a value.
+///
+/// # Errors
+/// [`Fault`].
+#[inline]
+pub fn read_value<T: FromBytes + IntoBytes>(src: usize) -> Result<T, Fault> {
+    let mut v = T::new_zeroed();
+    read(src, v.as_mut_bytes())?;
+    Ok(v)
+}
+
+/// Writes a value.
+///
+/// # Errors
+/// [`Fault`].
+#[inline]
+pub fn write_value<T: IntoBytes + Immutable>(dst: usize, value: &T) -> Result<(), Fault> {
+    write(dst, value.as_bytes())
+}
+
+/// Reads a NUL-terminated string into `buf`; its length without the NUL, or
+/// `None` if no NUL is among the first `buf.len()` bytes.
+///
+/// # Errors
+/// [`Fault`] if memory ends before the NUL.
+pub fn read_cstr(src: usize, buf: &mut [u8]) -> Result<Option<usize>, Fault> {
+    let mut done = 0;
+    while done < buf.len() {
+        // Up to the end of the page, so that a string just before unmapped
+        // memory can be read.
+        let addr = src.checked_add(done).ok_or(Fault)?;
+        let chunk = (crate::addr::PAGE_SIZE - addr % crate::addr::PAGE_SIZE).min(64);
+        let end = (done + chunk).min(buf.len());
+        let part = &mut buf[done..end];
+        read(addr, part)?;
+        if let Some(n) = part.iter().position(|b| *b == 0) {
+            return Ok(Some(done + n));
+        }
+        done = end;
+    }
+    Ok(None)
+}
+
+/// Loads an aligned 32-bit word atomically (`futex`).
+///
+/// # Errors
+/// [`Fault`], also for an unaligned address.
+pub fn load_u32(addr: usize) -> Result<u32, Fault> {
+    check_word(addr)?;
+    arch::user_load_u32(addr)
+}
+
+/// Replaces the aligned word at `addr` with `new` if it is `old`, atomically;
+/// the value found.
+///
+/// # Errors
+/// [`Fault`], also for an unaligned address.
+pub fn compare_exchange_u32(addr: usize, old: u32, new: u32) -> Result<u32, Fault> {
+    check_word(addr)?;
+    arch::user_cmpxchg_u32(addr, old, new)
+}
+
+fn check_word(addr: usize) -> Result<(), Fault> {
+    (addr.is_multiple_of(4) && is_user_range(addr, 4))
+        .then_some(())
+        .ok_or(Fault)
+}
