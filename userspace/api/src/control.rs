@@ -24,7 +24,7 @@
 //! # Capsules: identity and life
 //!
 //! A capsule has a small integer id and a name (that of its manifest). **An id is never reused in
-//! one boot**; each [`Request::Start`] makes a new id. At most one capsule of a name is alive. The
+//! one boot**; each [`Request::Start`] makes a new, higher id. At most one capsule of a name is alive. The
 //! record of an exited capsule stays readable until the next start of the same name. The captured
 //! log belongs to the *name*: it goes on over restarts, and its offsets only ever grow.
 //!
@@ -59,7 +59,8 @@ pub use event::{Event, EventMask, EventRecord};
 pub use frame::{FRAME_BYTES_MAX, FrameError, PROTOCOL_VERSION};
 pub use state::{
     BootStep, CapsuleInfo, CapsuleState, CrashRecord, ExitCause, ExitStatus, ExitSummary,
-    LimitKind, Limits, ManifestEntry, NodeInfo, PortState, Protocol, Refusal, UnknownCall, Usage,
+    LimitKind, Limits, ManifestEntry, ManifestRole, NodeInfo, PortState, Protocol, Refusal,
+    UnknownCall, Usage,
 };
 
 /// Most bytes of state that [`Request::SaveState`] takes.

@@ -16,8 +16,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-/// Largest signed manifest, in bytes.
-pub const MAX_MANIFEST_LEN: usize = 64 * 1024;
+/// Largest signed manifest, in bytes: it must fit one frame of the control device.
+pub const MAX_MANIFEST_LEN: usize = crate::control::MANIFEST_BYTES_MAX;
 /// Longest capsule name, in bytes.
 pub const MAX_NAME: usize = 63;
 /// Most words of a command.
@@ -155,7 +155,8 @@ pub struct Probes {
 pub struct Probe {
     /// What is tried.
     pub check: Check,
-    /// Time between the starts of two tries, in milliseconds.
+    /// Time between the starts of two tries, in milliseconds. After a failure, and while a
+    /// capsule starts, tries may come sooner.
     pub interval_ms: u32,
     /// Time after which a try has failed, in milliseconds.
     pub timeout_ms: u32,
@@ -198,7 +199,8 @@ pub enum RestartPolicy {
 pub struct Restart {
     /// When.
     pub policy: RestartPolicy,
-    /// Wait before the first restart, in milliseconds; it doubles with each one.
+    /// The first restart is immediate; this is the wait before the second in a row, in
+    /// milliseconds, at least 10. It doubles with each further one.
     pub backoff_initial_ms: u32,
     /// Longest wait, in milliseconds.
     pub backoff_max_ms: u32,

@@ -154,8 +154,21 @@ pub struct ManifestEntry {
     pub bytes: u32,
     /// BLAKE3 of the signed bytes.
     pub hash: [u8; 32],
+    /// What the node configuration wants with it.
+    pub role: ManifestRole,
     /// `None`: signature, version and validity are good. Otherwise why not.
     pub refusal: Option<Refusal>,
+}
+
+/// What the node configuration wants with a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ManifestRole {
+    /// The system capsule's: the kernel starts it, the 3Bot does not.
+    System,
+    /// The 3Bot starts it.
+    Start,
+    /// It lies ready for the owner to start.
+    Idle,
 }
 
 /// Why a manifest or an image is not accepted. The texts are at most 128 bytes.
@@ -174,6 +187,13 @@ pub enum Refusal {
         /// When.
         since_unix_ms: u64,
     },
+    /// Its validity has not begun; milliseconds since 1970.
+    NotYetValid {
+        /// When it does.
+        from_unix_ms: u64,
+    },
+    /// The node has accepted a manifest of that capsule with this higher sequence number.
+    OldSequence(u64),
     /// It asks for what this kernel or node does not offer; what, for people.
     Unsupported(String),
     /// A node port it publishes belongs to someone else.
