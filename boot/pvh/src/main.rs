@@ -1,0 +1,206 @@
+//! Starts the kernel straight from `qemu -kernel` (or any VMM that speaks
+//! PVH), without firmware's disk path: the kernel ELF is part of this file, the
+//! ramdisk is the VMM's initrd, and both are handed over where they lie.
+//!
+//! The kernel sees the same [`bootloader_api`] contract as under BIOS or UEFI.
+#![no_std]
+#![no_main]
+
+mod console;
+mod entry;
+
+use bootloader_api::info::MemoryRegionKind;
+use bootloader_boot_config::BootConfig;
+use bootloader_x86_64_common::{
+    Kernel, PageTables, SystemInfo,
+    legacy_memory_region::{LegacyFrameAllocator, LegacyMemoryRegion},
+    load_and_switch_to_kernel,
+};
+use core::{fmt::Write as _, panic::PanicInfo, slice};
+use skep_pvh::{Kind, MemoryMap, PAGE, Region};
+use x86_64::{
+    PhysAddr, VirtAddr,
+    instructions::port::Port,
+    registers::control::Cr3,
+    structures::paging::{FrameAllocator, OffsetPageTable, PageTable, PhysFrame},
+};
+
+/// Aligns what it holds to a page, so that the kernel's segments can be mapped
+/// where they lie.
+#[repr(C, align(4096))]
+struct PageAligned<T: ?Sized>(T);
+
+static KERNEL: &PageAligned<[u8]> = &PageAligned(*include_bytes!(env!("SKEP_KERNEL")));
+
+/// `hvm_start_info`, Xen's `arch-x86/hvm/start_info.h`, version 1.
+#[repr(C)]
+struct StartInfo {
+    magic: u32,
+    version: u32,
+    flags: u32,
+    module_count: u32,
+    modules: u64,
+    command_line: u64,
+    rsdp: u64,
+    memory_map: u64,
+    memory_map_len: u32,
+    reserved: u32,
+}
+
+/// Value of [`StartInfo::magic`].
+const START_MAGIC: u32 = 0x336e_c578;
+
+/// `hvm_modlist_entry`.
+#[repr(C)]
+struct Module {
+    address: u64,
+    len: u64,
+    command_line: u64,
+    reserved: u64,
+}
+
+/// `hvm_memmap_table_entry`.
+#[repr(C)]
+struct MemoryEntry {
+    address: u64,
+    len: u64,
+    kind: u32,
+    reserved: u32,
+}
+
+/// A region as the loader library wants to see it.
+#[derive(Clone, Copy, Debug)]
+struct LoaderRegion(Region);
+
+impl LegacyMemoryRegion for LoaderRegion {
+    fn start(&self) -> PhysAddr {
+        PhysAddr::new(self.0.start)
+    }
+
+    fn len(&self) -> u64 {
+        self.0.end - self.0.start
+    }
+
+    fn kind(&self) -> MemoryRegionKind {
+        match self.0.kind {
+            Kind::Usable => MemoryRegionKind::Usable,
+            Kind::Held => MemoryRegionKind::Bootloader,
+            Kind::Other(kind) => MemoryRegionKind::UnknownBios(kind),
+        }
+    }
+
+    fn usable_after_bootloader_exit(&self) -> bool {
+        self.0.kind == Kind::Usable
+    }
+}
+
+unsafe extern "C" {
+    /// First byte after this program, from the linker script.
+    static pvh_image_end: u8;
+}
+
+/// Called by the entry code with the VMM's start info.
+#[unsafe(no_mangle)]
+extern "C" fn pvh_main(start_info: &'static StartInfo) -> ! {
+    assert!(
+        start_info.magic == START_MAGIC,
+        "not started by the PVH protocol"
+    );
+    let ramdisk = ramdisk(start_info);
+    let map = MemoryMap::new(
+        memory_entries(start_info)
+            .iter()
+            .map(|entry| (entry.address, entry.len, entry.kind)),
+        ramdisk,
+    );
+    // `&raw const` takes the address only; the byte there is never read.
+    let image_end = PhysAddr::new(&raw const pvh_image_end as u64);
+    let first_free = PhysFrame::containing_address(image_end) + 1;
+    let mut frames = LegacyFrameAllocator::new_starting_at(
+        first_free,
+        map.regions().iter().copied().map(LoaderRegion),
+    );
+    let page_tables = page_tables(&mut frames);
+    let system_info = SystemInfo {
+        framebuffer: None,
+        rsdp_addr: (start_info.rsdp != 0).then(|| PhysAddr::new(start_info.rsdp)),
+        ramdisk_addr: ramdisk.map(|(address, _)| address),
+        ramdisk_len: ramdisk.map_or(0, |(_, len)| len),
+    };
+    load_and_switch_to_kernel(
+        Kernel::parse(&KERNEL.0),
+        BootConfig::default(),
+        frames,
+        page_tables,
+        system_info,
+    )
+}
+
+/// Address and length of the first module, the ramdisk; `None` when there is none.
+fn ramdisk(start_info: &StartInfo) -> Option<(u64, u64)> {
+    if start_info.module_count == 0 || start_info.modules == 0 {
+        return None;
+    }
+    // SAFETY: by the protocol `modules` points to `module_count` entries, and
+    // the first 4 GiB are mapped one to one.
+    let module = unsafe { &*(start_info.modules as *const Module) };
+    assert!(
+        module.address % PAGE == 0,
+        "the ramdisk is not page aligned"
+    );
+    (module.len != 0).then_some((module.address, module.len))
+}
+
+/// The VMM's memory map.
+fn memory_entries(start_info: &StartInfo) -> &'static [MemoryEntry] {
+    assert!(
+        start_info.version >= 1 && start_info.memory_map_len != 0,
+        "the VMM gave no memory map"
+    );
+    // SAFETY: by version 1 of the protocol there are `memory_map_len` entries
+    // at `memory_map`, and the first 4 GiB are mapped one to one.
+    unsafe {
+        slice::from_raw_parts(
+            start_info.memory_map as *const MemoryEntry,
+            start_info.memory_map_len as usize,
+        )
+    }
+}
+
+/// The tables in use (one to one), and an empty set for the kernel.
+fn page_tables(
+    frames: &mut impl FrameAllocator<x86_64::structures::paging::Size4KiB>,
+) -> PageTables {
+    let one_to_one = VirtAddr::zero();
+    let current = Cr3::read().0.start_address().as_u64() as *mut PageTable;
+    let kernel_level_4_frame = frames.allocate_frame().expect("no memory for page tables");
+    let kernel = kernel_level_4_frame.start_address().as_u64() as *mut PageTable;
+    // SAFETY: memory is mapped one to one, so both pointers are valid; the
+    // first table is the entry code's and used by nobody else, the second lies
+    // in a frame just taken and is written before a reference is made.
+    unsafe {
+        kernel.write(PageTable::new());
+        PageTables {
+            bootloader: OffsetPageTable::new(&mut *current, one_to_one),
+            kernel: OffsetPageTable::new(&mut *kernel, one_to_one),
+            kernel_level_4_frame,
+        }
+    }
+}
+
+/// Says what went wrong, then leaves QEMU through its exit device (status 255
+/// with `-device isa-debug-exit,iobase=0xf4,iosize=4`); elsewhere it stops.
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    let _ = writeln!(
+        console::Com1,
+        "\r\nskep boot: cannot start the kernel: {info}\r"
+    );
+    let mut exit = Port::<u32>::new(0xf4);
+    // SAFETY: nothing is left to protect; without the device the write is lost.
+    unsafe { exit.write(0x7f) };
+    loop {
+        x86_64::instructions::interrupts::disable();
+        x86_64::instructions::hlt();
+    }
+}
