@@ -24,10 +24,14 @@ pub mod account;
 pub mod addr;
 pub mod cpu;
 pub mod error;
+#[cfg(any(target_os = "none", test))]
+mod firmware;
 pub mod frame;
 pub mod io;
 pub mod paging;
 pub mod random;
+#[cfg(any(target_os = "none", test))]
+mod scale;
 pub mod sync;
 pub mod thread;
 pub mod time;

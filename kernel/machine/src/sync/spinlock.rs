@@ -95,6 +95,14 @@ impl<T: ?Sized> IrqLock<T> {
             _irq: irq,
         }
     }
+
+    /// Takes the lock if it is free now.
+    #[inline]
+    pub fn try_lock(&self) -> Option<IrqGuard<'_, T>> {
+        let irq = IrqOff(arch::irq_save());
+        let inner = self.0.try_lock()?;
+        Some(IrqGuard { inner, _irq: irq })
+    }
 }
 
 impl<T: ?Sized> Deref for IrqGuard<'_, T> {

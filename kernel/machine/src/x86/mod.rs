@@ -1,1 +1,4 @@
 //! The metal.
+
+pub(crate) mod port;
+pub(crate) mod uart;

@@ -1,0 +1,4 @@
+//! What the firmware tells: formats only, over plain bytes, tested on the host.
+
+pub(crate) mod acpi;
+pub(crate) mod sleep;
