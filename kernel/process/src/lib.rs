@@ -1,3 +1,31 @@
-//! To be described.
+//! Processes, threads, signals, futexes and program start.
+//!
+//! A [`World`] is what a capsule's processes see of each other: it hands out pids,
+//! knows the family tree, and nothing in it can name a process of another world.
+//! A [`Process`] is what its [`Thread`]s share.
+//!
+//! # Locks, outermost first
+//!
+//! 1. the world's family tree,
+//! 2. a process's signal state,
+//! 3. a thread's pending signals.
+//!
+//! All are spin locks with short sections. What can wait (closing files, unmapping
+//! memory, copies from and to the program) happens outside them.
 #![no_std]
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod process;
+mod thread;
+mod unknown;
+mod world;
+
+pub use process::Process;
+pub use thread::Thread;
+pub use unknown::UnknownCalls;
+pub use world::World;
+
+/// The number of a process, thread, process group or session in its world.
+pub type Pid = u32;

@@ -1,3 +1,28 @@
-//! To be described.
+//! System calls: where a program's request becomes a call into a room.
+//!
+//! [`table`] names every call once: number, name, handler, arguments, and how
+//! complete it is. Dispatch, trace names, the counters of unknown calls and
+//! `docs/compatibility.md` all come from it.
+//!
+//! A handler decodes its arguments, calls the room and turns the answer into a
+//! number; it reads like its man page. This crate is the only one that knows
+//! `errno` ([`Errno`]). There is one file per family of calls.
+//!
+//! The path of a call: trap → [`hooks`] → [`table::dispatch`] → handler.
 #![no_std]
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+#[cfg(test)]
+mod compatibility;
+mod ctx;
+mod errno;
+pub mod hooks;
+mod ids;
+mod misc;
+mod names;
+pub mod table;
+
+pub use ctx::Ctx;
+pub use errno::{Errno, SysResult};

@@ -1,0 +1,60 @@
+//! `docs/compatibility.md` is made from the table, and this test holds it to that.
+//! `BLESS=1 cargo test -p syscall compatibility` writes it.
+
+use crate::table::{NAMES, Status, TABLE};
+use std::fmt::Write;
+use std::string::String;
+
+fn document() -> String {
+    let mut out = String::from(
+        "# System calls\n\nMade from `kernel/syscall/src/table.rs` by \
+         `BLESS=1 cargo test -p syscall compatibility`; do not edit.\n\n",
+    );
+    let known = || {
+        NAMES
+            .iter()
+            .zip(&TABLE)
+            .enumerate()
+            .filter(|(_, (n, _))| !n.is_empty())
+    };
+    let count = |f: fn(&Status) -> bool| known().filter(|(_, (_, r))| f(&r.status)).count();
+    let _ = writeln!(
+        out,
+        "{} full, {} partial, {} refused on purpose, {} missing (`ENOSYS`, counted per capsule).\n",
+        count(|s| *s == Status::Full),
+        count(|s| matches!(s, Status::Partial(_))),
+        count(|s| matches!(s, Status::Refused(_))),
+        count(|s| *s == Status::Missing),
+    );
+    out.push_str("| number | call | status | note |\n| ---: | --- | --- | --- |\n");
+    for (number, (name, row)) in known() {
+        let (status, note) = match row.status {
+            Status::Full => ("full", ""),
+            Status::Partial(note) => ("partial", note),
+            Status::Refused(note) => ("refused", note),
+            Status::Missing => continue,
+        };
+        let _ = writeln!(out, "| {number} | `{name}` | {status} | {note} |");
+    }
+    out.push_str("\nMissing:");
+    for (_, (name, _)) in known().filter(|(_, (_, r))| r.status == Status::Missing) {
+        let _ = write!(out, " `{name}`");
+    }
+    out.push('\n');
+    out
+}
+
+#[test]
+fn the_document_is_up_to_date() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/compatibility.md");
+    let want = document();
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs")).unwrap();
+        std::fs::write(path, &want).unwrap();
+    }
+    let have = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        have == want,
+        "stale: run BLESS=1 cargo test -p syscall compatibility"
+    );
+}

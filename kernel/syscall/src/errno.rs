@@ -1,0 +1,135 @@
+//! `errno`: the numbers a failed call returns, and what each room's error means
+//! in them. The only place in the kernel that knows both.
+
+use linux_raw_sys::errno;
+use machine::{AllocError, Fault, WaitError};
+
+/// Why a call failed, as Linux numbers it (errno(3)).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Errno(u16);
+
+/// What a handler gives: the value for `rax`, or the error to be negated there.
+pub type SysResult = Result<usize, Errno>;
+
+macro_rules! errnos {
+    ($($name:ident)*) => {
+        #[expect(missing_docs, reason = "errno(3) has the meanings")]
+        #[allow(dead_code, reason = "the list is complete, use grows")]
+        impl Errno {
+            $(pub const $name: Errno = Errno(errno::$name as u16);)*
+        }
+
+        impl Errno {
+            /// Its symbol, such as `ENOENT`.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Errno::$name => stringify!($name),)*
+                    Errno::ERESTARTSYS => "ERESTARTSYS",
+                    Errno::ERESTARTNOINTR => "ERESTARTNOINTR",
+                    Errno::ERESTARTNOHAND => "ERESTARTNOHAND",
+                    Errno::ERESTART_RESTARTBLOCK => "ERESTART_RESTARTBLOCK",
+                    _ => "E?",
+                }
+            }
+        }
+    };
+}
+
+errnos! {
+    EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT
+    ENOTBLK EBUSY EEXIST EXDEV ENODEV ENOTDIR EISDIR EINVAL ENFILE EMFILE ENOTTY ETXTBSY
+    EFBIG ENOSPC ESPIPE EROFS EMLINK EPIPE EDOM ERANGE EDEADLK ENAMETOOLONG ENOLCK ENOSYS
+    ENOTEMPTY ELOOP ENOMSG EIDRM ECHRNG EL2NSYNC EL3HLT EL3RST ELNRNG EUNATCH ENOCSI EL2HLT
+    EBADE EBADR EXFULL ENOANO EBADRQC EBADSLT EBFONT ENOSTR ENODATA ETIME ENOSR ENONET ENOPKG
+    EREMOTE ENOLINK EADV ESRMNT ECOMM EPROTO EMULTIHOP EDOTDOT EBADMSG EOVERFLOW ENOTUNIQ
+    EBADFD EREMCHG ELIBACC ELIBBAD ELIBSCN ELIBMAX ELIBEXEC EILSEQ ESTRPIPE EUSERS ENOTSOCK
+    EDESTADDRREQ EMSGSIZE EPROTOTYPE ENOPROTOOPT EPROTONOSUPPORT ESOCKTNOSUPPORT EOPNOTSUPP
+    EPFNOSUPPORT EAFNOSUPPORT EADDRINUSE EADDRNOTAVAIL ENETDOWN ENETUNREACH ENETRESET ECONNABORTED
+    ECONNRESET ENOBUFS EISCONN ENOTCONN ESHUTDOWN ETOOMANYREFS ETIMEDOUT ECONNREFUSED EHOSTDOWN
+    EHOSTUNREACH EALREADY EINPROGRESS ESTALE EUCLEAN ENOTNAM ENAVAIL EISNAM EREMOTEIO EDQUOT
+    ENOMEDIUM EMEDIUMTYPE ECANCELED ENOKEY EKEYEXPIRED EKEYREVOKED EKEYREJECTED EOWNERDEAD
+    ENOTRECOVERABLE ERFKILL EHWPOISON
+}
+
+/// Interrupted calls that the signal code restarts or turns into `EINTR`
+/// (`linux/errno.h`). None of these reaches a program.
+impl Errno {
+    /// Restart unless a handler without `SA_RESTART` runs.
+    pub const ERESTARTSYS: Errno = Errno(512);
+    /// Restart always.
+    pub const ERESTARTNOINTR: Errno = Errno(513);
+    /// Restart only if no handler runs.
+    pub const ERESTARTNOHAND: Errno = Errno(514);
+    /// As `ERESTARTNOHAND`, through `restart_syscall` with the time that is left.
+    pub const ERESTART_RESTARTBLOCK: Errno = Errno(516);
+
+    /// The number, positive.
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+
+    /// Whether the signal code must see this before the program does.
+    #[must_use]
+    pub const fn restarts(self) -> bool {
+        self.0 >= 512
+    }
+
+    /// The value for `rax`.
+    #[must_use]
+    pub const fn to_rax(self) -> u64 {
+        (self.0 as u64).wrapping_neg()
+    }
+
+    /// An interrupted call that must not be restarted answers `EINTR`.
+    #[must_use]
+    pub fn or_eintr(self) -> Errno {
+        if self.restarts() { Errno::EINTR } else { self }
+    }
+
+    /// An interrupted call is restarted only if no handler runs.
+    #[must_use]
+    pub fn or_restart_without_handler(self) -> Errno {
+        if self.restarts() {
+            Errno::ERESTARTNOHAND
+        } else {
+            self
+        }
+    }
+}
+
+impl core::fmt::Debug for Errno {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}({})", self.name(), self.0)
+    }
+}
+
+impl From<Fault> for Errno {
+    fn from(_: Fault) -> Errno {
+        Errno::EFAULT
+    }
+}
+
+impl From<AllocError> for Errno {
+    fn from(_: AllocError) -> Errno {
+        Errno::ENOMEM
+    }
+}
+
+impl From<alloc::collections::TryReserveError> for Errno {
+    fn from(_: alloc::collections::TryReserveError) -> Errno {
+        Errno::ENOMEM
+    }
+}
+
+/// A wait that a signal ended is restarted where the handler allows it, which is
+/// what most calls do; the others use [`Errno::or_eintr`].
+impl From<WaitError> for Errno {
+    fn from(e: WaitError) -> Errno {
+        match e {
+            WaitError::TimedOut => Errno::ETIMEDOUT,
+            WaitError::Interrupted => Errno::ERESTARTSYS,
+        }
+    }
+}
