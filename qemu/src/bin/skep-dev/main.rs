@@ -1,0 +1,35 @@
+//! `skep-dev`: what `scripts/build`, `scripts/run` and `scripts/test` do.
+
+mod build;
+mod cargo;
+mod test;
+mod tidy;
+
+use anyhow::{Result, bail};
+use std::{env, process::ExitCode};
+
+const USAGE: &str = "\
+usage: skep-dev build [PART...]     build everything, or: kernel user direct image
+       skep-dev test [--long] [--list | NAME...]";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).collect();
+    match dispatch(&words) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(words: &[String]) -> Result<ExitCode> {
+    match words.split_first() {
+        Some((command, parts)) if command == "build" => {
+            build::build(parts)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some((command, options)) if command == "test" => test::test(options),
+        _ => bail!("{USAGE}"),
+    }
+}

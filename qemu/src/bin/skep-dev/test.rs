@@ -1,0 +1,340 @@
+//! `skep-dev test`: every check of the project, one named step after another.
+
+use crate::{
+    build::{Part, build_parts},
+    cargo::{boot_cargo, cargo, kernel_cargo, pvh_cargo},
+    tidy,
+};
+use anyhow::{Context as _, Result, bail, ensure};
+use skep_qemu::Artifacts;
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    time::Instant,
+};
+
+/// Lines of a failed step's log that are shown.
+const TAIL_LINES: usize = 40;
+
+/// What a step does.
+enum Work {
+    /// Runs these programs; all must succeed.
+    Commands(Vec<Command>),
+    /// The checks of [`tidy`].
+    Tidy,
+    /// Builds what scenarios boot.
+    Build(Vec<Part>),
+    /// Packs what scenarios boot.
+    Ramdisk,
+    /// One test of an integration test file of `qemu/`.
+    Scenario { file: String, test: String },
+}
+
+struct Step {
+    name: String,
+    work: Work,
+}
+
+/// Runs the steps the words select and prints the tally as the last line.
+pub(crate) fn test(words: &[String]) -> Result<ExitCode> {
+    let artifacts = Artifacts::new();
+    let mut list = false;
+    let mut long = false;
+    let mut names = Vec::new();
+    for word in words {
+        match word.as_str() {
+            "--list" => list = true,
+            "--long" => long = true,
+            name if name.starts_with('-') => bail!("unknown option {name}"),
+            name => names.push(name.to_string()),
+        }
+    }
+    let steps = steps(&artifacts)?;
+    if list {
+        for step in &steps {
+            println!("{}", step.name);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let selected = select(steps, &names)?;
+    let (passed, failed) = run_steps(&artifacts, selected, long)?;
+    println!("{passed} passed, {failed} failed");
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Every step, cheapest first.
+fn steps(artifacts: &Artifacts) -> Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    let mut add = |name: &str, work| {
+        steps.push(Step {
+            name: name.to_string(),
+            work,
+        })
+    };
+    add(
+        "format",
+        Work::Commands(vec![
+            cargo(artifacts, &["fmt", "--all", "--check"]),
+            in_boot(artifacts, &["fmt", "--all", "--check"]),
+        ]),
+    );
+    add("tidy", Work::Tidy);
+    add("clippy-host", Work::Commands(clippy_host(artifacts)));
+    add("clippy-kernel", Work::Commands(clippy_kernel(artifacts)));
+    add("unit-host", Work::Commands(vec![unit_tests(artifacts)]));
+    add(
+        "unit-boot",
+        Work::Commands(vec![boot_cargo(
+            artifacts,
+            &["test", "--workspace", "--lib"],
+        )]),
+    );
+    add("build", Work::Build(Part::ALL.to_vec()));
+    add("ramdisk", Work::Ramdisk);
+    for (file, test) in scenarios(&artifacts.root().join("qemu/tests"))? {
+        add(&format!("{file}::{test}"), Work::Scenario { file, test });
+    }
+    Ok(steps)
+}
+
+fn in_boot(artifacts: &Artifacts, words: &[&str]) -> Command {
+    let mut command = cargo(artifacts, words);
+    command.current_dir(artifacts.root().join("boot"));
+    command
+}
+
+fn clippy_host(artifacts: &Artifacts) -> Vec<Command> {
+    let mut host = cargo(artifacts, &["clippy", "--all-targets"]);
+    let mut boot = boot_cargo(artifacts, &["clippy", "-p", "skep-image", "--all-targets"]);
+    let mut pvh = boot_cargo(artifacts, &["clippy", "-p", "skep-pvh", "--lib"]);
+    for command in [&mut host, &mut boot, &mut pvh] {
+        command.args(["--", "-D", "warnings"]);
+    }
+    vec![host, boot, pvh]
+}
+
+/// Lints of everything that becomes kernel, for the kernel's target.
+fn clippy_kernel(artifacts: &Artifacts) -> Vec<Command> {
+    let mut kernel = kernel_cargo(artifacts, &["clippy", "-p", "node"]);
+    let mut pvh = pvh_cargo(artifacts, &["clippy"]);
+    // Any file will do for a front end that is checked and not linked.
+    pvh.env("SKEP_KERNEL", artifacts.root().join("Cargo.toml"));
+    for command in [&mut kernel, &mut pvh] {
+        command.args(["--", "-D", "warnings"]);
+    }
+    vec![kernel, pvh]
+}
+
+/// Tests of the rooms, drivers and programs, but for the scenarios.
+fn unit_tests(artifacts: &Artifacts) -> Command {
+    let mut command = cargo(artifacts, &["test", "--lib", "--bins"]);
+    command.env("RUST_BACKTRACE", "1");
+    command
+}
+
+/// The scenarios: file and test names, found in the source so that they can be
+/// listed without building anything.
+fn scenarios(folder: &Path) -> Result<Vec<(String, String)>> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .with_context(|| format!("cannot read {}", folder.display()))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    files.sort();
+    let mut found = Vec::new();
+    for path in files
+        .iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "rs"))
+    {
+        let file = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        for test in test_names(&fs::read_to_string(path)?) {
+            found.push((file.clone(), test));
+        }
+    }
+    Ok(found)
+}
+
+/// Names of the functions marked `#[test]` in a source text.
+fn test_names(source: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut marked = false;
+    for line in source.lines().map(str::trim) {
+        if line == "#[test]" {
+            marked = true;
+        } else if marked && let Some(rest) = line.strip_prefix("fn ") {
+            names.extend(rest.split('(').next().map(str::to_string));
+            marked = false;
+        }
+    }
+    names
+}
+
+/// The steps with these names, or whose group or test has one of them; all
+/// when none is given. What a scenario boots is built before it.
+fn select(steps: Vec<Step>, names: &[String]) -> Result<Vec<Step>> {
+    let is_named = |step: &Step, name: &String| {
+        step.name == *name || step.name.split("::").any(|part| part == name)
+    };
+    for name in names {
+        ensure!(
+            steps.iter().any(|step| is_named(step, name)),
+            "there is no test {name}; see scripts/test --list"
+        );
+    }
+    let chosen = |step: &Step| names.is_empty() || names.iter().any(|name| is_named(step, name));
+    let boots = steps
+        .iter()
+        .any(|step| chosen(step) && matches!(step.work, Work::Scenario { .. }));
+    let needed = |step: &Step| boots && matches!(step.work, Work::Build(_) | Work::Ramdisk);
+    Ok(steps
+        .into_iter()
+        .filter(|step| chosen(step) || needed(step))
+        .collect())
+}
+
+fn run_steps(artifacts: &Artifacts, steps: Vec<Step>, long: bool) -> Result<(usize, usize)> {
+    let logs = artifacts.target().join("test-logs");
+    fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
+    let width = steps.iter().map(|step| step.name.len()).max().unwrap_or(0);
+    let (mut passed, mut failed) = (0, 0);
+    let mut nothing_to_boot = false;
+    for step in steps {
+        let start = Instant::now();
+        let log = logs.join(format!("{}.log", step.name.replace("::", ".")));
+        let builds = matches!(step.work, Work::Build(_) | Work::Ramdisk);
+        let result = match step.work {
+            Work::Scenario { .. } if nothing_to_boot => {
+                Err(anyhow::anyhow!("not run: there is nothing to boot"))
+            }
+            work => perform(artifacts, work, long, &log),
+        };
+        let seconds = start.elapsed().as_secs_f32();
+        let name = &step.name;
+        match result {
+            Ok(()) => {
+                passed += 1;
+                println!("ok    {name:width$} {seconds:7.1} s");
+            }
+            Err(error) => {
+                failed += 1;
+                nothing_to_boot |= builds;
+                println!("FAIL  {name:width$} {seconds:7.1} s\n      {error:#}");
+            }
+        }
+    }
+    Ok((passed, failed))
+}
+
+fn perform(artifacts: &Artifacts, work: Work, long: bool, log: &Path) -> Result<()> {
+    match work {
+        Work::Commands(commands) => {
+            let file = File::create(log)?;
+            for mut command in commands {
+                logged(&mut command, &file, log)?;
+            }
+            Ok(())
+        }
+        Work::Tidy => tidy::check(artifacts.root()),
+        Work::Build(parts) => build_parts(&parts),
+        Work::Ramdisk => Ok(()),
+        Work::Scenario { file, test } => {
+            let mut command = cargo(artifacts, &["test", "-p", "skep-qemu", "--test", &file]);
+            command.args(["--", "--exact", &test, "--nocapture", "--test-threads", "1"]);
+            if long {
+                command.env("SKEP_LONG", "1");
+            }
+            logged(&mut command, &File::create(log)?, log)?;
+            // A name that is not there would pass too.
+            let said = fs::read_to_string(log)?;
+            ensure!(said.contains("1 passed"), "{file}.rs has no test {test}");
+            Ok(())
+        }
+    }
+}
+
+/// Runs a program with its words going to `file`, which is `log`, and shows
+/// their end when it fails.
+fn logged(command: &mut Command, file: &File, log: &Path) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file.try_clone()?)
+        .status()
+        .with_context(|| format!("cannot run {program}"))?;
+    if status.success() {
+        return Ok(());
+    }
+    let said = fs::read(log).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let lines: Vec<_> = said.lines().collect();
+    let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n      ");
+    bail!("{} ends:\n      {tail}", log.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Step, Work, select, test_names};
+
+    fn steps() -> Vec<Step> {
+        let scenario = |file: &str, test: &str| Step {
+            name: format!("{file}::{test}"),
+            work: Work::Scenario {
+                file: file.to_string(),
+                test: test.to_string(),
+            },
+        };
+        vec![
+            Step {
+                name: "tidy".to_string(),
+                work: Work::Tidy,
+            },
+            Step {
+                name: "build".to_string(),
+                work: Work::Build(Vec::new()),
+            },
+            scenario("boot", "on_bios"),
+            scenario("boot", "on_uefi"),
+        ]
+    }
+
+    fn selected(names: &[&str]) -> Vec<String> {
+        let names: Vec<_> = names.iter().map(|name| name.to_string()).collect();
+        select(steps(), &names)
+            .unwrap()
+            .into_iter()
+            .map(|step| step.name)
+            .collect()
+    }
+
+    #[test]
+    fn names_select_steps_groups_and_single_scenarios_with_what_they_boot() {
+        assert_eq!(selected(&["tidy"]), ["tidy"]);
+        assert_eq!(
+            selected(&["boot"]),
+            ["build", "boot::on_bios", "boot::on_uefi"]
+        );
+        assert_eq!(selected(&["on_uefi"]), ["build", "boot::on_uefi"]);
+        assert_eq!(selected(&[]).len(), 4);
+    }
+
+    #[test]
+    fn unknown_names_are_refused() {
+        assert!(select(steps(), &["no-such".to_string()]).is_err());
+    }
+
+    #[test]
+    fn test_functions_are_found_behind_other_attributes_too() {
+        let source =
+            "#[test]\nfn one() {}\nfn helper() {}\n#[test]\n#[cfg(x)]\nfn two() -> Result<()> {";
+        assert_eq!(test_names(source), ["one", "two"]);
+    }
+}

@@ -1,0 +1,312 @@
+//! What hardware a node gets, as data, and the QEMU command line it becomes.
+
+use crate::{Artifacts, Node};
+use anyhow::Result;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+/// How a node gets from power-on to its kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// `qemu -kernel`: the PVH front end, no disk, the fastest.
+    Direct,
+    /// SeaBIOS and a disk image.
+    Bios,
+    /// OVMF and the same disk image.
+    Uefi,
+}
+
+/// Who executes the node's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accel {
+    /// QEMU's own translator, the same everywhere.
+    Tcg,
+    /// The host's kernel; never in tests.
+    Kvm,
+}
+
+/// Code and variable store of OVMF in Debian's package.
+const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+pub(crate) const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// A machine to be started: q35, with virtio network and entropy devices, a
+/// serial port, and the device by which the kernel ends QEMU with a status.
+///
+/// The fields may be set directly or by the methods of the same names.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Name of the run, for its logs; unlike that of any run at the same time.
+    pub name: String,
+    /// How it boots.
+    pub firmware: Firmware,
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u32,
+    /// QEMU's CPU model.
+    pub cpu_model: String,
+    /// Who executes.
+    pub accel: Accel,
+    /// The ramdisk; `None` boots without one.
+    pub ramdisk: Option<PathBuf>,
+    /// For [`Firmware::Direct`], another file to start than the built one.
+    pub direct: Option<PathBuf>,
+    /// Ports of the node that the host is to reach.
+    pub guest_ports: Vec<u16>,
+    /// Host port of the first of them, the others follow; `None` takes free ones.
+    pub port_base: Option<u16>,
+    /// Whether the machine restarts when asked to, or QEMU ends instead.
+    pub reboots: bool,
+    /// More arguments for QEMU: drives, devices, `-icount`.
+    pub arguments: Vec<OsString>,
+}
+
+impl Machine {
+    /// A machine with one CPU and 256 MiB that boots the standard ramdisk
+    /// directly and whose ports 8080 (3Bot) and 8081 (nginx) the host reaches.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_string(),
+            firmware: Firmware::Direct,
+            cpus: 1,
+            memory_mib: 256,
+            cpu_model: "max".to_string(),
+            accel: Accel::Tcg,
+            ramdisk: Some(Artifacts::new().ramdisk()),
+            direct: None,
+            guest_ports: vec![8080, 8081],
+            port_base: None,
+            reboots: true,
+            arguments: Vec::new(),
+        }
+    }
+
+    /// Sets how it boots.
+    pub fn firmware(mut self, firmware: Firmware) -> Self {
+        self.firmware = firmware;
+        self
+    }
+
+    /// Sets the number of CPUs.
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// Sets the memory, in MiB.
+    pub fn memory_mib(mut self, memory_mib: u32) -> Self {
+        self.memory_mib = memory_mib;
+        self
+    }
+
+    /// Boots another ramdisk.
+    pub fn ramdisk(mut self, path: &Path) -> Self {
+        self.ramdisk = Some(path.to_path_buf());
+        self
+    }
+
+    /// Boots without a ramdisk.
+    pub fn no_ramdisk(mut self) -> Self {
+        self.ramdisk = None;
+        self
+    }
+
+    /// Lets the host reach one more port of the node.
+    pub fn guest_port(mut self, port: u16) -> Self {
+        self.guest_ports.push(port);
+        self
+    }
+
+    /// Lets QEMU end where the machine would restart.
+    pub fn no_reboot(mut self) -> Self {
+        self.reboots = false;
+        self
+    }
+
+    /// Adds one argument for QEMU.
+    pub fn argument(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Adds an option with its value, such as `-device` and `nvme,drive=d0`.
+    pub fn option(self, option: &str, value: &str) -> Self {
+        self.argument(option).argument(value)
+    }
+
+    /// Adds a raw disk image behind a virtio block device, both named `id`.
+    /// Writes go to the file.
+    pub fn disk(self, id: &str, image: &Path) -> Self {
+        let drive = format!("if=none,id={id},format=raw,file={}", escape(image));
+        self.option("-drive", &drive).option(
+            "-device",
+            &format!("virtio-blk-pci,id={id}-device,drive={id}"),
+        )
+    }
+
+    /// Starts the machine. The thread that calls this must outlive the node:
+    /// the host's kernel kills QEMU when it ends.
+    pub fn start(&self) -> Result<Node> {
+        Node::start(self)
+    }
+
+    /// QEMU's arguments for everything but logging and control.
+    ///
+    /// `ports` are the host's ports for [`Self::guest_ports`], `files` are what
+    /// was prepared for this run.
+    pub(crate) fn command_line(&self, ports: &[u16], files: &BootFiles) -> Vec<OsString> {
+        let mut line = CommandLine(Vec::new());
+        line.words([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-machine",
+            "q35",
+        ]);
+        line.words([
+            "-accel",
+            if self.accel == Accel::Kvm {
+                "kvm"
+            } else {
+                "tcg"
+            },
+        ]);
+        line.words(["-cpu", &self.cpu_model]);
+        line.words([
+            "-smp",
+            &self.cpus.to_string(),
+            "-m",
+            &format!("{}M", self.memory_mib),
+        ]);
+        line.words(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
+        line.words(["-object", "rng-random,id=entropy,filename=/dev/urandom"]);
+        line.words(["-device", "virtio-rng-pci,rng=entropy"]);
+        line.words(["-netdev", &self.network(ports)]);
+        // Without its boot ROM: nothing here boots from the network.
+        line.words([
+            "-device",
+            "virtio-net-pci,id=net0-device,netdev=net0,romfile=",
+        ]);
+        if !self.reboots {
+            line.words(["-no-reboot"]);
+        }
+        match files {
+            BootFiles::Direct { image, ramdisk } => {
+                line.file("-kernel", image);
+                if let Some(ramdisk) = ramdisk {
+                    line.file("-initrd", ramdisk);
+                }
+            }
+            BootFiles::Disk { image, uefi_vars } => {
+                // The BIOS stages cannot do without a VESA screen.
+                line.words(["-device", "VGA"]);
+                if let Some(vars) = uefi_vars {
+                    line.drive("if=pflash,format=raw,readonly=on", Path::new(OVMF_CODE));
+                    line.drive("if=pflash,format=raw", vars);
+                }
+                line.drive("if=none,id=boot,format=raw,snapshot=on", image);
+                line.words(["-device", "virtio-blk-pci,drive=boot,bootindex=0"]);
+            }
+        }
+        line.0.extend(self.arguments.iter().cloned());
+        line.0
+    }
+
+    fn network(&self, ports: &[u16]) -> String {
+        let mut network = "user,id=net0".to_string();
+        for (guest, host) in self.guest_ports.iter().zip(ports) {
+            network.push_str(&format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"));
+        }
+        network
+    }
+}
+
+/// Files a machine boots from, made ready for one run.
+pub(crate) enum BootFiles {
+    /// Front end with kernel, and the ramdisk.
+    Direct {
+        image: PathBuf,
+        ramdisk: Option<PathBuf>,
+    },
+    /// Disk image; for UEFI, its own copy of the variable store too.
+    Disk {
+        image: PathBuf,
+        uefi_vars: Option<PathBuf>,
+    },
+}
+
+struct CommandLine(Vec<OsString>);
+
+impl CommandLine {
+    fn words<const N: usize>(&mut self, words: [&str; N]) {
+        self.0.extend(words.map(OsString::from));
+    }
+
+    fn file(&mut self, option: &str, path: &Path) {
+        self.0.extend([option.into(), path.into()]);
+    }
+
+    fn drive(&mut self, settings: &str, path: &Path) {
+        self.words(["-drive", &format!("{settings},file={}", escape(path))]);
+    }
+}
+
+/// A path inside a QEMU option list, where a comma is doubled.
+pub fn escape(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BootFiles, Firmware, Machine};
+    use std::path::{Path, PathBuf};
+
+    fn line(machine: &Machine, files: &BootFiles) -> String {
+        let words = machine.command_line(&[5000, 5001], files);
+        words
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    #[test]
+    fn direct_boot_has_no_disk_and_no_screen() {
+        let files = BootFiles::Direct {
+            image: PathBuf::from("/k"),
+            ramdisk: None,
+        };
+        let line = line(
+            &Machine::new("a").cpus(4).memory_mib(36).no_reboot(),
+            &files,
+        );
+        assert!(line.contains("-smp 4 -m 36M"), "{line}");
+        assert!(line.contains("hostfwd=tcp:127.0.0.1:5001-:8081"), "{line}");
+        assert!(
+            line.contains("-kernel /k") && line.contains("-no-reboot"),
+            "{line}"
+        );
+        assert!(!line.contains("-initrd") && !line.contains("VGA"), "{line}");
+        assert!(line.contains("-accel tcg"), "{line}");
+    }
+
+    #[test]
+    fn disks_keep_commas_in_their_paths() {
+        let files = BootFiles::Disk {
+            image: PathBuf::from("/a,b"),
+            uefi_vars: Some(PathBuf::from("/vars")),
+        };
+        let machine = Machine::new("a")
+            .firmware(Firmware::Uefi)
+            .disk("d0", Path::new("/c,d"));
+        let line = line(&machine, &files);
+        assert!(
+            line.contains("file=/a,,b") && line.contains("file=/c,,d"),
+            "{line}"
+        );
+        assert!(line.contains("pflash"), "{line}");
+    }
+}
