@@ -12,7 +12,7 @@ const ROOMS: [&str; 8] = [
 
 /// Crates beside the kernel's rooms, and which of ours each may use.
 const OTHERS: [(&str, &[&str]); 6] = [
-    ("skep-virtio", &["machine"]),
+    ("skep-virtio", &["machine", "net"]),
     ("skep-console", &["machine"]),
     ("skep-api", &[]),
     ("threebot", &["skep-api"]),
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn drivers_know_only_the_machine_and_only_the_node_knows_drivers() {
+    fn only_the_node_knows_drivers() {
         assert!(may_use("skep-virtio", "machine") && !may_use("skep-virtio", "mm"));
         assert!(may_use("node", "skep-virtio") && !may_use("net", "skep-virtio"));
         assert!(may_use("capsule", "skep-api") && !may_use("skep-api", "machine"));
