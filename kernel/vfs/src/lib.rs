@@ -1,3 +1,36 @@
-//! To be described.
+//! The file room: everything that is reached through a descriptor or a path.
+//!
+//! * [`file`]: what an open object can do ([`FileOps`]) and the open file
+//!   description ([`OpenFile`]); [`fdtable`]: the descriptors of a process.
+//! * [`inode`], [`dentry`], [`mount`], [`context`]: file trees, the name cache,
+//!   and where a process stands in them.
+//! * [`event`]: readiness for `poll` and `epoll`.
+//!
+//! A `read` comes here from the system-call layer as
+//! [`FdTable::get`] → [`OpenFile::read`] → the object's [`FileOps`].
 #![no_std]
+
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod context;
+pub mod cred;
+pub mod dentry;
+pub mod error;
+pub mod event;
+pub mod fdtable;
+pub mod file;
+pub mod inode;
+pub mod mount;
+pub mod name;
+
+pub use context::FsContext;
+pub use cred::{Caps, Credentials};
+pub use dentry::Dentry;
+pub use error::{Error, Result};
+pub use event::{Events, Observer, PollHub};
+pub use fdtable::FdTable;
+pub use file::{FileOps, OpenFile, OpenFlags, Opening};
+pub use inode::{Attr, Inode, Kind, Stat};
+pub use mount::{FileSystem, Mount, Path, Tree};

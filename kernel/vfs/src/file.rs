@@ -1,0 +1,535 @@
+//! Open files: the [`FileOps`] of an object and the [`OpenFile`] (Linux's "open
+//! file description") that descriptors refer to.
+
+use crate::cred::Credentials;
+use crate::error::{Error, Result};
+use crate::event::{Events, PollHub};
+use crate::inode::{Emit, Inode, Stat};
+use crate::mount::Path;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use bitflags::bitflags;
+use core::any::Any;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use machine::io::{Sink, Source};
+use machine::sync::{Mutex, SpinLock};
+
+bitflags! {
+    /// How a file is opened, with the numbers of open(2) on x86-64. The two bits
+    /// of the access mode count together: none is read-only, `WRITE_ONLY`,
+    /// `READ_WRITE`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    pub struct OpenFlags: u32 {
+        /// Writing only.
+        const WRITE_ONLY = 0o1;
+        /// Reading and writing.
+        const READ_WRITE = 0o2;
+        /// Make the file if there is none.
+        const CREATE = 0o100;
+        /// Fail if there is one.
+        const EXCLUSIVE = 0o200;
+        /// Do not become the controlling terminal.
+        const NOCTTY = 0o400;
+        /// Cut the file to nothing.
+        const TRUNCATE = 0o1000;
+        /// Every write goes to the end.
+        const APPEND = 0o2000;
+        /// Never wait.
+        const NONBLOCK = 0o4000;
+        /// A write returns when the content is safe.
+        const DSYNC = 0o10000;
+        /// Signal on readiness.
+        const ASYNC = 0o20000;
+        /// Past the cache.
+        const DIRECT = 0o40000;
+        /// Accepted and meaningless on 64 bits.
+        const LARGEFILE = 0o100_000;
+        /// Must be a directory.
+        const DIRECTORY = 0o200_000;
+        /// The last component must not be a symbolic link.
+        const NOFOLLOW = 0o400_000;
+        /// Leave the access time alone.
+        const NOATIME = 0o1_000_000;
+        /// Close on `execve`.
+        const CLOEXEC = 0o2_000_000;
+        /// With `DSYNC`: also all attributes.
+        const SYNC_BIT = 0o4_000_000;
+        /// Names the object without opening it.
+        const PATH = 0o10_000_000;
+        /// With `DIRECTORY`: a file without a name.
+        const TMPFILE_BIT = 0o20_000_000;
+    }
+}
+
+impl OpenFlags {
+    /// Both bits of the access mode.
+    pub const ACCESS: OpenFlags = OpenFlags::WRITE_ONLY.union(OpenFlags::READ_WRITE);
+    /// What `fcntl(F_SETFL)` can change.
+    pub const SETTABLE: OpenFlags = OpenFlags::APPEND
+        .union(OpenFlags::NONBLOCK)
+        .union(OpenFlags::ASYNC)
+        .union(OpenFlags::DIRECT)
+        .union(OpenFlags::NOATIME);
+    /// What matters only while opening, and `F_GETFL` does not tell.
+    const OPENING_ONLY: OpenFlags = OpenFlags::CREATE
+        .union(OpenFlags::EXCLUSIVE)
+        .union(OpenFlags::NOCTTY)
+        .union(OpenFlags::TRUNCATE)
+        .union(OpenFlags::CLOEXEC);
+
+    /// Whether it may be read.
+    #[must_use]
+    pub fn reads(self) -> bool {
+        !self.contains(OpenFlags::PATH) && self.bits() & 3 != 1
+    }
+
+    /// Whether it may be written.
+    #[must_use]
+    pub fn writes(self) -> bool {
+        !self.contains(OpenFlags::PATH) && matches!(self.bits() & 3, 1 | 2)
+    }
+}
+
+/// Who opens what, and how.
+pub struct Opening<'a> {
+    /// The flags of the open.
+    pub flags: OpenFlags,
+    /// Whose rights count.
+    pub cred: &'a Credentials,
+    /// Where the object was found.
+    pub path: &'a Path,
+}
+
+/// Where a `lseek` goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seek {
+    /// To this position.
+    Set(u64),
+    /// Relative to the current position.
+    Current(i64),
+    /// Relative to the end.
+    End(i64),
+    /// To the next data at or after this position.
+    Data(u64),
+    /// To the next hole at or after this position.
+    Hole(u64),
+}
+
+/// What an open object can do. Everything has a default, namely that it cannot.
+///
+/// A transfer that moved some bytes before it failed gives their number, not the
+/// error.
+pub trait FileOps: Any + Send + Sync {
+    /// Itself, for a room that looks for its own type behind a descriptor.
+    fn as_any(&self) -> &dyn Any;
+
+    /// Whether it has a position, so that reads and writes come as
+    /// [`FileOps::pread`] and [`FileOps::pwrite`]. Asked once, when it is opened.
+    fn is_positional(&self) -> bool {
+        false
+    }
+
+    /// Reads from a stream, waiting for the first byte unless the file is
+    /// non-blocking; 0 is the end.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`], [`Error::Interrupted`], [`Error::Invalid`] if it
+    /// cannot be read at all.
+    fn read(&self, _file: &OpenFile, _sink: &mut Sink<'_>) -> Result<usize> {
+        Err(Error::Invalid)
+    }
+
+    /// Writes to a stream, waiting for room unless the file is non-blocking.
+    ///
+    /// # Errors
+    /// [`Error::BrokenPipe`], [`Error::WouldBlock`], [`Error::Interrupted`],
+    /// [`Error::Invalid`].
+    fn write(&self, _file: &OpenFile, _source: &mut Source<'_>) -> Result<usize> {
+        Err(Error::Invalid)
+    }
+
+    /// Reads from `offset` on.
+    ///
+    /// # Errors
+    /// [`Error::NotSeekable`] for streams.
+    fn pread(&self, _file: &OpenFile, _sink: &mut Sink<'_>, _offset: u64) -> Result<usize> {
+        Err(Error::NotSeekable)
+    }
+
+    /// Writes from `offset` on.
+    ///
+    /// # Errors
+    /// [`Error::NotSeekable`] for streams.
+    fn pwrite(&self, _file: &OpenFile, _source: &mut Source<'_>, _offset: u64) -> Result<usize> {
+        Err(Error::NotSeekable)
+    }
+
+    /// Writes to the end, wherever that is by then; bytes written and the new end.
+    ///
+    /// # Errors
+    /// As [`FileOps::pwrite`].
+    fn append(&self, file: &OpenFile, source: &mut Source<'_>) -> Result<(usize, u64)> {
+        self.pwrite(file, source, 0).map(|n| (n, 0))
+    }
+
+    /// Computes a new position from the old one.
+    ///
+    /// # Errors
+    /// [`Error::NotSeekable`]; [`Error::Invalid`] before the start; `NoDevice`
+    /// when there is no more data or hole.
+    fn seek(&self, _file: &OpenFile, _from: u64, _to: Seek) -> Result<u64> {
+        Err(Error::NotSeekable)
+    }
+
+    /// What can be done without waiting now. Must not wait.
+    fn poll(&self, _file: &OpenFile) -> Events {
+        Events::READABLE | Events::WRITABLE
+    }
+
+    /// Where changes of [`FileOps::poll`] are announced; `None` if its answer
+    /// never changes.
+    fn hub(&self) -> Option<&PollHub> {
+        None
+    }
+
+    /// Device control. `arg` is often the address of a structure of the program.
+    ///
+    /// # Errors
+    /// [`Error::NotTerminal`] for commands that are not this object's.
+    fn ioctl(&self, _file: &OpenFile, _command: u32, _arg: usize) -> Result<usize> {
+        Err(Error::NotTerminal)
+    }
+
+    /// Lists a directory from position `from` on (see [`Inode::list`]).
+    ///
+    /// # Errors
+    /// [`Error::NotDirectory`].
+    fn list(&self, _file: &OpenFile, _from: u64, _emit: &mut Emit<'_>) -> Result<()> {
+        Err(Error::NotDirectory)
+    }
+
+    /// What fstat(2) tells of an object without an inode.
+    fn stat(&self) -> Stat {
+        Stat::default()
+    }
+
+    /// Reserves or releases space (fallocate(2), `mode` as there).
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] for what is no file; [`Error::Unsupported`].
+    fn fallocate(&self, _file: &OpenFile, _mode: u32, _offset: u64, _len: u64) -> Result<()> {
+        Err(Error::NotSuchDevice)
+    }
+
+    /// Makes what was written safe.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what has no storage; [`Error::Io`].
+    fn sync(&self, _file: &OpenFile) -> Result<()> {
+        Err(Error::Invalid)
+    }
+
+    /// The text of `/proc/PID/fdinfo/N` after the common lines.
+    fn info(&self, _file: &OpenFile, _out: &mut dyn core::fmt::Write) {}
+
+    /// What `/proc/PID/fd/N` shows for an object without a path, such as
+    /// `pipe:[17]`.
+    fn name(&self, out: &mut dyn core::fmt::Write) {
+        let _ = out.write_str("anon_inode:[file]");
+    }
+
+    /// The last descriptor of this description is gone.
+    fn release(&self, _file: &OpenFile) {}
+}
+
+/// Somebody who wants to know when an [`OpenFile`] ends (an epoll's entry).
+pub trait Closing: Send + Sync {
+    /// The description is about to end.
+    fn closed(&self);
+}
+
+/// An open file description (open(2)): what descriptors share after `dup` and
+/// `fork`.
+pub struct OpenFile {
+    ops: Arc<dyn FileOps>,
+    path: Option<Path>,
+    id: u64,
+    flags: AtomicU32,
+    positional: bool,
+    position: Mutex<u64>,
+    /// Receiver of `SIGIO` as in `fcntl(F_SETOWN)`: a process, or minus a group.
+    owner: AtomicI32,
+    /// Whether `closing` has entries, so that the usual end takes no lock.
+    watched: AtomicBool,
+    closing: SpinLock<Vec<Weak<dyn Closing>>>,
+}
+
+impl core::fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "OpenFile({})", self.id)
+    }
+}
+
+impl OpenFile {
+    /// A description of `ops`, which was found at `path` unless it has no name.
+    pub fn new(ops: Arc<dyn FileOps>, flags: OpenFlags, path: Option<Path>) -> Arc<OpenFile> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let positional = ops.is_positional();
+        Arc::new(OpenFile {
+            ops,
+            path,
+            id: NEXT.fetch_add(1, Relaxed),
+            flags: AtomicU32::new(flags.difference(OpenFlags::OPENING_ONLY).bits()),
+            positional,
+            position: Mutex::new(0),
+            owner: AtomicI32::new(0),
+            watched: AtomicBool::new(false),
+            closing: SpinLock::new(Vec::new()),
+        })
+    }
+
+    /// A number no other description has had.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The object.
+    #[inline]
+    #[must_use]
+    pub fn ops(&self) -> &Arc<dyn FileOps> {
+        &self.ops
+    }
+
+    /// The object as a `T`, if it is one.
+    #[inline]
+    #[must_use]
+    pub fn downcast<T: FileOps>(&self) -> Option<&T> {
+        self.ops.as_any().downcast_ref()
+    }
+
+    /// Where it was found.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_ref()
+    }
+
+    /// Its inode, if it has a name.
+    #[inline]
+    #[must_use]
+    pub fn inode(&self) -> Option<&Arc<dyn Inode>> {
+        self.path.as_ref()?.dentry.inode()
+    }
+
+    /// Flags as `fcntl(F_GETFL)` tells them.
+    #[inline]
+    #[must_use]
+    pub fn flags(&self) -> OpenFlags {
+        OpenFlags::from_bits_retain(self.flags.load(Relaxed))
+    }
+
+    /// Changes those of [`OpenFlags::SETTABLE`].
+    pub fn set_flags(&self, new: OpenFlags) {
+        let keep = !OpenFlags::SETTABLE.bits();
+        let set = new.bits() & OpenFlags::SETTABLE.bits();
+        let _ = self
+            .flags
+            .fetch_update(Relaxed, Relaxed, |old| Some(old & keep | set));
+    }
+
+    /// Sets or clears `O_NONBLOCK` (`ioctl(FIONBIO)`).
+    pub fn set_nonblocking(&self, on: bool) {
+        let bit = OpenFlags::NONBLOCK.bits();
+        if on {
+            self.flags.fetch_or(bit, Relaxed);
+        } else {
+            self.flags.fetch_and(!bit, Relaxed);
+        }
+    }
+
+    /// Whether it must not wait.
+    #[inline]
+    #[must_use]
+    pub fn nonblocking(&self) -> bool {
+        self.flags.load(Relaxed) & OpenFlags::NONBLOCK.bits() != 0
+    }
+
+    /// Whether it only names an object (`O_PATH`).
+    #[inline]
+    #[must_use]
+    pub fn is_path_only(&self) -> bool {
+        self.flags.load(Relaxed) & OpenFlags::PATH.bits() != 0
+    }
+
+    /// Whether it has a position.
+    #[must_use]
+    pub fn is_positional(&self) -> bool {
+        self.positional
+    }
+
+    /// Fails unless it is open for reading.
+    ///
+    /// # Errors
+    /// [`Error::BadDescriptor`].
+    #[inline]
+    pub fn check_read(&self) -> Result<()> {
+        self.flags()
+            .reads()
+            .then_some(())
+            .ok_or(Error::BadDescriptor)
+    }
+
+    /// Fails unless it is open for writing.
+    ///
+    /// # Errors
+    /// [`Error::BadDescriptor`].
+    #[inline]
+    pub fn check_write(&self) -> Result<()> {
+        self.flags()
+            .writes()
+            .then_some(())
+            .ok_or(Error::BadDescriptor)
+    }
+
+    /// `read(2)`.
+    ///
+    /// # Errors
+    /// Those of the object; [`Error::BadDescriptor`] if it is not open for reading.
+    #[inline]
+    pub fn read(&self, sink: &mut Sink<'_>) -> Result<usize> {
+        self.check_read()?;
+        if !self.positional {
+            return self.ops.read(self, sink);
+        }
+        let mut position = self.position.lock();
+        let n = self.ops.pread(self, sink, *position)?;
+        *position += n as u64;
+        Ok(n)
+    }
+
+    /// `write(2)`.
+    ///
+    /// # Errors
+    /// Those of the object; [`Error::BadDescriptor`] if it is not open for writing.
+    #[inline]
+    pub fn write(&self, source: &mut Source<'_>) -> Result<usize> {
+        self.check_write()?;
+        if !self.positional {
+            return self.ops.write(self, source);
+        }
+        let mut position = self.position.lock();
+        if self.flags().contains(OpenFlags::APPEND) {
+            let (n, end) = self.ops.append(self, source)?;
+            *position = end;
+            return Ok(n);
+        }
+        let n = self.ops.pwrite(self, source, *position)?;
+        *position += n as u64;
+        Ok(n)
+    }
+
+    /// `pread(2)`.
+    ///
+    /// # Errors
+    /// As [`OpenFile::read`]; [`Error::NotSeekable`] for streams.
+    #[inline]
+    pub fn pread(&self, sink: &mut Sink<'_>, offset: u64) -> Result<usize> {
+        self.check_read()?;
+        self.ops.pread(self, sink, offset)
+    }
+
+    /// `pwrite(2)`; as on Linux, a file opened for appending is appended to.
+    ///
+    /// # Errors
+    /// As [`OpenFile::write`]; [`Error::NotSeekable`] for streams.
+    #[inline]
+    pub fn pwrite(&self, source: &mut Source<'_>, offset: u64) -> Result<usize> {
+        self.check_write()?;
+        if self.positional && self.flags().contains(OpenFlags::APPEND) {
+            return self.ops.append(self, source).map(|(n, _)| n);
+        }
+        self.ops.pwrite(self, source, offset)
+    }
+
+    /// `lseek(2)`; the new position.
+    ///
+    /// # Errors
+    /// [`Error::NotSeekable`], [`Error::Invalid`].
+    pub fn seek(&self, to: Seek) -> Result<u64> {
+        if self.is_path_only() {
+            return Err(Error::BadDescriptor);
+        }
+        let mut position = self.position.lock();
+        let new = self.ops.seek(self, *position, to)?;
+        *position = new;
+        Ok(new)
+    }
+
+    /// Does something with the position while nobody else can (`sendfile`, a
+    /// directory's listing).
+    pub fn with_position<R>(&self, f: impl FnOnce(&mut u64) -> R) -> R {
+        f(&mut self.position.lock())
+    }
+
+    /// The position, for information.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        *self.position.lock()
+    }
+
+    /// What can be done without waiting now.
+    #[inline]
+    #[must_use]
+    pub fn poll(&self) -> Events {
+        self.ops.poll(self)
+    }
+
+    /// `fstat(2)`.
+    #[must_use]
+    pub fn stat(&self) -> Stat {
+        match self.inode() {
+            Some(i) => i.stat(),
+            None => self.ops.stat(),
+        }
+    }
+
+    /// Receiver of `SIGIO`.
+    #[must_use]
+    pub fn owner(&self) -> i32 {
+        self.owner.load(Relaxed)
+    }
+
+    /// Sets the receiver of `SIGIO`.
+    pub fn set_owner(&self, owner: i32) {
+        self.owner.store(owner, Relaxed);
+    }
+
+    /// Has `who` told when this description ends.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn tell_closing(&self, who: Weak<dyn Closing>) -> Result<()> {
+        let mut list = self.closing.lock();
+        // Entries of watchers that are gone would pile up on a long-lived file.
+        if list.len() == list.capacity() {
+            list.retain(|w| w.strong_count() > 0);
+        }
+        list.try_reserve(1)?;
+        list.push(who);
+        self.watched.store(true, Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if self.watched.load(Relaxed) {
+            for w in core::mem::take(self.closing.get_mut()) {
+                if let Some(w) = w.upgrade() {
+                    w.closed();
+                }
+            }
+        }
+        self.ops.release(self);
+    }
+}
