@@ -87,6 +87,17 @@ impl MemoryMap {
         &self.regions[..self.len]
     }
 
+    /// Bytes of usable memory from `address` on.
+    pub fn usable_above(&self, address: u64) -> u64 {
+        let usable = self
+            .regions()
+            .iter()
+            .filter(|region| region.kind == Kind::Usable);
+        usable
+            .map(|region| region.end.saturating_sub(region.start.max(address)))
+            .sum()
+    }
+
     fn push_memory(&mut self, start: u64, end: u64, ramdisk: Option<(u64, u64)>) {
         let (held_start, held_end) = match ramdisk {
             Some((at, len)) => (
@@ -181,6 +192,17 @@ mod tests {
                 kind: Kind::Usable
             }]
         );
+    }
+
+    #[test]
+    fn usable_memory_is_counted_from_an_address_on() {
+        let map = map(
+            &[(0, 0x8000, 1), (0x8000, 0x1000, 2), (0x10000, 0x8000, 1)],
+            None,
+        );
+        assert_eq!(map.usable_above(0), 0x10000);
+        assert_eq!(map.usable_above(0x14000), 0x4000);
+        assert_eq!(map.usable_above(0x20000), 0);
     }
 
     #[test]

@@ -120,6 +120,13 @@ extern "C" fn pvh_main(start_info: &'static StartInfo) -> ! {
         first_free,
         map.regions().iter().copied().map(LoaderRegion),
     );
+    let kernel = Kernel::parse(&KERNEL.0);
+    require_memory(
+        &kernel,
+        &map,
+        image_end.as_u64(),
+        ramdisk.map_or(0, |(_, len)| len),
+    );
     let page_tables = page_tables(&mut frames);
     let system_info = SystemInfo {
         framebuffer: None,
@@ -128,7 +135,7 @@ extern "C" fn pvh_main(start_info: &'static StartInfo) -> ! {
         ramdisk_len: ramdisk.map_or(0, |(_, len)| len),
     };
     load_and_switch_to_kernel(
-        Kernel::parse(&KERNEL.0),
+        kernel,
         BootConfig::default(),
         frames,
         page_tables,
@@ -165,6 +172,28 @@ fn memory_entries(start_info: &StartInfo) -> &'static [MemoryEntry] {
             start_info.memory_map_len as usize,
         )
     }
+}
+
+/// Says so if the machine has too little memory to start the kernel; the loader
+/// would find out half-way.
+fn require_memory(kernel: &Kernel<'_>, map: &MemoryMap, image_end: u64, ramdisk_len: u64) {
+    /// Tables of the kernel and its stack, boot info, what rounding costs.
+    const ALLOWANCE: u64 = 256 << 10;
+    let segments: u64 = kernel
+        .elf
+        .program_iter()
+        .map(|segment| segment.mem_size())
+        .sum();
+    // 8 bytes of page table for each page of the ramdisk.
+    let tables = ramdisk_len / PAGE * 8;
+    let needed = segments + kernel.config.kernel_stack_size + tables + ALLOWANCE;
+    let free = map.usable_above(image_end);
+    assert!(
+        free >= needed,
+        "too little memory: {} KiB are free, {} KiB needed",
+        free >> 10,
+        needed >> 10
+    );
 }
 
 /// The tables in use (one to one), and an empty set for the kernel.
