@@ -28,6 +28,7 @@ pub mod error;
 mod firmware;
 pub mod frame;
 pub mod io;
+pub mod irq;
 pub mod paging;
 pub mod random;
 #[cfg(any(target_os = "none", test))]

@@ -16,7 +16,7 @@ pub(crate) trait Memory {
 }
 
 /// All that is taken from the tables.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Tables {
     /// Local APIC IDs of the CPUs that may be started, in the firmware's order.
     pub(crate) apic_ids: Vec<u32>,
@@ -29,6 +29,32 @@ pub(crate) struct Tables {
     pub(crate) hpet: Option<u64>,
     pub(crate) fixed: Option<Fixed>,
     pub(crate) soft_off: Option<SoftOff>,
+}
+
+impl Tables {
+    /// Of a machine that tells nothing.
+    pub(crate) const EMPTY: Tables = Tables {
+        apic_ids: Vec::new(),
+        io_apics: Vec::new(),
+        overrides: Vec::new(),
+        nmi_pin: None,
+        ecam: Vec::new(),
+        hpet: None,
+        fixed: None,
+        soft_off: None,
+    };
+
+    /// The global interrupt of ISA interrupt `irq`, and how it is signalled.
+    pub(crate) fn isa(&self, irq: u8) -> Override {
+        let same = Override {
+            irq,
+            gsi: u32::from(irq),
+            active_low: false,
+            level: false,
+        };
+        let found = self.overrides.iter().find(|o| o.irq == irq);
+        found.copied().unwrap_or(same)
+    }
 }
 
 /// An I/O APIC (5.2.12.3).
@@ -128,7 +154,7 @@ pub(crate) fn find_rsdp(memory: &impl Memory) -> Option<u64> {
 
 /// Reads all tables the RSDP at `rsdp` leads to.
 pub(crate) fn read(memory: &impl Memory, rsdp: u64) -> Tables {
-    let mut tables = Tables::default();
+    let mut tables = Tables::EMPTY;
     let Some((root, entry_len)) = root(memory, rsdp) else {
         return tables;
     };
@@ -443,7 +469,7 @@ mod tests {
 
         #[test]
         fn no_madt_is_too_strange(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut t = Tables::default();
+            let mut t = Tables::EMPTY;
             madt(&body, &mut t);
             mcfg(&body, &mut t);
             hpet(&body);

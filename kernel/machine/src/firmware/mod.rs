@@ -1,4 +1,5 @@
 //! What the firmware tells: formats only, over plain bytes, tested on the host.
 
 pub(crate) mod acpi;
+pub(crate) mod rtc;
 pub(crate) mod sleep;

@@ -125,6 +125,20 @@ pub(crate) fn cpu_current() -> usize {
     0
 }
 
+pub(crate) fn apic_id(cpu: usize) -> Option<u32> {
+    (cpu < cpu_count()).then_some(cpu as u32)
+}
+
+pub(crate) fn irq_wire(irq: u8) -> u32 {
+    u32::from(irq)
+}
+
+pub(crate) fn irq_route(_irq: u8, _vector: u8) -> bool {
+    true
+}
+
+pub(crate) fn irq_set_masked(_wire: u32, _masked: bool) {}
+
 pub(crate) fn monotonic_ns() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     // Never zero, as on a machine that has been up for a moment.

@@ -1,0 +1,45 @@
+//! The ACPI tables of this machine, read once at boot.
+
+use super::phys_ptr;
+use crate::firmware::acpi::{self, Memory, Tables};
+use crate::sync::Once;
+
+/// Physical memory through the direct map, which covers whatever the firmware's
+/// memory map names.
+struct DirectMap;
+
+/// The first MiB is mapped too, and no table lies beyond what an address can be.
+const PHYS_END: u64 = 1 << 46;
+
+impl Memory for DirectMap {
+    fn bytes(&self, phys: u64, len: usize) -> Option<&[u8]> {
+        let end = phys.checked_add(len as u64)?;
+        if phys == 0 || end > PHYS_END {
+            return None;
+        }
+        // SAFETY: the firmware names this memory as holding a table, so it is in
+        // the memory map, hence mapped, and nobody writes it: the frame
+        // allocator gets usable regions only.
+        Some(unsafe { core::slice::from_raw_parts(phys_ptr(phys as usize), len) })
+    }
+}
+
+static TABLES: Once<Tables> = Once::new();
+
+/// Reads the tables that `rsdp`, or a search where BIOSes put it, leads to. Needs
+/// the heap and the direct map; the first call counts.
+pub(crate) fn init(rsdp: Option<u64>) -> &'static Tables {
+    TABLES.call_once(|| match rsdp.or_else(|| acpi::find_rsdp(&DirectMap)) {
+        Some(rsdp) => acpi::read(&DirectMap, rsdp),
+        None => {
+            log::warn!("no ACPI tables: one CPU, no interrupts of old devices");
+            Tables::EMPTY
+        }
+    })
+}
+
+/// The tables; empty before [`init`].
+pub(crate) fn tables() -> &'static Tables {
+    static NONE: Tables = Tables::EMPTY;
+    TABLES.get().unwrap_or(&NONE)
+}
