@@ -1,0 +1,171 @@
+//! How an agent begins: greet the kernel, remember, adopt, start. Nothing else comes first.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use skep_api::control::{CapsuleState, CapsuleSummary, EventMask, ManifestEntry, ManifestRole};
+use skep_api::manifest::SignedManifest;
+use skep_api::owner::Verifier;
+use tokio::sync::Notify;
+
+use super::{Agent, Known, events, exec, memory, words};
+use crate::clock::Clock;
+use crate::runtime::{Control, Failure};
+use crate::supervisor::{Observed, RecordKind, Supervisor, UnitSpec};
+
+impl Agent {
+    /// Greets the kernel, adopts what runs and has everything else started.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer: there is nothing to do but end and be started again.
+    pub async fn begin(control: Control) -> Result<Rc<Self>, Failure> {
+        let greeting = control.hello().await?;
+        // Subscribe first, list second: nothing falls between.
+        let wanted = EventMask::CAPSULE
+            .union(EventMask::TROUBLE)
+            .union(EventMask::DEVICE);
+        control.subscribe(wanted).await?;
+        let clock = Clock::new(&control.node().await?);
+        let saved = memory::decode(&control.load_state().await?);
+        let manifests = known_manifests(&control).await?;
+        let capsules = control.list().await?;
+
+        let specs = manifests.iter().filter_map(|known| known.manifest.as_ref());
+        let mut seed = [0; 40];
+        // Without the kernel's random numbers no challenge would be safe: better to end.
+        getrandom::fill(&mut seed).map_err(|_| Failure::NoAnswer)?;
+        let (secret, jitter) = seed.split_at(32);
+        let jitter = u64::from_le_bytes(jitter.try_into().unwrap_or_default());
+        let mut supervisor = Supervisor::new(specs.map(UnitSpec::from_manifest).collect(), jitter);
+        supervisor.restore(saved.units);
+        for known in &manifests {
+            if let Some(manifest) = known.manifest.as_ref()
+                && known.entry.role == ManifestRole::Idle
+            {
+                supervisor.leave_idle(&manifest.name);
+            }
+        }
+        let secret = secret.try_into().unwrap_or_default();
+        let verifier = Verifier::new(greeting.node_name.clone(), greeting.owner_keys, secret);
+        let agent = Rc::new(Self {
+            control,
+            clock,
+            node_name: greeting.node_name,
+            agent_starts: greeting.agent_starts,
+            manifests,
+            supervisor: RefCell::new(supervisor),
+            journal: RefCell::new(saved.journal),
+            verifier: RefCell::new(verifier),
+            execs: exec::Execs::default(),
+            names: RefCell::new(BTreeMap::new()),
+            quiet: RefCell::new(events::Quiet::default()),
+            changed: Notify::new(),
+            unsaved: Notify::new(),
+            resyncing: Cell::new(false),
+        });
+        agent.adopt_and_start(&capsules);
+        agent.record_beginning();
+        Ok(agent)
+    }
+
+    fn adopt_and_start(self: &Rc<Self>, capsules: &[CapsuleSummary]) {
+        for summary in capsules {
+            self.remember(summary.capsule, &summary.name);
+        }
+        let observed: Vec<_> = capsules.iter().map(observed).collect();
+        let mut actions = Vec::new();
+        self.supervisor
+            .borrow_mut()
+            .begin(self.clock.now(), &observed, &mut actions);
+        self.perform(actions);
+    }
+
+    fn record_beginning(self: &Rc<Self>) {
+        let text = match self.agent_starts {
+            0 | 1 => "the 3Bot has begun".to_owned(),
+            starts => format!("the 3Bot was restarted (start {starts} of this boot)"),
+        };
+        self.record(RecordKind::Agent, None, text);
+        if self.agent_starts <= 1 {
+            self.spawn(Self::record_crash);
+            for known in &self.manifests {
+                if let Some(why) = &known.refusal {
+                    let text = format!("manifest {}: {why}", known.entry.name);
+                    self.record(RecordKind::Refused, None, text);
+                }
+            }
+        }
+    }
+}
+
+impl Agent {
+    /// Tells of a kernel crash in an earlier boot.
+    async fn record_crash(self: Rc<Self>) {
+        if let Ok(Some(crash)) = self.control.crash().await {
+            self.record(
+                RecordKind::Crash,
+                None,
+                format!("the kernel crashed: {}", crash.reason),
+            );
+        }
+    }
+}
+
+/// A capsule of the kernel's list as the supervisor sees it.
+pub(super) fn observed(summary: &CapsuleSummary) -> Observed {
+    let exit = match &summary.state {
+        CapsuleState::Exited(exit) => Some(words::exit(exit)),
+        CapsuleState::Refused(refusal) => Some(crate::supervisor::Exit {
+            at: summary.started_ns / 1_000_000,
+            how: words::refusal(refusal),
+            clean: false,
+        }),
+        CapsuleState::Created | CapsuleState::Running | CapsuleState::Stopping => None,
+    };
+    Observed {
+        name: summary.name.clone(),
+        instance: summary.capsule.0,
+        started: summary.started_ns / 1_000_000,
+        exit,
+    }
+}
+
+async fn known_manifests(control: &Control) -> Result<Vec<Known>, Failure> {
+    let mut known = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for entry in control.manifests().await? {
+        if entry.role == ManifestRole::System {
+            continue;
+        }
+        let refusal = entry.refusal.as_ref().map(words::refusal);
+        let (manifest, refusal) = match refusal {
+            Some(why) => (None, Some(why)),
+            None => match read_manifest(control, &entry).await? {
+                Ok(manifest) if !seen.insert(manifest.name.clone()) => (
+                    None,
+                    Some(format!("another manifest is named {} too", manifest.name)),
+                ),
+                Ok(manifest) => (Some(manifest), None),
+                Err(why) => (None, Some(why)),
+            },
+        };
+        known.push(Known {
+            entry,
+            manifest,
+            refusal,
+        });
+    }
+    Ok(known)
+}
+
+/// The manifest of an entry that the kernel has verified.
+async fn read_manifest(
+    control: &Control,
+    entry: &ManifestEntry,
+) -> Result<Result<skep_api::manifest::Manifest, String>, Failure> {
+    let bytes = control.manifest(&entry.name).await?;
+    let manifest = SignedManifest::decode(&bytes).and_then(|signed| signed.payload_unverified());
+    Ok(manifest.map_err(|error| error.to_string()))
+}
