@@ -82,6 +82,16 @@ impl Artifacts {
         self.out().join("skep")
     }
 
+    /// The owner's key, which belongs to this checkout.
+    pub fn owner_key(&self) -> PathBuf {
+        self.out().join("owner.key")
+    }
+
+    /// Image folder of Debian's nginx.
+    pub fn nginx_image(&self) -> PathBuf {
+        self.out().join("nginx")
+    }
+
     /// The standard ramdisk: 3Bot and nginx.
     pub fn ramdisk(&self) -> PathBuf {
         self.out().join("ramdisk")

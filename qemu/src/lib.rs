@@ -29,6 +29,9 @@
 //! # }
 //! ```
 //!
+//! A scenario that needs other capsules than the standard ramdisk has, or faults
+//! in what it boots, makes its own with [`ramdisk::Ramdisk`].
+//!
 //! What a scenario may rely on: the emulator is always TCG, never KVM, so that
 //! every machine gives the same verdict; [`long`] tells whether the whole form
 //! of a scenario was asked for (`scripts/test --long`).
@@ -39,6 +42,7 @@ pub mod http;
 pub mod machine;
 pub mod node;
 pub mod qmp;
+pub mod ramdisk;
 
 pub use artifacts::Artifacts;
 pub use machine::{Accel, Firmware, Machine};

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use skep_qemu::Artifacts;
 use std::{
     fs::{self, File},
+    io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     time::Instant,
@@ -210,6 +211,7 @@ fn run_steps(artifacts: &Artifacts, steps: Vec<Step>, long: bool) -> Result<(usi
         let start = Instant::now();
         let log = logs.join(format!("{}.log", step.name.replace("::", ".")));
         let builds = matches!(step.work, Work::Build(_) | Work::Ramdisk);
+        announce(&step.name);
         let result = match step.work {
             Work::Scenario { .. } if nothing_to_boot => {
                 Err(anyhow::anyhow!("not run: there is nothing to boot"))
@@ -231,6 +233,15 @@ fn run_steps(artifacts: &Artifacts, steps: Vec<Step>, long: bool) -> Result<(usi
         }
     }
     Ok((passed, failed))
+}
+
+/// Shows which step runs, where somebody watches; its result overwrites the line.
+fn announce(name: &str) {
+    let mut terminal = io::stdout();
+    if terminal.is_terminal() {
+        // A terminal that cannot be written to is no reason to fail a test.
+        let _ = write!(terminal, "...   {name}\r").and_then(|()| terminal.flush());
+    }
 }
 
 fn perform(artifacts: &Artifacts, work: Work, long: bool, log: &Path) -> Result<()> {

@@ -1,0 +1,283 @@
+//! Ramdisks for scenarios: any capsules, any faults.
+//!
+//! The standard ramdisk is made by the owner's command line, as a user would.
+//! Scenarios need ones that no command line would make (a manifest of another
+//! owner, a damaged blob), so here a bundle is put together piece by piece from
+//! the types that the command line itself is built on.
+
+use crate::Artifacts;
+use anyhow::{Context as _, Result, anyhow};
+use skep_api::{
+    Hash, KeyPair, PublicKey,
+    bundle::{BundleBuilder, EntryKind},
+    manifest::{
+        Check, Limits, Manifest, Outbound, Port, Probe, Probes, Protocol, Restart, SignedManifest,
+        Stop, Validity,
+    },
+    node::{Console, ENTRY_NAME, Network, NodeConfig},
+    tree::{Meta, NodeKind, TreeBuilder, TreeView},
+};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Name of the 3Bot's capsule and, in its image, of its program.
+pub const THREEBOT: &str = "threebot";
+
+/// Port of the 3Bot's API and status page.
+pub const THREEBOT_PORT: u16 = 8080;
+
+/// The key of the owner that `scripts/run` made, with which the command line
+/// signs too.
+pub fn owner() -> Result<KeyPair> {
+    let path = Artifacts::new().require(Artifacts::new().owner_key())?;
+    let text = fs::read_to_string(&path)?;
+    let seed = text
+        .split_whitespace()
+        .last()
+        .and_then(|seed| seed.parse::<PublicKey>().ok());
+    seed.and_then(|seed| KeyPair::from_seed(seed.0))
+        .with_context(|| format!("{} is not an owner's key", path.display()))
+}
+
+/// The key of somebody who owns no node.
+pub fn stranger() -> Result<KeyPair> {
+    KeyPair::from_seed([0x5a; 32]).context("not a seed")
+}
+
+/// The files of a capsule: a tree and its blobs.
+#[derive(Clone, Debug)]
+pub struct Image {
+    root: Hash,
+    blobs: BTreeMap<Hash, Vec<u8>>,
+}
+
+impl Image {
+    /// Opens an image folder that `skep pack` wrote.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let root = fs::read_to_string(folder.join("tree"))
+            .with_context(|| format!("{} is not an image", folder.display()))?;
+        let root: Hash = root.trim().parse().map_err(|error| anyhow!("{error}"))?;
+        let blob = |hash: Hash| {
+            let path = folder.join("blobs").join(hash.to_string());
+            fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let tree = blob(root)?;
+        let mut blobs = BTreeMap::new();
+        for node in TreeView::parse(&tree)
+            .map_err(|error| anyhow!("{error}"))?
+            .nodes()
+        {
+            if let NodeKind::File { hash, .. } = node.kind {
+                blobs.insert(hash, blob(hash)?);
+            }
+        }
+        blobs.insert(root, tree);
+        Ok(Self { root, blobs })
+    }
+
+    /// An image of these files, given as path, mode and content.
+    pub fn of_files(files: &[(&str, u16, &[u8])]) -> Result<Self> {
+        let mut tree = TreeBuilder::new();
+        let mut blobs = BTreeMap::new();
+        for (path, mode, data) in files {
+            let hash = Hash::of(data);
+            let meta = Meta {
+                mode: *mode,
+                uid: 0,
+                gid: 0,
+                mtime: 0,
+            };
+            tree.add_file(path.as_bytes(), meta, data.len() as u64, hash)
+                .map_err(|error| anyhow!("{path}: {error}"))?;
+            blobs.insert(hash, data.to_vec());
+        }
+        let tree = tree.finish().map_err(|error| anyhow!("{error}"))?;
+        let root = Hash::of(&tree);
+        blobs.insert(root, tree);
+        Ok(Self { root, blobs })
+    }
+
+    /// Hash of the tree, for a manifest.
+    pub fn root(&self) -> Hash {
+        self.root
+    }
+}
+
+/// A manifest with the usual settings for everything but its essentials:
+/// started as root, restarted always, no ports, no probes.
+pub fn manifest(name: &str, image: &Image, command: &[&str]) -> Manifest {
+    Manifest {
+        name: name.to_string(),
+        sequence: 1,
+        tree: image.root(),
+        command: command.iter().map(|word| word.to_string()).collect(),
+        environment: vec![(
+            "PATH".to_string(),
+            "/usr/sbin:/usr/bin:/sbin:/bin".to_string(),
+        )],
+        working_directory: "/".to_string(),
+        user: 0,
+        group: 0,
+        limits: Limits::default(),
+        ports: Vec::new(),
+        outbound: Outbound::Deny,
+        probes: Probes::default(),
+        restart: Restart::default(),
+        stop: Stop::default(),
+        start_after: Vec::new(),
+        system: false,
+        validity: Validity::default(),
+    }
+}
+
+/// A TCP port of the capsule, published as the node's port `node`.
+pub fn port(capsule: u16, node: u16) -> Port {
+    Port {
+        capsule,
+        node,
+        protocol: Protocol::Tcp,
+    }
+}
+
+/// A probe that fetches a page: every second, 3 failures in a row fail it.
+pub fn http_probe(port: u16, path: &str) -> Probe {
+    Probe {
+        check: Check::Http {
+            port,
+            path: path.to_string(),
+        },
+        interval_ms: 1000,
+        timeout_ms: 2000,
+        failure_threshold: 3,
+    }
+}
+
+/// A ramdisk in the making: node configuration, signed manifests, blobs.
+pub struct Ramdisk {
+    /// What the node is told about itself; may be changed until it is written.
+    pub config: NodeConfig,
+    owner: KeyPair,
+    manifests: BTreeMap<String, Vec<u8>>,
+    blobs: BTreeMap<Hash, Vec<u8>>,
+}
+
+impl Ramdisk {
+    /// A ramdisk whose node belongs to [`owner`] and runs the 3Bot and nothing else.
+    pub fn new() -> Result<Self> {
+        let owner = owner()?;
+        let mut ramdisk = Self {
+            config: NodeConfig {
+                name: "node".to_string(),
+                owner: owner.public(),
+                system: THREEBOT.to_string(),
+                start: Vec::new(),
+                network: Network::Dhcp,
+                console: Console::default(),
+            },
+            owner,
+            manifests: BTreeMap::new(),
+            blobs: BTreeMap::new(),
+        };
+        let artifacts = Artifacts::new();
+        let program = fs::read(artifacts.require(artifacts.threebot())?)?;
+        let path = format!("/{THREEBOT}");
+        let image = Image::of_files(&[(&path, 0o755, &program)])?;
+        let mut threebot = manifest(THREEBOT, &image, &[&path]);
+        threebot.system = true;
+        threebot.outbound = Outbound::Allow;
+        threebot.ports.push(port(THREEBOT_PORT, THREEBOT_PORT));
+        ramdisk.add(&threebot, &image)?;
+        Ok(ramdisk)
+    }
+
+    /// Adds a capsule that the node starts by itself.
+    pub fn capsule(&mut self, manifest: &Manifest, image: &Image) -> Result<()> {
+        self.add(manifest, image)?;
+        self.config.start.push(manifest.name.clone());
+        Ok(())
+    }
+
+    /// Adds a capsule whose manifest is `bytes`, whatever they are.
+    pub fn capsule_with_bytes(&mut self, name: &str, bytes: Vec<u8>, image: &Image) {
+        self.manifests.insert(name.to_string(), bytes);
+        self.blobs.extend(image.blobs.clone());
+        self.config.start.push(name.to_string());
+    }
+
+    fn add(&mut self, manifest: &Manifest, image: &Image) -> Result<()> {
+        let signed = SignedManifest::sign(manifest, &self.owner)
+            .map_err(|error| anyhow!("manifest of {}: {error}", manifest.name))?;
+        self.manifests
+            .insert(manifest.name.clone(), signed.encode());
+        self.blobs.extend(image.blobs.clone());
+        Ok(())
+    }
+
+    /// The bytes of the ramdisk.
+    pub fn bytes(&self) -> Result<Vec<u8>> {
+        let mut bundle = BundleBuilder::new();
+        let config = self.config.encode().map_err(|error| anyhow!("{error}"))?;
+        let failed = |error| anyhow!("the ramdisk cannot be made: {error}");
+        bundle
+            .add_entry(EntryKind::Node, ENTRY_NAME, config)
+            .map_err(failed)?;
+        for (name, bytes) in &self.manifests {
+            bundle
+                .add_entry(EntryKind::Manifest, name, bytes.clone())
+                .map_err(failed)?;
+        }
+        for data in self.blobs.values() {
+            bundle.add_blob(data.clone()).map_err(failed)?;
+        }
+        bundle.finish().map_err(failed)
+    }
+
+    /// Writes the ramdisk for the scenario `name` and returns where it is.
+    pub fn write(&self, name: &str) -> Result<PathBuf> {
+        write_bytes(name, &self.bytes()?)
+    }
+}
+
+/// Writes bytes that are to be a ramdisk for the scenario `name`: one cut short
+/// or with a byte flipped, for example.
+pub fn write_bytes(name: &str, bytes: &[u8]) -> Result<PathBuf> {
+    let folder = Artifacts::new().target().join("qemu-ramdisks");
+    fs::create_dir_all(&folder)?;
+    let path = folder.join(name);
+    fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Image, http_probe, manifest, port, stranger};
+    use skep_api::{
+        manifest::SignedManifest,
+        tree::{NodeKind, TreeView},
+    };
+
+    #[test]
+    fn an_image_of_files_holds_them_in_its_tree() {
+        let image = Image::of_files(&[("/bin/a", 0o755, b"one"), ("/b", 0o644, b"two")]).unwrap();
+        let tree = TreeView::parse(&image.blobs[&image.root()]).unwrap();
+        let files = tree
+            .nodes()
+            .filter(|node| matches!(node.kind, NodeKind::File { .. }));
+        assert_eq!(files.count(), 2);
+        assert_eq!(image.blobs.len(), 3);
+    }
+
+    #[test]
+    fn a_usual_manifest_is_valid() {
+        let image = Image::of_files(&[("/a", 0o755, b"one")]).unwrap();
+        let mut manifest = manifest("web", &image, &["/a"]);
+        manifest.ports.push(port(80, 8081));
+        manifest.probes.liveness = Some(http_probe(80, "/"));
+        let pair = stranger().unwrap();
+        let signed = SignedManifest::sign(&manifest, &pair).unwrap();
+        assert_eq!(signed.verify(&[pair.public()], 1).unwrap(), manifest);
+    }
+}
