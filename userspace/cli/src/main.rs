@@ -1,2 +1,72 @@
-//! The owner's command line.
-fn main() {}
+//! `skep`, the owner's command line.
+//!
+//! `pack` → `sign` → `bundle` make what a node boots; `status`, `logs` and the
+//! others talk to the 3Bot of a running node.
+
+mod bundle;
+mod debian;
+mod image;
+mod inspect;
+mod key;
+mod manifest;
+mod pack;
+mod sign;
+mod units;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Make, sign and watch the capsules of your Skep nodes.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make an owner's key: FILE (secret) and FILE.pub
+    Keygen {
+        /// Where the secret key goes; it must not exist
+        #[arg(short, long, value_name = "FILE", default_value = "owner.key")]
+        output: PathBuf,
+    },
+    /// Make an image from a folder, a tar archive or Debian packages
+    Pack(pack::PackArgs),
+    /// Sign a manifest for an image
+    Sign(sign::SignArgs),
+    /// Make the ramdisk of a node from its configuration, manifests and images
+    Bundle(bundle::BundleArgs),
+    /// Show what a manifest, tree, ramdisk or image contains
+    Inspect(inspect::InspectArgs),
+    /// Write the files of an image to a folder
+    Unpack(image::unpack::UnpackArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("skep: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(action: &Action) -> Result<()> {
+    match action {
+        Action::Keygen { output } => {
+            println!("{}", key::generate(output)?);
+            Ok(())
+        }
+        Action::Pack(args) => pack::run(args),
+        Action::Sign(args) => sign::run(args),
+        Action::Bundle(args) => bundle::run(args),
+        Action::Inspect(args) => inspect::run(args),
+        Action::Unpack(args) => image::unpack::run(args),
+    }
+}
