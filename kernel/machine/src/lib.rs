@@ -29,7 +29,9 @@ mod firmware;
 pub mod frame;
 pub mod io;
 pub mod irq;
+pub mod mmio;
 pub mod paging;
+pub mod pci;
 pub mod random;
 #[cfg(any(target_os = "none", test))]
 mod scale;

@@ -139,6 +139,17 @@ pub(crate) fn irq_route(_irq: u8, _vector: u8) -> bool {
 
 pub(crate) fn irq_set_masked(_wire: u32, _masked: bool) {}
 
+/// There is no bus.
+pub(crate) fn pci_read(_at: crate::pci::Address, _offset: u16) -> u32 {
+    u32::MAX
+}
+
+pub(crate) fn pci_write(_at: crate::pci::Address, _offset: u16, _value: u32) {}
+
+pub(crate) fn map_mmio(_phys: usize, _len: usize) -> Option<core::ptr::NonNull<u8>> {
+    None
+}
+
 pub(crate) fn monotonic_ns() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     // Never zero, as on a machine that has been up for a moment.
