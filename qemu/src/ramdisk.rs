@@ -183,7 +183,7 @@ impl Ramdisk {
         };
         let artifacts = Artifacts::new();
         let program = fs::read(artifacts.require(artifacts.threebot())?)?;
-        let path = format!("/{THREEBOT}");
+        let path = format!("/bin/{THREEBOT}");
         let image = Image::of_files(&[(&path, 0o755, &program)])?;
         let mut threebot = manifest(THREEBOT, &image, &[&path]);
         threebot.system = true;

@@ -1,6 +1,9 @@
 //! `skep-dev build`: everything a node is made of, into `target/skep/`.
 
-use crate::cargo::{BARE, LINUX, boot_cargo, kernel_cargo, pvh_cargo, user_cargo};
+use crate::{
+    cargo::{BARE, LINUX, boot_cargo, kernel_cargo, pvh_cargo, user_cargo},
+    ramdisk,
+};
 use anyhow::{Context as _, Result, bail};
 use skep_qemu::{
     Artifacts,
@@ -60,7 +63,11 @@ pub(crate) fn build(names: &[String]) -> Result<()> {
         parts.push(part);
     }
     parts.sort();
-    build_parts(if parts.is_empty() { &Part::ALL } else { &parts })
+    if !parts.is_empty() {
+        return build_parts(&parts);
+    }
+    build_parts(&Part::ALL)?;
+    ramdisk::build()
 }
 
 /// Builds these parts, saying what is done and how long it took.

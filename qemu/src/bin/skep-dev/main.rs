@@ -2,6 +2,10 @@
 
 mod build;
 mod cargo;
+mod check;
+mod options;
+mod ramdisk;
+mod run;
 mod test;
 mod tidy;
 
@@ -10,6 +14,7 @@ use std::{env, process::ExitCode};
 
 const USAGE: &str = "\
 usage: skep-dev build [PART...]     build everything, or: kernel user direct image
+       skep-dev run [--help | FLAG...]
        skep-dev test [--long] [--list | NAME...]";
 
 fn main() -> ExitCode {
@@ -29,6 +34,7 @@ fn dispatch(words: &[String]) -> Result<ExitCode> {
             build::build(parts)?;
             Ok(ExitCode::SUCCESS)
         }
+        Some((command, flags)) if command == "run" => run::run(flags),
         Some((command, options)) if command == "test" => test::test(options),
         _ => bail!("{USAGE}"),
     }

@@ -3,7 +3,7 @@
 use crate::{
     build::{Part, build_parts},
     cargo::{boot_cargo, cargo, kernel_cargo, pvh_cargo},
-    tidy,
+    ramdisk, tidy,
 };
 use anyhow::{Context as _, Result, bail, ensure};
 use skep_qemu::Artifacts;
@@ -255,7 +255,7 @@ fn perform(artifacts: &Artifacts, work: Work, long: bool, log: &Path) -> Result<
         }
         Work::Tidy => tidy::check(artifacts.root()),
         Work::Build(parts) => build_parts(&parts),
-        Work::Ramdisk => Ok(()),
+        Work::Ramdisk => ramdisk::build(),
         Work::Scenario { file, test } => {
             let mut command = cargo(artifacts, &["test", "-p", "skep-qemu", "--test", &file]);
             command.args(["--", "--exact", &test, "--nocapture", "--test-threads", "1"]);

@@ -1,0 +1,121 @@
+//! The 3Bot's JSON API, as scenarios use it (`docs/reference/api.md`).
+
+use crate::{
+    Node,
+    http::{self, Response},
+    ramdisk::{THREEBOT_PORT, owner},
+    seconds,
+};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use skep_api::{
+    KeyPair,
+    owner::{Challenge, HEADER_CHALLENGE, HEADER_KEY, HEADER_SIGNATURE, RequestParts, sign},
+};
+use std::{
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long the API may take for one answer.
+const ANSWER_TIMEOUT: Duration = seconds(10);
+/// Pause between two looks at a state that is waited for.
+const POLL: Duration = Duration::from_millis(20);
+
+/// The API of one node.
+#[derive(Clone, Copy, Debug)]
+pub struct Api {
+    address: SocketAddr,
+}
+
+impl Node {
+    /// The API of this node's 3Bot, on port 8080.
+    pub fn api(&self) -> Api {
+        Api {
+            address: self.address(THREEBOT_PORT),
+        }
+    }
+}
+
+impl Api {
+    /// Fetches `/api/v1/` and this, as JSON.
+    pub fn get(&self, path: &str) -> Result<Value> {
+        let response = http::get(self.address, &format!("/api/v1/{path}"), ANSWER_TIMEOUT)?;
+        ensure!(
+            response.status == 200,
+            "{path}: {} {}",
+            response.status,
+            response.text()
+        );
+        response.json()
+    }
+
+    /// What the 3Bot knows about a capsule.
+    pub fn capsule(&self, name: &str) -> Result<Value> {
+        self.get(&format!("capsules/{name}"))
+    }
+
+    /// Asks about a capsule until `wanted` holds, and returns that answer. The
+    /// 3Bot may be away meanwhile.
+    pub fn wait_capsule(
+        &self,
+        name: &str,
+        timeout: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let found = self.capsule(name);
+            if let Ok(capsule) = &found
+                && wanted(capsule)
+            {
+                return found;
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "capsule {name} is not as wanted after {timeout:?}; last seen: {found:?}"
+            );
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Does what only the owner may: posts to `/api/v1/` and this, signed with
+    /// the owner's key. Fails when it is refused.
+    pub fn command(&self, path: &str, body: &Value) -> Result<()> {
+        let response = self.command_as(&owner()?, path, body)?;
+        ensure!(
+            response.status == 200,
+            "{path}: {} {}",
+            response.status,
+            response.text()
+        );
+        Ok(())
+    }
+
+    /// As [`Self::command`], signed with any key; a refusal is an answer.
+    pub fn command_as(&self, key: &KeyPair, path: &str, body: &Value) -> Result<Response> {
+        let challenge = self.get("challenge")?;
+        let text = |name: &str| challenge[name].as_str().unwrap_or_default();
+        let parsed = Challenge::from_hex(text("challenge")).context("not a challenge")?;
+        let path = format!("/api/v1/{path}");
+        let body = if body.is_null() {
+            Vec::new()
+        } else {
+            body.to_string().into_bytes()
+        };
+        let parts = RequestParts {
+            method: "POST",
+            path: &path,
+            body: &body,
+        };
+        let signed = sign(key.secret(), text("node"), parsed, &parts);
+        let headers = [
+            (HEADER_KEY, signed.key.as_str()),
+            (HEADER_CHALLENGE, &signed.challenge),
+            (HEADER_SIGNATURE, &signed.signature),
+            ("Content-Type", "application/json"),
+        ];
+        http::request(self.address, "POST", &path, &headers, &body, ANSWER_TIMEOUT)
+    }
+}
