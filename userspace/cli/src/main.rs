@@ -4,6 +4,7 @@
 //! others talk to the 3Bot of a running node.
 
 mod bundle;
+mod client;
 mod debian;
 mod image;
 mod inspect;
@@ -44,6 +45,20 @@ enum Action {
     Inspect(inspect::InspectArgs),
     /// Write the files of an image to a folder
     Unpack(image::unpack::UnpackArgs),
+    /// Show a node and its capsules
+    Status(client::NodeArgs),
+    /// Print what a capsule has written
+    Logs(client::LogsArgs),
+    /// Print what has happened on a node
+    Events(client::EventsArgs),
+    /// Send a signal to a capsule (signed)
+    Kill(client::KillArgs),
+    /// Stop a capsule until it is started again (signed)
+    Stop(client::CapsuleArgs),
+    /// Start a capsule that is stopped (signed)
+    Start(client::CapsuleArgs),
+    /// Stop a capsule and start it again (signed)
+    Restart(client::CapsuleArgs),
 }
 
 fn main() -> ExitCode {
@@ -68,5 +83,12 @@ fn run(action: &Action) -> Result<()> {
         Action::Bundle(args) => bundle::run(args),
         Action::Inspect(args) => inspect::run(args),
         Action::Unpack(args) => image::unpack::run(args),
+        Action::Status(args) => client::status(args),
+        Action::Logs(args) => client::logs(args),
+        Action::Events(args) => client::events(args),
+        Action::Kill(args) => client::kill(args),
+        Action::Stop(args) => client::change(args, "stop"),
+        Action::Start(args) => client::change(args, "start"),
+        Action::Restart(args) => client::change(args, "restart"),
     }
 }

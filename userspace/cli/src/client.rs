@@ -1,0 +1,209 @@
+//! The commands that talk to a running node.
+
+mod connection;
+mod show;
+
+use crate::manifest::signal;
+use anyhow::{Context, Result};
+use connection::Connection;
+use serde::Deserialize;
+use show::{Capsule, Events, Status, plain};
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+/// How often `--follow` asks again.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Which node, and who asks.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NodeArgs {
+    /// Address of the node's 3Bot
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SKEP_NODE",
+        default_value = "http://127.0.0.1:8080"
+    )]
+    node: String,
+    /// Name of the node; part of what is signed, so that no other node can use it
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "SKEP_NODE_NAME",
+        default_value = "node"
+    )]
+    node_name: String,
+    /// The owner's secret key; only commands that change something need it
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        env = "SKEP_KEY",
+        default_value = "owner.key"
+    )]
+    key: PathBuf,
+    /// Print the node's answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A capsule of a node.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CapsuleArgs {
+    /// Name of the capsule
+    #[arg(value_name = "NAME", value_parser = capsule_name)]
+    name: String,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// `skep logs`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    capsule: CapsuleArgs,
+    /// Keep printing what is added
+    #[arg(short, long)]
+    follow: bool,
+}
+
+/// `skep events`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct EventsArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Keep printing what happens
+    #[arg(short, long)]
+    follow: bool,
+}
+
+/// `skep kill`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct KillArgs {
+    #[command(flatten)]
+    capsule: CapsuleArgs,
+    /// Signal, as number or name
+    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL", value_parser = signal_number)]
+    signal: u8,
+    /// Send it to every process, not only to the first one
+    #[arg(long)]
+    all: bool,
+}
+
+fn capsule_name(text: &str) -> Result<String, String> {
+    match skep_api::manifest::is_capsule_name(text) {
+        true => Ok(text.into()),
+        false => Err("a capsule's name is lower-case letters, digits and '-'".into()),
+    }
+}
+
+fn signal_number(text: &str) -> Result<u8, String> {
+    signal(text).map_err(|error| error.to_string())
+}
+
+impl NodeArgs {
+    fn connect(&self) -> Result<Connection> {
+        Connection::new(&self.node, &self.node_name, &self.key)
+    }
+}
+
+/// `skep status`.
+pub(crate) fn status(args: &NodeArgs) -> Result<()> {
+    let text = args.connect()?.get("/api/v1/status")?;
+    if args.json {
+        println!("{text}");
+    } else {
+        let status: Status = parse(&text)?;
+        print!("{}", show::status(&status));
+    }
+    Ok(())
+}
+
+/// `skep logs`.
+pub(crate) fn logs(args: &LogsArgs) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Page {
+        from: u64,
+        next: u64,
+        end: u64,
+        text: String,
+    }
+    let connection = args.capsule.node.connect()?;
+    let name = &args.capsule.name;
+    let mut from = 0;
+    loop {
+        let answer = connection.get(&format!("/api/v1/capsules/{name}/logs?from={from}"))?;
+        let page: Page = parse(&answer)?;
+        if args.capsule.node.json {
+            println!("{answer}");
+        } else {
+            if page.from > from && from > 0 {
+                eprintln!("skep: {} bytes of the log were lost", page.from - from);
+            }
+            print!("{}", plain(&page.text));
+        }
+        // A node that makes no progress must not keep us busy.
+        let more = page.next < page.end && page.next > from;
+        from = page.next;
+        if !more {
+            if !args.follow {
+                return Ok(());
+            }
+            thread::sleep(FOLLOW_INTERVAL);
+        }
+    }
+}
+
+/// `skep events`.
+pub(crate) fn events(args: &EventsArgs) -> Result<()> {
+    let connection = args.node.connect()?;
+    let mut after = 0;
+    loop {
+        let answer = connection.get(&format!("/api/v1/events?after={after}"))?;
+        let events: Events = parse(&answer)?;
+        if args.node.json {
+            println!("{answer}");
+        } else {
+            print!("{}", show::events(&events));
+        }
+        if !args.follow {
+            return Ok(());
+        }
+        after = events.last;
+        thread::sleep(FOLLOW_INTERVAL);
+    }
+}
+
+/// `skep kill`.
+pub(crate) fn kill(args: &KillArgs) -> Result<()> {
+    let scope = if args.all { "all" } else { "init" };
+    let body = serde_json::json!({ "signal": args.signal, "scope": scope }).to_string();
+    let name = &args.capsule.name;
+    let path = format!("/api/v1/capsules/{name}/kill");
+    let answer = args.capsule.node.connect()?.post(&path, &body)?;
+    if args.capsule.node.json {
+        println!("{answer}");
+    } else {
+        println!("signal {} sent to {name}", args.signal);
+    }
+    Ok(())
+}
+
+/// `skep start`, `skep stop` and `skep restart`: `action` is that word.
+pub(crate) fn change(args: &CapsuleArgs, action: &str) -> Result<()> {
+    let path = format!("/api/v1/capsules/{}/{action}", args.name);
+    let answer = args.node.connect()?.post(&path, "")?;
+    if args.node.json {
+        println!("{answer}");
+    } else {
+        let capsule: Capsule = parse(&answer)?;
+        println!("{} is {}", plain(&capsule.name), plain(&capsule.state));
+    }
+    Ok(())
+}
+
+fn parse<'a, T: Deserialize<'a>>(answer: &'a str) -> Result<T> {
+    serde_json::from_str(answer)
+        .context("the node's answer is not understood; use the skep that belongs to it")
+}
