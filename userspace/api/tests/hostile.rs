@@ -78,7 +78,7 @@ fn damaged_trees() {
     let mut random = Random(1);
     let mut accepted = 0;
     let good = common::tree();
-    for _ in 0..rounds(20_000) {
+    for _ in 0..rounds(60_000) {
         let mut bytes = good.clone();
         mutate(&mut random, &mut bytes);
         accepted += usize::from(use_tree(&bytes));
@@ -92,7 +92,7 @@ fn damaged_bundles() {
     let good = common::bundle();
     let mut random = Random(2);
     let mut accepted = 0;
-    for _ in 0..rounds(1500) {
+    for _ in 0..rounds(3000) {
         let mut bytes = good.clone();
         // Half the damage goes where the structure is.
         if random.below(2) == 0 {
@@ -118,7 +118,7 @@ fn damaged_manifests_and_configurations() {
     let config = common::node_config().encode().unwrap();
     let owners = [common::owner().public()];
     let mut random = Random(3);
-    for round in 0..rounds(5_000) {
+    for round in 0..rounds(20_000) {
         let mut bytes = payload.clone();
         mutate(&mut random, &mut bytes);
         let mut signed = header.clone();
