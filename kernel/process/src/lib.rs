@@ -17,15 +17,28 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod error;
+mod family;
+pub mod futex;
+pub mod limits;
 mod process;
+pub mod signal;
+mod slot;
+mod status;
 mod thread;
+pub mod timers;
 mod unknown;
+mod usage;
 mod world;
 
+pub use error::{Error, Result};
 pub use process::Process;
-pub use thread::Thread;
+pub use slot::Slot;
+pub use status::{Change, ExitStatus};
+pub use thread::{COMM_LEN, Thread};
 pub use unknown::UnknownCalls;
-pub use world::World;
+pub use usage::{Counted, Times};
+pub use world::{Events, HOST_NAME_MAX, World, WorldSpec};
 
 /// The number of a process, thread, process group or session in its world.
 pub type Pid = u32;

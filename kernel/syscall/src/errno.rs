@@ -2,7 +2,6 @@
 //! in them. The only place in the kernel that knows both.
 
 use linux_raw_sys::errno;
-use machine::{AllocError, Fault, WaitError};
 
 /// Why a call failed, as Linux numbers it (errno(3)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,6 +63,15 @@ impl Errno {
     /// As `ERESTARTNOHAND`, through `restart_syscall` with the time that is left.
     pub const ERESTART_RESTARTBLOCK: Errno = Errno(516);
 
+    /// The error of that number; `EIO` for one that no program could see.
+    #[must_use]
+    pub const fn from_number(number: u16) -> Errno {
+        match number {
+            1..512 => Errno(number),
+            _ => Errno::EIO,
+        }
+    }
+
     /// The number, positive.
     #[must_use]
     pub const fn number(self) -> u16 {
@@ -102,34 +110,5 @@ impl Errno {
 impl core::fmt::Debug for Errno {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{}({})", self.name(), self.0)
-    }
-}
-
-impl From<Fault> for Errno {
-    fn from(_: Fault) -> Errno {
-        Errno::EFAULT
-    }
-}
-
-impl From<AllocError> for Errno {
-    fn from(_: AllocError) -> Errno {
-        Errno::ENOMEM
-    }
-}
-
-impl From<alloc::collections::TryReserveError> for Errno {
-    fn from(_: alloc::collections::TryReserveError) -> Errno {
-        Errno::ENOMEM
-    }
-}
-
-/// A wait that a signal ended is restarted where the handler allows it, which is
-/// what most calls do; the others use [`Errno::or_eintr`].
-impl From<WaitError> for Errno {
-    fn from(e: WaitError) -> Errno {
-        match e {
-            WaitError::TimedOut => Errno::ETIMEDOUT,
-            WaitError::Interrupted => Errno::ERESTARTSYS,
-        }
     }
 }

@@ -16,6 +16,7 @@ extern crate std;
 
 #[cfg(test)]
 mod compatibility;
+mod convert;
 mod ctx;
 mod errno;
 pub mod hooks;

@@ -1,0 +1,86 @@
+//! What can fail in this room.
+
+use machine::{AllocError, Fault, WaitError};
+
+/// Why a request about processes was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// No such process, thread or group in this world (`ESRCH`).
+    NoProcess,
+    /// No child that fits (`ECHILD`).
+    NoChild,
+    /// The caller has not the right (`EPERM`).
+    NotPermitted,
+    /// The caller may not touch that object (`EACCES`).
+    Denied,
+    /// An argument makes no sense (`EINVAL`).
+    Invalid,
+    /// A limit on processes, signals or timers is reached (`EAGAIN`).
+    LimitReached,
+    /// The condition did not hold; look again (`EAGAIN`).
+    TryAgain,
+    /// No memory (`ENOMEM`).
+    NoMemory,
+    /// An address of the program cannot be reached (`EFAULT`).
+    BadAddress,
+    /// The time is up (`ETIMEDOUT`).
+    TimedOut,
+    /// A signal came first (`EINTR`, or a restart where the call allows it).
+    Interrupted,
+    /// The file is no program this kernel can start (`ENOEXEC`).
+    NotExecutable,
+    /// Arguments and environment are too large (`E2BIG`).
+    TooBig,
+    /// Too many nested interpreters or symbolic links (`ELOOP`).
+    TooManyLinks,
+    /// Two parties would wait for each other for ever (`EDEADLK`).
+    Deadlock,
+    /// The kernel does not have this (`ENOSYS`).
+    NotImplemented,
+    /// The file room refused.
+    File(vfs::Error),
+    /// The memory room refused.
+    Memory(mm::Error),
+}
+
+/// What an operation of this room gives.
+pub type Result<T> = core::result::Result<T, Error>;
+
+impl From<Fault> for Error {
+    fn from(_: Fault) -> Error {
+        Error::BadAddress
+    }
+}
+
+impl From<AllocError> for Error {
+    fn from(_: AllocError) -> Error {
+        Error::NoMemory
+    }
+}
+
+impl From<alloc::collections::TryReserveError> for Error {
+    fn from(_: alloc::collections::TryReserveError) -> Error {
+        Error::NoMemory
+    }
+}
+
+impl From<WaitError> for Error {
+    fn from(e: WaitError) -> Error {
+        match e {
+            WaitError::TimedOut => Error::TimedOut,
+            WaitError::Interrupted => Error::Interrupted,
+        }
+    }
+}
+
+impl From<vfs::Error> for Error {
+    fn from(e: vfs::Error) -> Error {
+        Error::File(e)
+    }
+}
+
+impl From<mm::Error> for Error {
+    fn from(e: mm::Error) -> Error {
+        Error::Memory(e)
+    }
+}

@@ -1,0 +1,17 @@
+//! Signals (signal(7)): what a program wants done ([`Actions`]), what is pending,
+//! and how one comes to run a handler.
+
+mod action;
+mod info;
+mod number;
+mod queue;
+mod send;
+mod state;
+mod stop;
+
+pub use action::{Action, ActionFlags, Actions, Disposition, SIG_DFL, SIG_IGN};
+pub use info::{SIGINFO_SIZE, SigInfo, code};
+pub use number::{DefaultAction, SIGNALS, STOPS, SigSet, Signal, UNSTOPPABLE};
+pub(crate) use queue::Queue;
+pub use send::Origin;
+pub use state::{AltStack, Restart, ThreadSignals};

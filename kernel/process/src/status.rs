@@ -1,0 +1,89 @@
+//! How processes end and what `wait` tells about it.
+
+use crate::signal::{Signal, code};
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// By `exit`, with the low byte of its argument.
+    Exited(u8),
+    /// By a signal.
+    Killed(Signal),
+}
+
+/// What a parent can wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The child ended.
+    Ended(ExitStatus),
+    /// The child was stopped by a signal.
+    Stopped(Signal),
+    /// The child goes on.
+    Continued,
+}
+
+impl Change {
+    /// The status word of wait(2).
+    #[must_use]
+    pub fn word(self) -> i32 {
+        match self {
+            Change::Ended(ExitStatus::Exited(code)) => i32::from(code) << 8,
+            Change::Ended(ExitStatus::Killed(s)) => i32::from(s.number()),
+            Change::Stopped(s) => i32::from(s.number()) << 8 | 0x7f,
+            Change::Continued => 0xffff,
+        }
+    }
+
+    /// `si_code` and `si_status` of waitid(2) and of `SIGCHLD`.
+    #[must_use]
+    pub fn code_and_status(self) -> (i32, i32) {
+        match self {
+            Change::Ended(ExitStatus::Exited(c)) => (code::CLD_EXITED, i32::from(c)),
+            Change::Ended(ExitStatus::Killed(s)) => (code::CLD_KILLED, i32::from(s.number())),
+            Change::Stopped(s) => (code::CLD_STOPPED, i32::from(s.number())),
+            Change::Continued => (code::CLD_CONTINUED, i32::from(Signal::CONT.number())),
+        }
+    }
+}
+
+impl ExitStatus {
+    /// As one number that is not zero, for an atomic.
+    pub(crate) fn pack(self) -> u32 {
+        match self {
+            ExitStatus::Exited(c) => 1 << 16 | u32::from(c) << 8,
+            ExitStatus::Killed(s) => 1 << 16 | u32::from(s.number()),
+        }
+    }
+
+    /// The reverse of [`ExitStatus::pack`]; `None` for zero.
+    pub(crate) fn unpack(word: u32) -> Option<ExitStatus> {
+        if word == 0 {
+            return None;
+        }
+        let signal = Signal::new((word & 0x7f) as usize);
+        Some(signal.map_or(ExitStatus::Exited((word >> 8) as u8), ExitStatus::Killed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_words_are_those_of_wait() {
+        assert_eq!(Change::Ended(ExitStatus::Exited(3)).word(), 0x300);
+        assert_eq!(Change::Ended(ExitStatus::Killed(Signal::KILL)).word(), 9);
+        assert_eq!(Change::Stopped(Signal::STOP).word(), 0x137f);
+        assert_eq!(Change::Continued.word(), 0xffff);
+    }
+
+    #[test]
+    fn packing_loses_nothing() {
+        for s in [0, 1, 255].map(ExitStatus::Exited) {
+            assert_eq!(ExitStatus::unpack(s.pack()), Some(s));
+        }
+        let k = ExitStatus::Killed(Signal::SEGV);
+        assert_eq!(ExitStatus::unpack(k.pack()), Some(k));
+        assert_eq!(ExitStatus::unpack(0), None);
+    }
+}
