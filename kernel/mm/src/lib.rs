@@ -28,6 +28,8 @@ mod layout;
 mod mappings;
 mod shared;
 mod space;
+#[cfg(test)]
+mod testing;
 
 pub use area::AreaFlags;
 pub use backing::{Backing, Description};

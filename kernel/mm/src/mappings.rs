@@ -12,7 +12,8 @@ use machine::sync::SpinLock;
 /// [`crate::Backing::mappings`].
 #[derive(Default)]
 pub struct MappingList {
-    /// Sorted by address of the space. Few entries in the usual case.
+    /// Sorted by address of the space. An entry leaves with its space or, if the
+    /// space let go of the object before, when the list would grow.
     spaces: SpinLock<Vec<Weak<AddressSpace>>>,
     /// Counts removals; a fault that overlapped one starts over.
     epoch: AtomicU64,
@@ -31,7 +32,7 @@ impl MappingList {
     /// Whether no space maps the object.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.spaces.lock().is_empty()
+        self.spaces.lock().iter().all(|s| s.strong_count() == 0)
     }
 
     /// Takes the pages of `pages` (indexes into the object) out of every space.
@@ -64,8 +65,11 @@ impl MappingList {
     /// Adds `space` unless it is there.
     pub(crate) fn add(&self, space: &Weak<AddressSpace>) -> Result<(), crate::Error> {
         let mut spaces = self.spaces.lock();
-        if let Err(at) = spaces.binary_search_by_key(&key(space), key) {
+        if spaces.len() == spaces.capacity() {
+            spaces.retain(|s| s.strong_count() > 0);
             spaces.try_reserve(1)?;
+        }
+        if let Err(at) = spaces.binary_search_by_key(&key(space), key) {
             spaces.insert(at, space.clone());
         }
         Ok(())
@@ -96,6 +100,18 @@ pub(crate) fn same(a: &MappingList, b: &MappingList) -> bool {
 mod tests {
     use super::*;
     use alloc::sync::Arc;
+
+    #[test]
+    fn spaces_that_are_gone_do_not_pile_up() {
+        let list = MappingList::new();
+        let account = Arc::new(machine::Account::new(10).unwrap());
+        for _ in 0..1000 {
+            let space = AddressSpace::new(account.clone()).unwrap();
+            list.add(&Arc::downgrade(&space)).unwrap();
+        }
+        assert!(list.is_empty());
+        assert!(list.spaces.lock().len() < 16);
+    }
 
     #[test]
     fn a_space_is_listed_once() {

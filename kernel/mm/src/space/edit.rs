@@ -98,7 +98,7 @@ impl State {
         attr: impl Fn(&Area) -> Result<(Access, AreaFlags), Error>,
         mut changed: impl FnMut(&Area, Range<usize>),
     ) -> Result<(), Error> {
-        let mut from = range.start;
+        let (mut from, mut edited) = (range.start, false);
         while from < range.end {
             let Some(a) = self.areas.get(self.areas.locate(from)) else {
                 break;
@@ -109,7 +109,8 @@ impl State {
             let piece = a.start.max(range.start)..a.end.min(range.end);
             let (old_access, old_flags) = (a.access, a.flags);
             let (access, flags) = attr(a)?;
-            if (access, flags) != (old_access, old_flags) {
+            let differs = (access, flags) != (old_access, old_flags);
+            if differs {
                 self.split_at(piece.start)?;
                 self.split_at(piece.end)?;
                 let at = self.areas.locate(piece.start);
@@ -119,14 +120,17 @@ impl State {
                         changed(a, piece.clone());
                     }
                 });
-                if let Some(below) = self.areas.prev(at) {
-                    self.merge_with_next(below);
-                }
+            }
+            // A neighbour may be alike now, also one that itself did not change.
+            edited |= differs;
+            if edited && let Some(below) = self.areas.prev(self.areas.locate(piece.start)) {
+                self.merge_with_next(below);
             }
             from = piece.end;
         }
-        let last = self.areas.locate(range.end - 1);
-        self.merge_with_next(last);
+        if edited {
+            self.merge_with_next(self.areas.locate(range.end - 1));
+        }
         Ok(())
     }
 }

@@ -245,3 +245,8 @@ impl Drop for AddressSpace {
         }
     }
 }
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
