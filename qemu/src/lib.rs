@@ -9,7 +9,8 @@
 //!
 //! Scenarios are the integration tests in `qemu/tests/`, one file per group and
 //! one `#[test]` per scenario. `scripts/test` finds them by these names and runs
-//! each by itself after everything they need has been built. A scenario that
+//! each by itself after everything they need has been built; each file has its
+//! `[[test]]` entry in `qemu/Cargo.toml`. A scenario that
 //! fails leaves its serial log in `target/qemu-logs/NAME/`. For example:
 //!
 //! ```no_run

@@ -78,10 +78,55 @@ impl Image {
         Ok(Self { root, blobs })
     }
 
+    /// Debian's nginx with its default page, as packed for the standard ramdisk.
+    pub fn nginx() -> Result<Self> {
+        let artifacts = Artifacts::new();
+        Self::open(&artifacts.require(artifacts.nginx_image())?)
+    }
+
     /// An image of these files, given as path, mode and content.
     pub fn of_files(files: &[(&str, u16, &[u8])]) -> Result<Self> {
-        let mut tree = TreeBuilder::new();
-        let mut blobs = BTreeMap::new();
+        Self::build(TreeBuilder::new(), BTreeMap::new(), files)
+    }
+
+    /// The same image with these files more, whose paths it must not have yet.
+    pub fn with_files(&self, files: &[(&str, u16, &[u8])]) -> Result<Self> {
+        let failed = |error| anyhow!("the image's tree: {error}");
+        let tree = self
+            .blobs
+            .get(&self.root)
+            .context("the image has no tree")?;
+        let mut blobs = self.blobs.clone();
+        blobs.remove(&self.root);
+        let mut builder = TreeBuilder::new();
+        // Parents come before their children.
+        let mut paths: Vec<Vec<u8>> = Vec::new();
+        for node in TreeView::parse(tree).map_err(failed)?.nodes() {
+            let mut path = paths.get(node.parent as usize).cloned().unwrap_or_default();
+            path.push(b'/');
+            path.extend_from_slice(node.name);
+            let meta = Meta {
+                mode: node.mode,
+                uid: node.uid,
+                gid: node.gid,
+                mtime: node.mtime,
+            };
+            match node.kind {
+                NodeKind::File { size, hash } => builder.add_file(&path, meta, size, hash),
+                NodeKind::Symlink { target } => builder.add_symlink(&path, meta, target),
+                NodeKind::Directory { .. } => builder.add_directory(&path, meta),
+            }
+            .map_err(failed)?;
+            paths.push(path);
+        }
+        Self::build(builder, blobs, files)
+    }
+
+    fn build(
+        mut tree: TreeBuilder,
+        mut blobs: BTreeMap<Hash, Vec<u8>>,
+        files: &[(&str, u16, &[u8])],
+    ) -> Result<Self> {
         for (path, mode, data) in files {
             let hash = Hash::of(data);
             let meta = Meta {
@@ -104,6 +149,19 @@ impl Image {
     pub fn root(&self) -> Hash {
         self.root
     }
+}
+
+/// The manifest in `userspace/capsules/` of a capsule of the standard ramdisk,
+/// for `image`.
+pub fn standard_manifest(name: &str, image: &Image) -> Result<Manifest> {
+    let path = Artifacts::new().out().join(format!("{name}.manifest"));
+    let bytes = fs::read(Artifacts::new().require(path)?)?;
+    let signed = SignedManifest::decode(&bytes).map_err(|error| anyhow!("{name}: {error}"))?;
+    let mut manifest = signed
+        .payload_unverified()
+        .map_err(|error| anyhow!("{name}: {error}"))?;
+    manifest.tree = image.root();
+    Ok(manifest)
 }
 
 /// A manifest with the usual settings for everything but its essentials:
@@ -183,12 +241,8 @@ impl Ramdisk {
         };
         let artifacts = Artifacts::new();
         let program = fs::read(artifacts.require(artifacts.threebot())?)?;
-        let path = format!("/bin/{THREEBOT}");
-        let image = Image::of_files(&[(&path, 0o755, &program)])?;
-        let mut threebot = manifest(THREEBOT, &image, &[&path]);
-        threebot.system = true;
-        threebot.outbound = Outbound::Allow;
-        threebot.ports.push(port(THREEBOT_PORT, THREEBOT_PORT));
+        let image = Image::of_files(&[(&format!("/bin/{THREEBOT}"), 0o755, &program)])?;
+        let threebot = standard_manifest(THREEBOT, &image)?;
         ramdisk.add(&threebot, &image)?;
         Ok(ramdisk)
     }
@@ -268,6 +322,16 @@ mod tests {
             .filter(|node| matches!(node.kind, NodeKind::File { .. }));
         assert_eq!(files.count(), 2);
         assert_eq!(image.blobs.len(), 3);
+    }
+
+    #[test]
+    fn files_are_added_beside_everything_that_was_there() {
+        let image = Image::of_files(&[("/usr/bin/a", 0o755, b"one")]).unwrap();
+        let more = image.with_files(&[("/usr/b", 0o644, b"two")]).unwrap();
+        let both: &[(&str, u16, &[u8])] =
+            &[("/usr/bin/a", 0o755, b"one"), ("/usr/b", 0o644, b"two")];
+        assert_eq!(more.root(), Image::of_files(both).unwrap().root());
+        assert!(more.with_files(&[("/usr/b", 0o644, b"three")]).is_err());
     }
 
     #[test]

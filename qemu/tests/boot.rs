@@ -1,11 +1,201 @@
-//! Boots: every firmware, several numbers of CPUs, little and much memory.
+//! Boots: every firmware, several numbers of CPUs, little and much memory, large
+//! and missing ramdisks.
 
-use anyhow::Result;
-use skep_qemu::{Machine, seconds};
+use anyhow::{Result, ensure};
+use skep_qemu::{
+    Firmware, Machine, http,
+    ramdisk::{Image, Ramdisk, standard_manifest},
+    seconds,
+};
+use std::{path::PathBuf, thread};
+
+/// Port of nginx's page.
+const NGINX: u16 = 8081;
+/// A download that takes many segments, and clients that fetch it at once.
+const DOWNLOAD_BYTES: usize = 10 << 20;
+const CLIENTS: usize = 4;
+
+/// Bytes that repeat nowhere near, so that a lost or doubled piece is seen.
+fn download() -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut bytes = Vec::with_capacity(DOWNLOAD_BYTES);
+    while bytes.len() < DOWNLOAD_BYTES {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes
+}
+
+/// A ramdisk with the 3Bot and an nginx that has these files beside its page.
+fn ramdisk_with(name: &str, files: &[(&str, u16, &[u8])]) -> Result<PathBuf> {
+    let image = Image::nginx()?.with_files(files)?;
+    let mut ramdisk = Ramdisk::new()?;
+    ramdisk.capsule(&standard_manifest("nginx", &image)?, &image)?;
+    ramdisk.write(name)
+}
+
+/// Boots a node and expects nginx's page, then the same bytes for all clients.
+fn serves(name: &str, firmware: Firmware, cpus: u32) -> Result<()> {
+    let expected = download();
+    let ramdisk = ramdisk_with(name, &[("/var/www/html/download", 0o644, &expected)])?;
+    let machine = Machine::new(name)
+        .firmware(firmware)
+        .cpus(cpus)
+        .ramdisk(&ramdisk);
+    let mut node = machine.start()?;
+    let page = node.wait_http(NGINX, "/", seconds(60))?;
+    ensure!(
+        page.text().contains("Welcome to nginx!"),
+        "not nginx's page: {}",
+        page.text()
+    );
+    println!("first page after {:.3} s", node.uptime().as_secs_f64());
+    let address = node.address(NGINX);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| scope.spawn(|| http::get(address, "/download", seconds(120))))
+            .collect();
+        for client in clients {
+            let response = client.join().expect("the client does not panic")?;
+            ensure!(response.body == expected, "a client got other bytes");
+        }
+        Ok(())
+    })
+}
+
+/// Boots a node with this much memory and expects nginx's page.
+fn serves_in(name: &str, memory_mib: u32) -> Result<()> {
+    let mut node = Machine::new(name).memory_mib(memory_mib).start()?;
+    node.wait_http(NGINX, "/", seconds(60))?;
+    Ok(())
+}
 
 #[test]
-fn without_a_ramdisk_says_so() -> Result<()> {
-    let mut node = Machine::new("boot-no-ramdisk").no_ramdisk().start()?;
-    node.wait_serial("ramdisk", seconds(30))?;
+fn direct_1_cpu() -> Result<()> {
+    serves("boot-direct-1", Firmware::Direct, 1)
+}
+
+#[test]
+fn direct_2_cpus() -> Result<()> {
+    serves("boot-direct-2", Firmware::Direct, 2)
+}
+
+#[test]
+fn direct_4_cpus() -> Result<()> {
+    serves("boot-direct-4", Firmware::Direct, 4)
+}
+
+#[test]
+fn bios_1_cpu() -> Result<()> {
+    serves("boot-bios-1", Firmware::Bios, 1)
+}
+
+#[test]
+fn bios_2_cpus() -> Result<()> {
+    serves("boot-bios-2", Firmware::Bios, 2)
+}
+
+#[test]
+fn bios_4_cpus() -> Result<()> {
+    serves("boot-bios-4", Firmware::Bios, 4)
+}
+
+#[test]
+fn uefi_1_cpu() -> Result<()> {
+    serves("boot-uefi-1", Firmware::Uefi, 1)
+}
+
+#[test]
+fn uefi_2_cpus() -> Result<()> {
+    serves("boot-uefi-2", Firmware::Uefi, 2)
+}
+
+#[test]
+fn uefi_4_cpus() -> Result<()> {
+    serves("boot-uefi-4", Firmware::Uefi, 4)
+}
+
+#[test]
+fn memory_36_mib() -> Result<()> {
+    serves_in("boot-36-mib", 36)
+}
+
+#[test]
+fn memory_128_mib() -> Result<()> {
+    serves_in("boot-128-mib", 128)
+}
+
+#[test]
+fn memory_2_gib() -> Result<()> {
+    serves_in("boot-2-gib", 2048)
+}
+
+#[test]
+fn memory_8_gib() -> Result<()> {
+    serves_in("boot-8-gib", 8192)
+}
+
+/// A ramdisk of over 64 MB reaches the kernel whole under every firmware.
+fn large_ramdisk(name: &str, firmware: Firmware) -> Result<()> {
+    let filler = vec![0x5a; 52 << 20];
+    let ramdisk = ramdisk_with(name, &[("/var/www/html/filler", 0o644, &filler)])?;
+    ensure!(
+        ramdisk.metadata()?.len() > 64_000_000,
+        "the ramdisk is not large"
+    );
+    let machine = Machine::new(name)
+        .firmware(firmware)
+        .memory_mib(512)
+        .ramdisk(&ramdisk);
+    let mut node = machine.start()?;
+    node.wait_http(NGINX, "/", seconds(90))?;
+    ensure!(
+        node.get(NGINX, "/filler", seconds(120))?.body == filler,
+        "other bytes"
+    );
+    Ok(())
+}
+
+#[test]
+fn large_ramdisk_direct() -> Result<()> {
+    large_ramdisk("boot-large-direct", Firmware::Direct)
+}
+
+#[test]
+fn large_ramdisk_bios() -> Result<()> {
+    large_ramdisk("boot-large-bios", Firmware::Bios)
+}
+
+#[test]
+fn large_ramdisk_uefi() -> Result<()> {
+    large_ramdisk("boot-large-uefi", Firmware::Uefi)
+}
+
+#[test]
+fn without_a_ramdisk_it_says_so() -> Result<()> {
+    for firmware in [Firmware::Direct, Firmware::Bios, Firmware::Uefi] {
+        let name = format!("boot-no-ramdisk-{firmware:?}");
+        let mut node = Machine::new(&name)
+            .firmware(firmware)
+            .no_ramdisk()
+            .start()?;
+        node.wait_serial("no ramdisk", seconds(30))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn with_too_little_memory_it_says_so() -> Result<()> {
+    let mut node = Machine::new("boot-3-mib")
+        .memory_mib(3)
+        .no_ramdisk()
+        .start()?;
+    node.wait_serial("too little memory", seconds(10))?;
+    ensure!(
+        node.wait_exit(seconds(10))? == 255,
+        "not ended by the exit device"
+    );
     Ok(())
 }

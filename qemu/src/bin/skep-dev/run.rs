@@ -34,7 +34,8 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Does what `scripts/run` was asked to.
 pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
     let Some(options) = RunOptions::parse(words)? else {
-        println!("{}", RunOptions::HELP);
+        // Whoever closes the pipe early has read enough.
+        let _ = writeln!(io::stdout(), "{}", RunOptions::HELP);
         return Ok(ExitCode::SUCCESS);
     };
     for port in [options.port_base, options.port_base + 1] {

@@ -53,9 +53,9 @@ pub(crate) fn test(words: &[String]) -> Result<ExitCode> {
     }
     let steps = steps(&artifacts)?;
     if list {
-        for step in &steps {
-            println!("{}", step.name);
-        }
+        let names: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
+        // Whoever closes the pipe early has read enough.
+        let _ = writeln!(io::stdout(), "{}", names.join("\n"));
         return Ok(ExitCode::SUCCESS);
     }
     let selected = select(steps, &names)?;
@@ -111,12 +111,14 @@ fn in_boot(artifacts: &Artifacts, words: &[&str]) -> Command {
 
 fn clippy_host(artifacts: &Artifacts) -> Vec<Command> {
     let mut host = cargo(artifacts, &["clippy", "--all-targets"]);
+    // The scenarios are not among the targets of `--all-targets`.
+    let mut scenarios = cargo(artifacts, &["clippy", "-p", "skep-qemu", "--test", "*"]);
     let mut boot = boot_cargo(artifacts, &["clippy", "-p", "skep-image", "--all-targets"]);
     let mut pvh = boot_cargo(artifacts, &["clippy", "-p", "skep-pvh", "--lib"]);
-    for command in [&mut host, &mut boot, &mut pvh] {
+    for command in [&mut host, &mut scenarios, &mut boot, &mut pvh] {
         command.args(["--", "-D", "warnings"]);
     }
-    vec![host, boot, pvh]
+    vec![host, scenarios, boot, pvh]
 }
 
 /// Lints of everything that becomes kernel, for the kernel's target.
@@ -259,6 +261,8 @@ fn perform(artifacts: &Artifacts, work: Work, long: bool, log: &Path) -> Result<
         Work::Scenario { file, test } => {
             let mut command = cargo(artifacts, &["test", "-p", "skep-qemu", "--test", &file]);
             command.args(["--", "--exact", &test, "--nocapture", "--test-threads", "1"]);
+            // What failed is told by the error and the serial log, not by our stack.
+            command.env("RUST_BACKTRACE", "0");
             if long {
                 command.env("SKEP_LONG", "1");
             }
@@ -276,6 +280,8 @@ fn perform(artifacts: &Artifacts, work: Work, long: bool, log: &Path) -> Result<
 fn logged(command: &mut Command, file: &File, log: &Path) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let status = command
+        .env("CARGO_TERM_COLOR", "never")
+        .env("TERM", "dumb")
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file.try_clone()?)

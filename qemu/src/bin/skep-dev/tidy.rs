@@ -34,6 +34,10 @@ const FILE_BYTES_MAX: u64 = 100 << 10;
 pub(crate) fn check(root: &Path) -> Result<()> {
     let files = tracked_files(root)?;
     let mut breaches = arrows(&dependencies(root)?);
+    breaches.extend(check_scenarios(
+        &files,
+        &fs::read_to_string(root.join("qemu/Cargo.toml"))?,
+    ));
     for file in &files {
         let path = root.join(file);
         let Ok(data) = fs::read(&path) else { continue };
@@ -170,9 +174,21 @@ fn check_lints(package: &str, manifest: &str) -> Option<String> {
     }
 }
 
+/// Scenario files that plain `cargo test` would run.
+fn check_scenarios(files: &[String], manifest: &str) -> Vec<String> {
+    let scenarios = files.iter().filter_map(|file| {
+        let name = file.strip_prefix("qemu/tests/")?.strip_suffix(".rs")?;
+        (!name.contains('/')).then_some(name)
+    });
+    scenarios
+        .filter(|name| !manifest.contains(&format!("[[test]]\nname = \"{name}\"\ntest = false")))
+        .map(|name| format!("qemu/Cargo.toml lacks [[test]] {name} with test = false"))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{arrows, check_lints, check_size, check_source, may_use};
+    use super::{arrows, check_lints, check_scenarios, check_size, check_source, may_use};
     use std::collections::BTreeMap;
 
     #[test]
@@ -232,6 +248,17 @@ mod tests {
         assert!(check_lints("kernel/mm", "[package]\n").is_some());
         assert!(check_lints("kernel/machine", "[package]\n").is_none());
         assert!(check_lints("kernel/machine", inherits).is_some());
+    }
+
+    #[test]
+    fn scenarios_must_be_kept_out_of_plain_test_runs() {
+        let files = [
+            "qemu/tests/boot.rs".to_string(),
+            "qemu/tests/common/mod.rs".to_string(),
+        ];
+        assert_eq!(check_scenarios(&files, "").len(), 1);
+        let listed = "[[test]]\nname = \"boot\"\ntest = false\n";
+        assert!(check_scenarios(&files, listed).is_empty());
     }
 
     #[test]
