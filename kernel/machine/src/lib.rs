@@ -23,6 +23,7 @@ extern crate std;
 pub mod account;
 pub mod addr;
 pub mod cpu;
+pub mod dma;
 pub mod error;
 #[cfg(any(target_os = "none", test))]
 mod firmware;
@@ -40,6 +41,7 @@ pub mod thread;
 pub mod time;
 pub mod timer;
 pub mod user;
+pub mod virtio;
 pub mod wait;
 
 #[cfg(target_os = "none")]
