@@ -12,7 +12,7 @@ use crate::supervisor::UnitMemory;
 
 /// Raised when the form changes; another version is forgotten, never misread.
 const VERSION: u8 = 1;
-/// Changes within this time are saved together.
+/// After a save, changes within this time are saved together.
 const GATHER: Duration = Duration::from_millis(100);
 
 /// The saved form.
@@ -48,8 +48,8 @@ impl Agent {
     pub async fn keep_saved(self: Rc<Self>) {
         loop {
             self.unsaved.notified().await;
-            tokio::time::sleep(GATHER).await;
             self.save().await;
+            tokio::time::sleep(GATHER).await;
         }
     }
 
