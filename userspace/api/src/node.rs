@@ -40,7 +40,7 @@ pub struct NodeConfig {
 
 /// How a node gets its IPv4 address. IPv6 configures itself (SLAAC) beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Network {
     /// From the network's DHCP server.
     #[default]
@@ -54,12 +54,14 @@ pub enum Network {
         /// The router to other networks.
         gateway: Option<Ipv4Addr>,
         /// Name servers.
+        #[serde(default)]
         dns: Vec<Ipv4Addr>,
     },
 }
 
 /// Where a node talks to people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Console {
     /// Whether messages go to the first serial port.
     pub serial: bool,

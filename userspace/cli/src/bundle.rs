@@ -165,3 +165,44 @@ fn add_blobs(
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configurations_have_defaults_and_no_unknown_keys() {
+        let parse = |text: &str| toml::from_str::<NodeSource>(text);
+        let least = parse("name = 'a'\nsystem = 'b'").unwrap();
+        assert_eq!(
+            (least.network, least.console),
+            (Network::Dhcp, Console::default())
+        );
+        let text = "name='a'\nsystem='b'\nconsole.screen=false\n[network.static]\n\
+                    address='192.0.2.10'\nprefix=24";
+        let fixed = parse(text).unwrap();
+        assert_eq!(
+            fixed.console,
+            Console {
+                screen: false,
+                ..Console::default()
+            }
+        );
+        let Network::Static {
+            address,
+            gateway,
+            dns,
+            ..
+        } = fixed.network
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (address, gateway, dns),
+            ([192, 0, 2, 10].into(), None, vec![])
+        );
+        assert!(parse("name='a'\nsystem='b'\nstrat=[]").is_err());
+        assert!(parse("name='a'\nsystem='b'\nconsole.colour=true").is_err());
+        assert!(parse(&format!("{text}\ngatway='192.0.2.1'")).is_err());
+    }
+}
