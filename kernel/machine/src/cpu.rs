@@ -34,6 +34,11 @@ impl<T> PerCpu<T> {
         &self.each[current() % CPUS_MAX]
     }
 
+    /// The value of CPU `index`.
+    pub fn of(&self, index: usize) -> &T {
+        &self.each[index % CPUS_MAX]
+    }
+
     /// All values, by CPU.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.each.iter()

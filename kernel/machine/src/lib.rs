@@ -30,7 +30,13 @@ mod firmware;
 pub mod frame;
 pub mod io;
 pub mod irq;
+pub mod klog;
 pub mod mmio;
+#[cfg_attr(
+    not(target_os = "none"),
+    allow(dead_code, reason = "the host schedules itself")
+)]
+mod ordered;
 pub mod paging;
 pub mod pci;
 pub mod random;
@@ -44,6 +50,10 @@ pub mod user;
 pub mod virtio;
 pub mod wait;
 
+#[cfg(target_os = "none")]
+pub mod boot;
+#[cfg(target_os = "none")]
+pub use x86::crash;
 #[cfg(target_os = "none")]
 mod x86;
 #[cfg(target_os = "none")]

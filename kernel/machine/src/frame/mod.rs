@@ -32,6 +32,20 @@ pub(crate) struct Meta {
     flags: AtomicU16,
 }
 
+impl Meta {
+    /// Keeps the frame from ever being allocated.
+    #[cfg(target_os = "none")]
+    pub(crate) fn hold(&self) {
+        self.refs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether anything refers to the frame.
+    #[cfg(target_os = "none")]
+    pub(crate) fn is_held(&self) -> bool {
+        self.refs.load(Ordering::Relaxed) != 0
+    }
+}
+
 /// First frame of a free block; the low byte is its order.
 const FREE_HEAD: u16 = 1 << 8;
 /// Part of the boot image: never freed, never writable.
@@ -91,6 +105,16 @@ pub(crate) unsafe fn fix_range(numbers: core::ops::Range<usize>) {
 
 fn meta(number: u32) -> &'static Meta {
     &arch::frame_table()[number as usize]
+}
+
+/// The count of a page that is no counted frame, for its owner's use; it is 0
+/// when the page is allocated and must be 0 again when it is freed.
+#[cfg_attr(
+    not(target_os = "none"),
+    expect(dead_code, reason = "the host has no page tables")
+)]
+pub(crate) fn spare_count(number: usize) -> &'static AtomicU32 {
+    &meta(number as u32).refs
 }
 
 impl Frame {

@@ -158,6 +158,8 @@ pub(crate) fn monotonic_ns() -> u64 {
 
 pub(crate) fn wall_changed() {}
 
+pub(crate) fn console_write(_: &[u8]) {}
+
 pub(crate) fn entropy() -> [u8; 32] {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let mut seed = [0; 32];

@@ -2,18 +2,127 @@
 
 pub(crate) mod acpi;
 pub(crate) mod apic;
+pub(crate) mod boot;
 pub(crate) mod clock;
+mod control;
+pub mod crash;
+mod entry;
+mod fpu;
+mod gdt;
+mod heap;
 pub(crate) mod ioapic;
+pub(crate) mod kmap;
+mod later;
+mod paging;
 pub(crate) mod pci;
+mod percpu;
 pub(crate) mod port;
+pub(crate) mod power;
 pub(crate) mod reference;
 pub(crate) mod rtc;
+mod sched;
+mod thread;
+mod tlb;
+mod trap;
 pub(crate) mod uart;
+mod usercopy;
 pub(crate) mod vectors;
 
 pub(crate) use apic::id_of as apic_id;
+pub(crate) use boot::frame_table;
 pub(crate) use clock::monotonic_ns;
 pub(crate) use ioapic::{
     route_isa as irq_route, set_masked as irq_set_masked, wire_of as irq_wire,
 };
+pub(crate) use kmap::map_mmio;
+pub use paging::PageTable;
 pub(crate) use pci::{pci_read, pci_write};
+pub(crate) use percpu::{cpu_count, cpu_current, current_thread, resched_due};
+pub(crate) use sched::GroupState;
+pub use thread::UserRegs;
+pub(crate) use thread::{
+    ThreadState, exit, fpu_load, fpu_reset, fpu_save, fpu_size, kick, make_user, park,
+    segment_bases, set_segment_bases, set_space, spawn_kernel, start, unpark, yield_now,
+};
+pub(crate) use uart::write as console_write;
+pub(crate) use usercopy::{copy_from_user, copy_to_user, user_cmpxchg_u32, user_load_u32};
+
+use crate::addr::PAGE_SIZE;
+use x86_64::instructions::interrupts;
+
+/// Physical memory in the direct map.
+#[inline]
+pub(crate) fn phys_ptr(phys: usize) -> *mut u8 {
+    kmap::direct(phys)
+}
+
+/// The allocator was filled at boot.
+#[inline]
+pub(crate) fn ensure_memory() {}
+
+/// Whether interrupts were on.
+#[derive(Clone, Copy)]
+pub(crate) struct IrqState(bool);
+
+#[inline]
+pub(crate) fn irq_save() -> IrqState {
+    let on = interrupts::are_enabled();
+    interrupts::disable();
+    IrqState(on)
+}
+
+#[inline]
+pub(crate) fn irq_restore(state: IrqState) {
+    if state.0 {
+        interrupts::enable();
+    }
+}
+
+/// # Safety
+/// `page` is a mapped page nobody else uses.
+#[inline]
+pub(crate) unsafe fn zero_page(page: *mut u8) {
+    // SAFETY: the caller's.
+    unsafe {
+        core::arch::asm!(
+            "rep stosq",
+            inout("rcx") PAGE_SIZE / 8 => _,
+            inout("rdi") page => _,
+            in("rax") 0,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// # Safety
+/// `to` is a mapped page nobody else uses, `from` another mapped page.
+#[inline]
+pub(crate) unsafe fn copy_page(to: *mut u8, from: *const u8) {
+    // SAFETY: the caller's.
+    unsafe {
+        core::arch::asm!(
+            "rep movsq",
+            inout("rcx") PAGE_SIZE / 8 => _,
+            inout("rdi") to => _,
+            inout("rsi") from => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+pub(crate) fn wall_changed() {}
+
+/// A seed from what the CPU has.
+pub(crate) fn entropy() -> [u8; 32] {
+    let mut seed = [0; 32];
+    for part in seed.chunks_mut(8) {
+        let word = hardware_random().unwrap_or(0) ^ clock::tsc().rotate_left(32);
+        part.copy_from_slice(&word.to_le_bytes());
+    }
+    seed
+}
+
+fn hardware_random() -> Option<u64> {
+    let rng = x86_64::instructions::random::RdRand::new()?;
+    (0..10).find_map(|_| rng.get_u64())
+}

@@ -1,0 +1,41 @@
+//! What the boot path left for the kernel.
+
+use crate::addr::PAGE_SIZE;
+use crate::frame::Frame;
+pub use crate::x86::boot::framebuffer;
+use crate::x86::boot::state;
+
+/// The ramdisk: read-only memory that stays for ever.
+#[derive(Clone, Copy, Debug)]
+pub struct Ramdisk {
+    bytes: &'static [u8],
+    phys: usize,
+}
+
+/// The ramdisk that was loaded with the kernel, if there is one.
+#[must_use]
+pub fn ramdisk() -> Option<Ramdisk> {
+    let (phys, len) = state().ramdisk?;
+    // SAFETY: the loader put it there; its frames are fixed, nobody writes them.
+    let bytes = unsafe { core::slice::from_raw_parts(crate::x86::phys_ptr(phys), len) };
+    Some(Ramdisk { bytes, phys })
+}
+
+impl Ramdisk {
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &'static [u8] {
+        self.bytes
+    }
+
+    /// The frame that holds the page at `offset`, to be mapped without a copy;
+    /// `None` if `offset` is not the start of a page inside it.
+    #[must_use]
+    pub fn frame(&self, offset: usize) -> Option<Frame> {
+        if offset >= self.bytes.len() || !(self.phys + offset).is_multiple_of(PAGE_SIZE) {
+            return None;
+        }
+        // SAFETY: a fixed frame has a reference that is never given back.
+        Some(unsafe { Frame::another((self.phys + offset) / PAGE_SIZE) })
+    }
+}

@@ -1,0 +1,156 @@
+//! The kernel's log: one line a message, to the serial line, to further sinks,
+//! and to a ring that the crash record and the API read.
+
+use crate::sync::{IrqLock, Once};
+use crate::time::Instant;
+use core::fmt::Write;
+
+/// Bytes the ring keeps.
+pub const RING_BYTES: usize = 32 << 10;
+const LINE_MAX: usize = 512;
+const SINKS_MAX: usize = 4;
+
+/// Another place log lines go to.
+pub trait LogSink: Sync {
+    /// Takes a line with its newline. Must not log, wait or allocate.
+    fn line(&self, text: &[u8]);
+}
+
+struct Ring {
+    bytes: [u8; RING_BYTES],
+    /// Bytes ever written; the ring holds the last of them.
+    written: u64,
+}
+
+static RING: IrqLock<Ring> = IrqLock::new(Ring {
+    bytes: [0; RING_BYTES],
+    written: 0,
+});
+static SINKS: [Once<&'static dyn LogSink>; SINKS_MAX] = [const { Once::new() }; SINKS_MAX];
+
+/// A line that is cut where it gets too long.
+struct Line {
+    text: [u8; LINE_MAX],
+    len: usize,
+}
+
+impl Write for Line {
+    fn write_str(&mut self, s: &str) -> core::fmt::Result {
+        // One byte stays free for the newline.
+        let n = s.len().min(LINE_MAX - 1 - self.len);
+        self.text[self.len..self.len + n].copy_from_slice(&s.as_bytes()[..n]);
+        self.len += n;
+        Ok(())
+    }
+}
+
+struct Logger;
+
+impl log::Log for Logger {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let mut line = Line {
+            text: [0; LINE_MAX],
+            len: 0,
+        };
+        let ms = Instant::now().0 / 1_000_000;
+        let level = match record.level() {
+            log::Level::Error => "error: ",
+            log::Level::Warn => "warning: ",
+            _ => "",
+        };
+        // Writing to a `Line` cannot fail.
+        let _ = write!(
+            line,
+            "[{:4}.{:03}] {level}{}",
+            ms / 1000,
+            ms % 1000,
+            record.args()
+        );
+        let len = line.len;
+        line.text[len] = b'\n';
+        write(&line.text[..=len]);
+    }
+
+    fn flush(&self) {}
+}
+
+/// Makes this the log of the `log` crate's macros.
+pub(crate) fn init() {
+    if log::set_logger(&Logger).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
+}
+
+/// Writes raw text to all places.
+pub fn write(text: &[u8]) {
+    let mut ring = RING.lock();
+    for b in text {
+        let at = (ring.written % RING_BYTES as u64) as usize;
+        ring.bytes[at] = *b;
+        ring.written += 1;
+    }
+    drop(ring);
+    crate::arch::console_write(text);
+    for sink in SINKS.iter().filter_map(Once::get) {
+        sink.line(text);
+    }
+}
+
+/// Sends lines to `sink` too; whether there was room for one more sink.
+pub fn add_sink(sink: &'static dyn LogSink) -> bool {
+    for slot in &SINKS {
+        let mut mine = false;
+        slot.call_once(|| {
+            mine = true;
+            sink
+        });
+        if mine {
+            return true;
+        }
+    }
+    false
+}
+
+/// Copies log bytes from offset `from` on (counted from boot) to `out`; the offset
+/// they really begin at, and how many there are. What the ring has lost is skipped.
+pub fn read(from: u64, out: &mut [u8]) -> (u64, usize) {
+    let ring = RING.lock();
+    let start = from
+        .max(ring.written.saturating_sub(RING_BYTES as u64))
+        .min(ring.written);
+    let n = ((ring.written - start) as usize).min(out.len());
+    for (i, b) in out[..n].iter_mut().enumerate() {
+        *b = ring.bytes[((start + i as u64) % RING_BYTES as u64) as usize];
+    }
+    (start, n)
+}
+
+/// Bytes ever logged.
+#[must_use]
+pub fn written() -> u64 {
+    RING.lock().written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ring_keeps_the_last_bytes() {
+        let before = written();
+        write(b"first\n");
+        for _ in 0..RING_BYTES {
+            write(b"x");
+        }
+        write(b"last\n");
+        let mut out = [0; 16];
+        let (start, n) = read(written() - 5, &mut out);
+        assert_eq!((start, &out[..n]), (written() - 5, &b"last\n"[..]));
+        let (start, _) = read(before, &mut out);
+        assert!(start > before);
+    }
+}

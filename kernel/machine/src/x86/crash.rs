@@ -1,0 +1,204 @@
+//! The end of the kernel: a panic writes a crash record into memory that survives
+//! a reset, and resets the machine. The next boot finds the record.
+//!
+//! The record lies in the last pages of a usable region below 4 GiB. Firmware and
+//! loaders of the next boot do not usually touch these; a checksum tells.
+
+use super::{apic, percpu, phys_ptr, power, uart};
+use crate::addr::PAGE_SIZE;
+use crate::klog;
+use crate::sync::Once;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::{self, Write};
+use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Bytes kept for the record.
+pub(super) const RECORD_BYTES: usize = 4 * PAGE_SIZE;
+const MAGIC: u64 = u64::from_le_bytes(*b"SKEPCRSH");
+/// Magic, length, checksum, count of crashes in a row.
+const HEADER: usize = 32;
+const TEXT_MAX: usize = RECORD_BYTES - HEADER;
+const LOG_TAIL: usize = 8 << 10;
+
+static PLACE: AtomicUsize = AtomicUsize::new(0);
+static PANICKING: AtomicBool = AtomicBool::new(false);
+static PREVIOUS: Once<Option<Record>> = Once::new();
+
+/// What the kernel left when it ended last time.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Message, place, stack and the end of the log.
+    pub text: String,
+    /// Crashes without an orderly boot between them, this one included.
+    pub in_a_row: u64,
+}
+
+/// The record of the boot before this one, if it ended in a panic.
+#[must_use]
+pub fn previous() -> Option<Record> {
+    PREVIOUS.get()?.clone()
+}
+
+/// Whether a panic is under way.
+pub(super) fn in_progress() -> bool {
+    PANICKING.load(Ordering::SeqCst)
+}
+
+/// FNV-1a: enough to tell a record from what RAM holds otherwise.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+        (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+fn word(phys: usize, i: usize) -> *mut u64 {
+    phys_ptr(phys + 8 * i).cast()
+}
+
+/// Whether a whole record lies at `phys`, which is mapped RAM.
+pub(super) fn is_at(phys: usize) -> bool {
+    // SAFETY: the caller names RAM of `RECORD_BYTES` that is in the direct map.
+    unsafe {
+        let len = word(phys, 1).read_volatile() as usize;
+        if word(phys, 0).read_volatile() != MAGIC || len > TEXT_MAX {
+            return false;
+        }
+        let text = core::slice::from_raw_parts(phys_ptr(phys + HEADER), len);
+        checksum(text) == word(phys, 2).read_volatile()
+    }
+}
+
+/// Takes the place for this boot's record, reading the last one's first.
+pub(super) fn init(phys: usize) {
+    PREVIOUS.call_once(|| {
+        if !is_at(phys) {
+            return None;
+        }
+        // SAFETY: `is_at` has checked it; RAM that only this module uses.
+        unsafe {
+            let len = word(phys, 1).read_volatile() as usize;
+            let mut text = Vec::new();
+            text.try_reserve_exact(len).ok()?;
+            text.extend_from_slice(core::slice::from_raw_parts(phys_ptr(phys + HEADER), len));
+            let in_a_row = word(phys, 3).read_volatile();
+            word(phys, 0).write_volatile(0);
+            Some(Record {
+                text: String::from_utf8_lossy(&text).into_owned(),
+                in_a_row,
+            })
+        }
+    });
+    PLACE.store(phys, Ordering::Release);
+}
+
+/// Text written straight to its place, cut where that ends.
+struct Text {
+    phys: usize,
+    len: usize,
+}
+
+impl Write for Text {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        self.bytes(s.as_bytes());
+        Ok(())
+    }
+}
+
+impl Text {
+    fn bytes(&mut self, b: &[u8]) {
+        uart::early_write(b);
+        self.keep(b);
+    }
+
+    fn keep(&mut self, b: &[u8]) {
+        let n = b.len().min(TEXT_MAX - self.len);
+        if self.phys != 0 {
+            // SAFETY: inside the record's own RAM.
+            unsafe {
+                phys_ptr(self.phys + HEADER + self.len).copy_from_nonoverlapping(b.as_ptr(), n);
+            }
+            self.len += n;
+        }
+    }
+
+    fn seal(&self) {
+        if self.phys == 0 {
+            return;
+        }
+        let in_a_row = previous().map_or(1, |p| p.in_a_row + 1);
+        // SAFETY: the record's own RAM.
+        unsafe {
+            let text = core::slice::from_raw_parts(phys_ptr(self.phys + HEADER), self.len);
+            word(self.phys, 1).write_volatile(self.len as u64);
+            word(self.phys, 2).write_volatile(checksum(text));
+            word(self.phys, 3).write_volatile(in_a_row);
+            word(self.phys, 0).write_volatile(MAGIC);
+        }
+    }
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    x86_64::instructions::interrupts::disable();
+    if PANICKING.swap(true, Ordering::SeqCst) {
+        // A panic in the panic, or on a second CPU.
+        power::reset_now();
+    }
+    for cpu in (0..percpu::cpu_count()).filter(|c| *c != percpu::cpu_current()) {
+        apic::send_nmi(cpu);
+    }
+    uart::enter_panic();
+    let mut text = Text {
+        phys: PLACE.load(Ordering::Acquire),
+        len: 0,
+    };
+    // Writing to a `Text` cannot fail.
+    let _ = writeln!(
+        text,
+        "\nkernel panic on CPU {}: {info}",
+        percpu::cpu_current()
+    );
+    let _ = write!(text, "stack:");
+    walk_stack(|rip| {
+        let _ = write!(text, " {:#x}", rip.wrapping_sub(super::kmap::IMAGE));
+    });
+    let _ = writeln!(text);
+    text.keep(b"log:\n");
+    let mut tail = [0; LOG_TAIL];
+    let (_, n) = klog::read(klog::written().saturating_sub(LOG_TAIL as u64), &mut tail);
+    text.keep(&tail[..n]);
+    text.seal();
+    power::reset_now()
+}
+
+/// Return addresses from here outwards, by frame pointers.
+fn walk_stack(mut f: impl FnMut(usize)) {
+    let mut rbp: usize;
+    // SAFETY: reads a register.
+    unsafe { core::arch::asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack)) };
+    for _ in 0..32 {
+        // Only what is certainly mapped is followed: kernel addresses that
+        // translate.
+        let kernel = rbp >= super::kmap::DIRECT && rbp.is_multiple_of(8);
+        if !kernel || super::kmap::translate(rbp).is_none() {
+            return;
+        }
+        // SAFETY: mapped kernel memory; at worst the numbers are nonsense.
+        let (next, rip) = unsafe {
+            (
+                (rbp as *const usize).read(),
+                (rbp as *const usize).add(1).read(),
+            )
+        };
+        if rip == 0 {
+            return;
+        }
+        f(rip);
+        if next <= rbp {
+            return;
+        }
+        rbp = next;
+    }
+}

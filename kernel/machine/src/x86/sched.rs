@@ -1,0 +1,470 @@
+//! The scheduler: one queue of ready threads for each CPU.
+//!
+//! Fairness is by virtual run time: a thread's grows with the time it runs, the
+//! faster the less its group weighs and the more threads of the group want to
+//! run. So capsules share the machine by weight, whatever number of threads they
+//! start, with one flat queue and no walk over groups. The thread with the least
+//! virtual time runs next; a turn ends after [`SLICE_NS`] if somebody waits. With
+//! nobody waiting and no deadline there is no timer at all.
+//!
+//! Invariants: a thread is in at most one ready queue, and then its state is
+//! [`READY`]; queues hold plain pointers, because a started thread is kept alive
+//! until it has exited (`thread::finish_switch` lets it go); a queue's lock is the
+//! innermost lock of the kernel and held with interrupts off.
+
+use super::thread::{READY, RUNNING};
+use super::{apic, clock, percpu, vectors};
+use crate::cpu::CPUS_MAX;
+use crate::cpu::PerCpu as Each;
+use crate::error::AllocError;
+use crate::ordered::{Ordered, Placed};
+use crate::sync::{IrqGuard, IrqLock};
+use crate::thread::{CpuGroup, Thread, WEIGHT_DEFAULT};
+use crate::time::Instant;
+use core::ptr;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
+
+/// A turn while others wait.
+const SLICE_NS: u64 = 4_000_000;
+/// How far a sleeper may lag behind, so that it runs soon but cannot hoard.
+const CREDIT_NS: u64 = 3_000_000;
+/// A woken thread pre-empts only one that is this far ahead of it.
+const PREEMPT_NS: u64 = 500_000;
+/// The period over which a group's quota is counted.
+const PERIOD_NS: u64 = 100_000_000;
+
+/// What the scheduler keeps of a group.
+#[derive(Debug)]
+pub(crate) struct GroupState {
+    /// Threads that run or want to.
+    runnable: AtomicUsize,
+    period: AtomicU64,
+    period_used: AtomicU64,
+}
+
+impl GroupState {
+    pub(crate) fn new() -> GroupState {
+        GroupState {
+            runnable: AtomicUsize::new(0),
+            period: AtomicU64::new(0),
+            period_used: AtomicU64::new(0),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Ready(pub(super) *const Thread);
+#[derive(Clone, Copy)]
+pub(super) struct Sleeper(pub(super) *const Thread);
+
+fn place(slot: &AtomicUsize) -> Option<usize> {
+    slot.load(Relaxed).checked_sub(1)
+}
+
+fn set_place(slot: &AtomicUsize, place: Option<usize>) {
+    slot.store(place.map_or(0, |p| p + 1), Relaxed);
+}
+
+impl Placed for Ready {
+    fn set_place(self, p: Option<usize>) {
+        // SAFETY: a queued thread is alive (see the module's invariants).
+        set_place(unsafe { &(*self.0).arch.ready_place }, p);
+    }
+    fn place(self) -> Option<usize> {
+        // SAFETY: as above.
+        place(unsafe { &(*self.0).arch.ready_place })
+    }
+}
+
+impl Placed for Sleeper {
+    fn set_place(self, p: Option<usize>) {
+        // SAFETY: as above: a parked thread is alive.
+        set_place(unsafe { &(*self.0).arch.sleep_place }, p);
+    }
+    fn place(self) -> Option<usize> {
+        // SAFETY: as above.
+        place(unsafe { &(*self.0).arch.sleep_place })
+    }
+}
+
+pub(super) struct Queue {
+    ready: Ordered<Ready>,
+    sleepers: Ordered<Sleeper>,
+    running: *const Thread,
+    idle: bool,
+    /// What the clock event of this CPU is set to.
+    armed: u64,
+    slice_end: u64,
+}
+
+// SAFETY: the pointers are to living threads, followed under the lock.
+unsafe impl Send for Queue {}
+
+static QUEUES: Each<IrqLock<Queue>> = Each::new(
+    [const {
+        IrqLock::new(Queue {
+            ready: Ordered::new(),
+            sleepers: Ordered::new(),
+            running: ptr::null(),
+            idle: true,
+            armed: u64::MAX,
+            slice_end: u64::MAX,
+        })
+    }; CPUS_MAX],
+);
+
+/// Virtual time each CPU has come to; never goes back. A thread that moves keeps
+/// its distance to it.
+static FLOOR: Each<AtomicU64> = Each::new([const { AtomicU64::new(0) }; CPUS_MAX]);
+
+/// CPUs with nothing to do, bit by bit.
+static IDLE: AtomicU64 = AtomicU64::new(0);
+/// CPUs that take threads, bit by bit.
+static ONLINE: AtomicU64 = AtomicU64::new(0);
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+fn queue_of(cpu: usize) -> &'static IrqLock<Queue> {
+    QUEUES.of(cpu)
+}
+
+/// Makes room for one more thread in every queue, so that queueing never needs
+/// memory.
+pub(super) fn admit() -> Result<(), AllocError> {
+    let n = THREADS.fetch_add(1, Relaxed) + 1;
+    // Room is made in steps, so that most threads need none.
+    let want = n.next_power_of_two().max(64);
+    for cpu in 0..percpu::cpu_count() {
+        let mut q = queue_of(cpu).lock();
+        if q.ready.reserve(want).is_err() || q.sleepers.reserve(want).is_err() {
+            THREADS.fetch_sub(1, Relaxed);
+            return Err(AllocError::OutOfMemory);
+        }
+    }
+    Ok(())
+}
+
+/// A thread is gone.
+pub(super) fn dismiss() {
+    THREADS.fetch_sub(1, Relaxed);
+}
+
+/// This CPU takes threads from now on; it runs its idle thread.
+pub(super) fn join(idle: *const Thread) -> Result<(), AllocError> {
+    let cpu = percpu::cpu_current();
+    let want = THREADS.load(Relaxed).next_power_of_two().max(64);
+    let mut q = queue_of(cpu).lock();
+    q.ready.reserve(want).map_err(|_| AllocError::OutOfMemory)?;
+    q.sleepers
+        .reserve(want)
+        .map_err(|_| AllocError::OutOfMemory)?;
+    q.running = idle;
+    drop(q);
+    ONLINE.fetch_or(1 << cpu, AcqRel);
+    IDLE.fetch_or(1 << cpu, AcqRel);
+    Ok(())
+}
+
+/// Adds the time `t` ran since `since` to its accounts; its new virtual time.
+fn charge(t: &Thread, now: u64) -> u64 {
+    let since = t.arch.since.swap(now, Relaxed);
+    let ran = now.saturating_sub(since);
+    t.charge_run(ran);
+    let group = t.group();
+    if group.quota_per_mille().is_some() {
+        use_quota(group, now, ran);
+    }
+    let threads = group.arch.runnable.load(Relaxed).max(1) as u64;
+    let weighed = match group.weight() {
+        WEIGHT_DEFAULT => ran,
+        w => ran.saturating_mul(WEIGHT_DEFAULT) / w,
+    };
+    let v = t
+        .arch
+        .vruntime
+        .load(Relaxed)
+        .saturating_add(weighed.saturating_mul(threads));
+    t.arch.vruntime.store(v, Relaxed);
+    v
+}
+
+fn use_quota(group: &CpuGroup, now: u64, ran: u64) {
+    let period = now / PERIOD_NS;
+    if group.arch.period.swap(period, Relaxed) != period {
+        group.arch.period_used.store(0, Relaxed);
+    }
+    group.arch.period_used.fetch_add(ran, Relaxed);
+}
+
+/// When a thread of a group that has used up its quota may run again.
+pub(super) fn throttled_until(group: &CpuGroup) -> Option<Instant> {
+    let quota = group.quota_per_mille()?;
+    let allowed = quota.saturating_mul(PERIOD_NS / 1000);
+    let now = clock::monotonic_ns();
+    let period = now / PERIOD_NS;
+    let current = group.arch.period.load(Relaxed) == period;
+    let over = current && group.arch.period_used.load(Relaxed) >= allowed;
+    over.then(|| Instant((period + 1) * PERIOD_NS))
+}
+
+/// Puts a thread that was parked (or is new) into a queue.
+pub(super) fn enqueue(t: &Thread, fresh: bool) {
+    t.group().arch.runnable.fetch_add(1, Relaxed);
+    let cpu = choose(t);
+    let mut q = queue_of(cpu).lock();
+    let floor = FLOOR.of(cpu).load(Relaxed);
+    let start = if fresh {
+        // A newcomer waits as if it had had a part of a turn already: starting
+        // threads gains nothing.
+        let threads = t.group().arch.runnable.load(Relaxed) as u64;
+        floor.saturating_add(SLICE_NS / 4 * threads.min(64))
+    } else {
+        moved(t, cpu).max(floor.saturating_sub(CREDIT_NS))
+    };
+    t.arch.vruntime.store(start, Relaxed);
+    insert(&mut q, t);
+    let wake = preempts(&q, start);
+    notify(cpu, q, wake);
+}
+
+/// The virtual time of `t` as it counts on `cpu`.
+fn moved(t: &Thread, cpu: usize) -> u64 {
+    let v = t.arch.vruntime.load(Relaxed);
+    let last = t.arch.cpu.load(Relaxed) as usize;
+    if last == cpu {
+        return v;
+    }
+    let ahead = v.saturating_sub(FLOOR.of(last).load(Relaxed));
+    FLOOR.of(cpu).load(Relaxed).saturating_add(ahead)
+}
+
+fn insert(q: &mut Queue, t: &Thread) {
+    t.arch.state.store(READY, Relaxed);
+    let pushed = q.ready.push(t.arch.vruntime.load(Relaxed), Ready(t));
+    debug_assert!(pushed, "admit() makes room for every thread");
+}
+
+/// Whether a thread at virtual time `v` should take over from the running one.
+fn preempts(q: &Queue, v: u64) -> bool {
+    if q.idle {
+        return true;
+    }
+    // SAFETY: the running thread of a CPU is alive; the queue is locked.
+    let Some(running) = (unsafe { q.running.as_ref() }) else {
+        return true;
+    };
+    let ran = clock::monotonic_ns().saturating_sub(running.arch.since.load(Relaxed));
+    v.saturating_add(PREEMPT_NS) < running.arch.vruntime.load(Relaxed).saturating_add(ran)
+}
+
+/// Tells `cpu` that its queue has grown.
+fn notify(cpu: usize, mut q: IrqGuard<'_, Queue>, preempt: bool) {
+    if cpu == percpu::cpu_current() {
+        if preempt {
+            percpu::here().need_resched.store(true, Relaxed);
+        } else {
+            limit_turn(&mut q);
+        }
+        return;
+    }
+    let ticking = q.slice_end != u64::MAX;
+    drop(q);
+    if preempt && let Some(p) = percpu::of(cpu) {
+        p.need_resched.store(true, Relaxed);
+    }
+    if preempt || !ticking {
+        apic::send_ipi(cpu, vectors::RESCHEDULE);
+    }
+}
+
+/// The CPU a thread goes to: where it was if that is idle, else an idle one, else
+/// where it was.
+fn choose(t: &Thread) -> usize {
+    let allowed = t.affinity() & ONLINE.load(Relaxed);
+    let last = t.arch.cpu.load(Relaxed) as usize;
+    let idle = allowed & IDLE.load(Relaxed);
+    if allowed == 0 {
+        return 0;
+    }
+    if idle >> last & 1 != 0 || (idle == 0 && allowed >> last & 1 != 0) {
+        return last;
+    }
+    (if idle != 0 { idle } else { allowed }).trailing_zeros() as usize
+}
+
+/// Ends the running thread's turn after a slice, if its end is not set yet.
+fn limit_turn(q: &mut Queue) {
+    if q.slice_end == u64::MAX && !q.idle {
+        q.slice_end = clock::monotonic_ns() + SLICE_NS;
+        arm(q);
+    }
+}
+
+/// Sets the CPU's clock event to what comes first.
+fn arm(q: &mut Queue) {
+    let due = q
+        .sleepers
+        .first()
+        .map_or(u64::MAX, |(d, _)| d)
+        .min(q.slice_end);
+    if due != q.armed {
+        q.armed = due;
+        clock::arm((due != u64::MAX).then_some(Instant(due)));
+    }
+}
+
+/// The running thread will park; wake it at `due`.
+pub(super) fn sleep(t: &Thread, due: Instant) {
+    let cpu = percpu::cpu_current();
+    let mut q = queue_of(cpu).lock();
+    t.arch.sleep_cpu.store(cpu as u32, Relaxed);
+    let pushed = q.sleepers.push(due.0, Sleeper(t));
+    debug_assert!(pushed, "admit() makes room for every thread");
+    arm(&mut q);
+}
+
+/// The thread is awake; forget its deadline.
+pub(super) fn awake(t: &Thread) {
+    let cpu = t.arch.sleep_cpu.load(Relaxed) as usize;
+    queue_of(cpu).lock().sleepers.remove(Sleeper(t));
+}
+
+/// What a thread gives the CPU up for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// It is still ready.
+    Yield,
+    /// It is parked (unless it was woken meanwhile).
+    Park,
+}
+
+/// Picks the next thread for this CPU and switches to it; interrupts are off.
+pub(super) fn reschedule(leave: Leave) {
+    let here = percpu::here();
+    here.need_resched.store(false, Relaxed);
+    let cpu = percpu::cpu_current();
+    let now = clock::monotonic_ns();
+    // SAFETY: the running thread.
+    let me = unsafe { &*percpu::current_thread() };
+    let idle = here.idle.get();
+    let mut q = queue_of(cpu).lock();
+    if !ptr::eq(me, idle) {
+        let v = charge(me, now);
+        let least = q.ready.first().map_or(v, |(k, _)| k.min(v));
+        FLOOR.of(cpu).fetch_max(least, Relaxed);
+        match leave {
+            Leave::Yield => insert(&mut q, me),
+            Leave::Park => {
+                me.group().arch.runnable.fetch_sub(1, Relaxed);
+            }
+        }
+    }
+    let mut next = q.ready.pop().map(|(_, r)| r.0);
+    if next.is_none() {
+        // Without the lock: two CPUs may steal from each other. What is queued
+        // here meanwhile sets `need_resched` again.
+        drop(q);
+        next = steal(cpu);
+        q = queue_of(cpu).lock();
+    }
+    let next = next.unwrap_or(idle);
+    q.running = next;
+    q.idle = ptr::eq(next, idle);
+    let bit = 1u64 << cpu;
+    if q.idle {
+        IDLE.fetch_or(bit, AcqRel);
+    } else if IDLE.load(Relaxed) & bit != 0 {
+        IDLE.fetch_and(!bit, AcqRel);
+    }
+    // SAFETY: a thread from a queue, or the idle thread: alive.
+    let next = unsafe { &*next };
+    let turns = !q.ready.first().is_none() || next.group().quota_per_mille().is_some();
+    q.slice_end = if turns && !q.idle {
+        now + SLICE_NS
+    } else {
+        u64::MAX
+    };
+    arm(&mut q);
+    drop(q);
+    next.arch.since.store(now, Relaxed);
+    next.arch
+        .state
+        .compare_exchange(READY, RUNNING, Relaxed, Relaxed)
+        .ok();
+    if !ptr::eq(me, next) {
+        super::thread::switch(me, next);
+    }
+}
+
+/// A ready thread of another CPU's queue that may run here.
+fn steal(cpu: usize) -> Option<*const Thread> {
+    for other in (0..percpu::cpu_count()).filter(|c| *c != cpu) {
+        let mut q = queue_of(other).lock();
+        let found = q
+            .ready
+            .iter()
+            // SAFETY: a queued thread is alive; the queue is locked.
+            .find(|(_, r)| unsafe { (*r.0).affinity() } >> cpu & 1 != 0)
+            .map(|(_, r)| r);
+        if let Some(r) = found {
+            q.ready.remove(r);
+            // SAFETY: taken out of the queue, so it is this CPU's to run.
+            let t = unsafe { &*r.0 };
+            t.arch.vruntime.store(moved(t, cpu), Relaxed);
+            return Some(r.0);
+        }
+    }
+    None
+}
+
+/// The clock event of this CPU, from its interrupt handler.
+pub(super) fn clock_event() {
+    let cpu = percpu::cpu_current();
+    let now = clock::monotonic_ns();
+    loop {
+        let mut q = queue_of(cpu).lock();
+        match q.sleepers.first() {
+            Some((due, s)) if due <= now => {
+                q.sleepers.remove(s);
+                // SAFETY: in the queue, so it has not exited: a thread takes itself
+                // out, under this lock, before it goes on.
+                let t = unsafe { &*s.0 };
+                let ours = super::thread::take_awake(t);
+                drop(q);
+                // A thread taken out of its sleep stays until it is queued.
+                if ours {
+                    enqueue(t, false);
+                }
+            }
+            _ => {
+                if now >= q.slice_end {
+                    q.slice_end = u64::MAX;
+                    percpu::here().need_resched.store(true, Relaxed);
+                }
+                q.armed = u64::MAX;
+                arm(&mut q);
+                return;
+            }
+        }
+    }
+}
+
+/// Another CPU asks this one to look at its queue, from the interrupt handler.
+pub(super) fn asked() {
+    let mut q = QUEUES.here().lock();
+    if !q.ready.first().is_none() {
+        limit_turn(&mut q);
+    }
+}
+
+/// What a CPU does when there is nothing to do.
+pub(super) fn idle() -> ! {
+    loop {
+        x86_64::instructions::interrupts::disable();
+        if percpu::resched_due() {
+            reschedule(Leave::Yield);
+            x86_64::instructions::interrupts::enable();
+        } else {
+            x86_64::instructions::interrupts::enable_and_hlt();
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Forgetting translations: on this CPU by `invlpg` or a CR3 reload, on others by
+//! an interrupt that they answer before the changer goes on.
+
+use super::entry;
+use super::paging::PageTable;
+use super::{apic, percpu};
+use crate::frame::Frame;
+use crate::sync::SpinLock;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use x86_64::VirtAddr;
+use x86_64::instructions::tlb;
+
+/// Pages forgotten one by one; more mean all of the space.
+const PAGES_MAX: usize = 16;
+const FRAMES_MAX: usize = 64;
+const TABLES_MAX: usize = 8;
+
+/// Changed entries of one space, and what they owned: forgotten first, let go
+/// then, at the latest when it is dropped.
+pub(super) struct Gather<'a> {
+    space: &'a PageTable,
+    pages: [usize; PAGES_MAX],
+    pages_n: usize,
+    frames: [u32; FRAMES_MAX],
+    frames_n: usize,
+    tables: [usize; TABLES_MAX],
+    tables_n: usize,
+}
+
+impl<'a> Gather<'a> {
+    #[inline]
+    pub(super) fn new(space: &'a PageTable) -> Gather<'a> {
+        Gather {
+            space,
+            pages: [0; PAGES_MAX],
+            pages_n: 0,
+            frames: [0; FRAMES_MAX],
+            frames_n: 0,
+            tables: [0; TABLES_MAX],
+            tables_n: 0,
+        }
+    }
+
+    /// The entry of `va` has changed.
+    #[inline]
+    pub(super) fn changed(&mut self, va: usize) {
+        if self.pages_n < PAGES_MAX {
+            self.pages[self.pages_n] = va;
+        }
+        self.pages_n += 1;
+    }
+
+    /// The entry of `va` was `old`, which owned a frame.
+    #[inline]
+    pub(super) fn leaf(&mut self, va: usize, old: u64) {
+        if self.frames_n == FRAMES_MAX {
+            self.flush();
+        }
+        self.changed(va);
+        self.frames[self.frames_n] = entry::number_of(old) as u32;
+        self.frames_n += 1;
+    }
+
+    /// The table at `phys`, which served `va`, is out of the tree.
+    pub(super) fn table(&mut self, va: usize, phys: usize) {
+        if self.tables_n == TABLES_MAX {
+            self.flush();
+        }
+        self.changed(va);
+        self.tables[self.tables_n] = phys;
+        self.tables_n += 1;
+    }
+
+    fn flush(&mut self) {
+        if self.pages_n > 0 {
+            if self.pages_n <= PAGES_MAX {
+                forget(self.space, &self.pages[..self.pages_n]);
+            } else {
+                forget(self.space, &[]);
+            }
+        }
+        self.pages_n = 0;
+        for n in &self.frames[..self.frames_n] {
+            // SAFETY: each number came from a leaf that owned a reference and has
+            // been replaced; no CPU remembers it any more.
+            drop(unsafe { Frame::from_number(*n as usize) });
+        }
+        self.frames_n = 0;
+        for phys in &self.tables[..self.tables_n] {
+            // SAFETY: taken out of the tree, and no CPU remembers it any more.
+            unsafe { entry::free_table(*phys) };
+        }
+        self.tables_n = 0;
+    }
+}
+
+impl Drop for Gather<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.pages_n > 0 {
+            self.flush();
+        }
+    }
+}
+
+/// Makes every CPU forget `pages` of `space`, or all of it if there are none.
+fn forget(space: &PageTable, pages: &[usize]) {
+    // The entries were changed before the mask is read: a CPU that starts to use
+    // the space after that sees the new ones.
+    core::sync::atomic::fence(Ordering::SeqCst);
+    let active = space.active.load(Ordering::Relaxed);
+    let me = 1u64 << percpu::cpu_current();
+    if active & me != 0 {
+        forget_here(pages);
+    }
+    if active & !me != 0 {
+        shoot_down(active & !me, pages);
+    }
+}
+
+fn forget_here(pages: &[usize]) {
+    if pages.is_empty() {
+        tlb::flush_all();
+    }
+    for va in pages {
+        tlb::flush(VirtAddr::new_truncate(*va as u64));
+    }
+}
+
+/// One request at a time; the mask says who has not answered yet.
+static REQUEST: SpinLock<()> = SpinLock::new(());
+static PENDING: AtomicU64 = AtomicU64::new(0);
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+static PAGES: [AtomicUsize; PAGES_MAX] = [const { AtomicUsize::new(0) }; PAGES_MAX];
+
+fn shoot_down(mask: u64, pages: &[usize]) {
+    // Interrupts are on here (all room code runs so): whoever spins for this lock
+    // still answers the request of the one who holds it.
+    let _one = REQUEST.lock();
+    for (slot, va) in PAGES.iter().zip(pages) {
+        slot.store(*va, Ordering::Relaxed);
+    }
+    COUNT.store(pages.len(), Ordering::Relaxed);
+    PENDING.store(mask, Ordering::Release);
+    let mut left = mask;
+    while left != 0 {
+        let cpu = left.trailing_zeros() as usize;
+        left &= left - 1;
+        apic::send_ipi(cpu, super::vectors::TLB_FLUSH);
+    }
+    while PENDING.load(Ordering::Acquire) != 0 {
+        core::hint::spin_loop();
+    }
+}
+
+/// Answers a request, from the interrupt handler.
+pub(super) fn answer() {
+    let me = 1u64 << percpu::cpu_current();
+    if PENDING.load(Ordering::Acquire) & me == 0 {
+        return;
+    }
+    let n = COUNT.load(Ordering::Relaxed);
+    if n == 0 {
+        tlb::flush_all();
+    }
+    for slot in PAGES.iter().take(n) {
+        tlb::flush(VirtAddr::new_truncate(slot.load(Ordering::Relaxed) as u64));
+    }
+    PENDING.fetch_and(!me, Ordering::AcqRel);
+}

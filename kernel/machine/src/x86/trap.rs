@@ -1,0 +1,405 @@
+//! The ways into the kernel and back: `syscall`, exceptions, interrupts.
+//!
+//! All push the same [`UserRegs`]. `syscall` and traps from user mode land at the
+//! top of the thread's kernel stack; before user mode goes on, [`leave`] yields
+//! and delivers what is due. Faults in kernel mode are either a user copy's, which
+//! has a way out (see `usercopy`), or the end.
+
+use super::thread::UserRegs;
+use super::{apic, control, gdt, percpu, sched, tlb, usercopy, vectors};
+use crate::addr::USER_END;
+use crate::paging::Access;
+use crate::thread::{self, Exception, PageFault};
+use core::arch::global_asm;
+use core::sync::atomic::Ordering::Relaxed;
+use spin::Once;
+use x86_64::VirtAddr;
+use x86_64::instructions::interrupts;
+use x86_64::registers::control::Cr2;
+use x86_64::structures::idt::InterruptDescriptorTable;
+
+global_asm!(
+    r#"
+.macro PUSH_REGS
+    push rsi
+    push rdx
+    push rcx
+    push rax
+    push r8
+    push r9
+    push r10
+    push r11
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+.endm
+.macro POP_REGS
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rax
+    pop rcx
+    pop rdx
+    pop rsi
+    pop rdi
+.endm
+
+.global syscall_entry, return_to_user, trap_stubs
+syscall_entry:
+    swapgs
+    mov gs:[{user_rsp}], rsp
+    mov rsp, gs:[{stack_top}]
+    push {user_ss}
+    push qword ptr gs:[{user_rsp}]
+    push r11
+    push {user_cs}
+    push rcx
+    push rax
+    push rdi
+    PUSH_REGS
+    mov rdi, rsp
+    xor ebp, ebp
+    sub rsp, 8
+    sti
+    call syscall_rust
+    add rsp, 8
+    // `sysret` wants rip in rcx and the flags in r11; where a signal or execve
+    // changed them, or the trap flag is set, `iretq` does it.
+    mov rcx, [rsp + 88]
+    cmp rcx, [rsp + 128]
+    jne return_to_user
+    mov r11, [rsp + 48]
+    cmp r11, [rsp + 144]
+    jne return_to_user
+    test r11d, 0x10100
+    jnz return_to_user
+    POP_REGS
+    mov rsp, [rsp + 32]
+    swapgs
+    sysretq
+return_to_user:
+    POP_REGS
+    add rsp, 8
+    swapgs
+    iretq
+
+// Interrupts and exceptions: [error code or 0][vector] are on the stack.
+trap_common:
+    xchg [rsp], rdi
+    PUSH_REGS
+    cld
+    mov rsi, rsp
+    test byte ptr [rsp + 136], 3
+    jz 1f
+    swapgs
+    xor ebp, ebp
+    sub rsp, 8
+    call trap_rust
+    add rsp, 8
+    jmp return_to_user
+1:  mov rbx, rsp
+    and rsp, -16
+    call trap_rust
+    mov rsp, rbx
+    POP_REGS
+    add rsp, 8
+    iretq
+
+// NMI, double fault and machine check may come anywhere, between `swapgs` and
+// `sysret` too: what GS is says the register itself. They do not return.
+trap_fatal:
+    xchg [rsp], rdi
+    PUSH_REGS
+    cld
+    mov rsi, rsp
+    mov ecx, 0xc0000101
+    rdmsr
+    test edx, edx
+    js 1f
+    swapgs
+1:  xor ebp, ebp
+    and rsp, -16
+    call fatal_rust
+    ud2
+
+.altmacro
+.macro STUB vector
+    .balign 16
+    .if (\vector == 8) || ((\vector >= 10) && (\vector <= 14)) || (\vector == 17) || (\vector == 21) || (\vector == 29) || (\vector == 30)
+    .else
+    push 0
+    .endif
+    push \vector
+    .if (\vector == 2) || (\vector == 8) || (\vector == 18)
+    jmp trap_fatal
+    .else
+    jmp trap_common
+    .endif
+.endm
+.balign 16
+trap_stubs:
+.set v, 0
+.rept 256
+    STUB %v
+    .set v, v + 1
+.endr
+"#,
+    user_rsp = const percpu::OFF_USER_RSP,
+    stack_top = const percpu::OFF_STACK_TOP,
+    user_cs = const gdt::USER_CODE.0,
+    user_ss = const gdt::USER_DATA.0,
+);
+
+unsafe extern "C" {
+    fn syscall_entry();
+    static trap_stubs: u8;
+}
+
+const STUB_SIZE: usize = 16;
+static IDT: Once<InterruptDescriptorTable> = Once::new();
+
+/// Loads this CPU's interrupt table and `syscall` entry.
+pub(super) fn init() {
+    IDT.call_once(build).load();
+    control::set_syscall_entry(syscall_entry as *const () as usize);
+}
+
+fn build() -> InterruptDescriptorTable {
+    let mut idt = InterruptDescriptorTable::new();
+    let stub = |v: usize| VirtAddr::new((&raw const trap_stubs as usize + v * STUB_SIZE) as u64);
+    // SAFETY: each stub is entry code for its vector, and the IST slots exist.
+    unsafe {
+        idt.divide_error.set_handler_addr(stub(0));
+        idt.debug.set_handler_addr(stub(1));
+        idt.non_maskable_interrupt
+            .set_handler_addr(stub(2))
+            .set_stack_index(gdt::IST_NMI);
+        idt.breakpoint
+            .set_handler_addr(stub(3))
+            .set_privilege_level(x86_64::PrivilegeLevel::Ring3);
+        idt.overflow.set_handler_addr(stub(4));
+        idt.bound_range_exceeded.set_handler_addr(stub(5));
+        idt.invalid_opcode.set_handler_addr(stub(6));
+        idt.device_not_available.set_handler_addr(stub(7));
+        idt.double_fault
+            .set_handler_addr(stub(8))
+            .set_stack_index(gdt::IST_DOUBLE_FAULT);
+        idt.invalid_tss.set_handler_addr(stub(10));
+        idt.segment_not_present.set_handler_addr(stub(11));
+        idt.stack_segment_fault.set_handler_addr(stub(12));
+        idt.general_protection_fault.set_handler_addr(stub(13));
+        idt.page_fault.set_handler_addr(stub(14));
+        idt.x87_floating_point.set_handler_addr(stub(16));
+        idt.alignment_check.set_handler_addr(stub(17));
+        idt.machine_check
+            .set_handler_addr(stub(18))
+            .set_stack_index(gdt::IST_MACHINE_CHECK);
+        idt.simd_floating_point.set_handler_addr(stub(19));
+        idt.virtualization.set_handler_addr(stub(20));
+        idt.cp_protection_exception.set_handler_addr(stub(21));
+        idt.vmm_communication_exception.set_handler_addr(stub(29));
+        idt.security_exception.set_handler_addr(stub(30));
+        for v in 32..=255u8 {
+            idt[v].set_handler_addr(stub(usize::from(v)));
+        }
+    }
+    idt
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn syscall_rust(regs: *mut UserRegs) {
+    // SAFETY: the entry code's frame at the top of this thread's own stack.
+    let regs = unsafe { &mut *regs };
+    if let Some(h) = thread::hooks() {
+        h.syscall(regs);
+    }
+    leave(regs);
+}
+
+/// Does what is due before user mode goes on; returns with interrupts off.
+pub(super) fn leave(regs: &mut UserRegs) {
+    loop {
+        interrupts::disable();
+        let me = thread::current();
+        let resched = percpu::resched_due();
+        if !resched && !me.attention() {
+            break;
+        }
+        if resched {
+            sched::reschedule(sched::Leave::Yield);
+        }
+        interrupts::enable();
+        if let Some(until) = sched::throttled_until(me.group()) {
+            let _ = thread::sleep_until(until, true);
+        }
+        if me.attention()
+            && let Some(h) = thread::hooks()
+        {
+            h.attention(regs);
+        }
+    }
+    sanitize(regs);
+}
+
+/// Bits of RFLAGS a program may set (CF PF AF ZF SF TF DF OF NT AC ID), and those
+/// that are always set in user mode (IF and bit 1).
+const FLAGS_USER: u64 = 0x24_4dd5;
+const FLAGS_FIXED: u64 = 0x202;
+
+/// Makes sure that the way back cannot fault in the kernel.
+#[inline]
+fn sanitize(regs: &mut UserRegs) {
+    regs.cs = u64::from(gdt::USER_CODE.0);
+    regs.ss = u64::from(gdt::USER_DATA.0);
+    regs.rflags = regs.rflags & FLAGS_USER | FLAGS_FIXED;
+    // A non-canonical address would fault in the kernel; the last page of the
+    // lower half is never mapped, so this one faults in user mode.
+    if regs.rip >= USER_END as u64 {
+        regs.rip = USER_END as u64;
+    }
+    if regs.rsp >= 1 << 47 {
+        regs.rsp = USER_END as u64;
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn trap_rust(vector: u64, regs: *mut UserRegs) {
+    // SAFETY: the entry code's frame.
+    let regs = unsafe { &mut *regs };
+    let error = core::mem::replace(&mut regs.orig_rax, u64::MAX);
+    let from_user = regs.cs & 3 != 0;
+    if vector >= 32 {
+        interrupt(vector as u8);
+    } else if vector == 14 {
+        let addr = Cr2::read_raw() as usize;
+        page_fault(regs, error, addr, from_user);
+    } else if from_user {
+        interrupts::enable();
+        exception(regs, name(vector, error));
+    } else {
+        panic_regs(vector, error, regs);
+    }
+    if from_user {
+        leave(regs);
+    }
+}
+
+fn interrupt(vector: u8) {
+    let here = percpu::here();
+    here.in_irq.set(true);
+    match vector {
+        vectors::TIMER => {
+            apic::eoi();
+            sched::clock_event();
+        }
+        vectors::RESCHEDULE => {
+            apic::eoi();
+            sched::asked();
+        }
+        vectors::TLB_FLUSH => {
+            tlb::answer();
+            apic::eoi();
+        }
+        _ => vectors::dispatch(vector),
+    }
+    here.in_irq.set(false);
+}
+
+fn name(vector: u64, error: u64) -> Exception {
+    match vector {
+        0 => Exception::DivideError,
+        1 => Exception::Debug,
+        3 => Exception::Breakpoint,
+        6 => Exception::InvalidOpcode,
+        13 => Exception::GeneralProtection(error),
+        16 | 19 => Exception::FloatingPoint,
+        17 => Exception::AlignmentCheck,
+        v => Exception::Other(v as u8),
+    }
+}
+
+fn exception(regs: &mut UserRegs, e: Exception) {
+    match thread::hooks() {
+        Some(h) => h.exception(regs, e),
+        None => thread::exit(),
+    }
+}
+
+/// Page-fault error code (SDM vol. 3, 4.7).
+const WRITE: u64 = 2;
+const RESERVED: u64 = 8;
+const FETCH: u64 = 16;
+
+fn page_fault(regs: &mut UserRegs, error: u64, addr: usize, from_user: bool) {
+    let access = match error {
+        e if e & FETCH != 0 => Access::EXEC,
+        e if e & WRITE != 0 => Access::WRITE,
+        _ => Access::READ,
+    };
+    if error & RESERVED != 0 {
+        panic_regs(14, error, regs);
+    }
+    let way_out = if from_user {
+        None
+    } else {
+        usercopy::fixup(regs.rip)
+    };
+    if !from_user && (way_out.is_none() || addr >= USER_END) {
+        panic_fault(regs, error, addr);
+    }
+    if !from_user {
+        usercopy::close();
+    }
+    interrupts::enable();
+    let fault = PageFault {
+        addr,
+        access,
+        from_user,
+    };
+    let resolved = thread::hooks().is_some_and(|h| h.page_fault(fault));
+    match (resolved, way_out) {
+        (true, _) => {}
+        (false, Some(rip)) => regs.rip = rip,
+        (false, None) => exception(regs, Exception::PageFault { addr, access }),
+    }
+    interrupts::disable();
+}
+
+fn panic_fault(regs: &UserRegs, error: u64, addr: usize) -> ! {
+    panic!(
+        "page fault in the kernel at {addr:#x} (error {error:#x}), rip {:#x}, rsp {:#x}",
+        regs.rip, regs.rsp
+    );
+}
+
+fn panic_regs(vector: u64, error: u64, regs: &UserRegs) -> ! {
+    panic!("exception {vector} (error {error:#x}) in the kernel: {regs:x?}");
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn fatal_rust(vector: u64, regs: *const UserRegs) -> ! {
+    if super::crash::in_progress() {
+        // Another CPU is writing the crash record; this one only has to be quiet.
+        loop {
+            x86_64::instructions::hlt();
+        }
+    }
+    // SAFETY: the entry code's frame.
+    let regs = unsafe { &*regs };
+    percpu::here().need_resched.store(false, Relaxed);
+    match vector {
+        2 => panic!("non-maskable interrupt at rip {:#x}", regs.rip),
+        8 => panic!("double fault: {regs:x?}"),
+        _ => panic!("machine check at rip {:#x}", regs.rip),
+    }
+}
