@@ -49,8 +49,10 @@ pub struct Dentry {
     inode: Option<Arc<dyn Inode>>,
     place: SpinLock<Place>,
     dir: Option<Box<Dir>>,
-    /// The name is gone (unlinked, or replaced by a rename).
+    /// The name is gone (unlinked, or replaced by a rename), or never was.
     removed: AtomicBool,
+    /// It never had a name (`O_TMPFILE`) and may be given one.
+    linkable: AtomicBool,
     /// Looked up since the clock's hand passed.
     used: AtomicBool,
     slot: AtomicUsize,
@@ -90,6 +92,7 @@ impl Dentry {
                 })
             }),
             removed: AtomicBool::new(false),
+            linkable: AtomicBool::new(false),
             used: AtomicBool::new(false),
             slot: AtomicUsize::new(NO_SLOT),
         })
@@ -146,6 +149,17 @@ impl Dentry {
     /// Notes that the name is gone.
     pub(crate) fn set_removed(&self) {
         self.removed.store(true, Relaxed);
+    }
+
+    /// Notes that this is a file without a name, which may get one if `linkable`.
+    pub(crate) fn set_unnamed(&self, linkable: bool) {
+        self.set_removed();
+        self.linkable.store(linkable, Relaxed);
+    }
+
+    /// Whether it may be given a name although it has none.
+    pub(crate) fn is_linkable(&self) -> bool {
+        self.linkable.load(Relaxed)
     }
 
     /// Whether `self` is `ancestor` or lies below it.

@@ -142,6 +142,17 @@ impl PollHub {
         self.tell(events);
     }
 
+    /// Wakes one more blocked thread, because the last one left something over.
+    #[inline]
+    pub fn pass_on(&self, events: Events) {
+        if events.intersects(Events::WAKES_READERS) {
+            self.readers.wake_one();
+        }
+        if events.intersects(Events::WAKES_WRITERS) {
+            self.writers.wake_one();
+        }
+    }
+
     #[inline]
     fn tell(&self, events: Events) {
         // The wait queues' fence has ordered the change before this load;

@@ -4,7 +4,7 @@
 use crate::cred::Credentials;
 use crate::error::{Error, Result};
 use crate::event::{Events, PollHub};
-use crate::inode::{Emit, Inode, Stat};
+use crate::inode::{Inode, Stat};
 use crate::mount::Path;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -115,6 +115,34 @@ pub enum Seek {
     Hole(u64),
 }
 
+impl Seek {
+    /// The new position in an object of `size` bytes that has no holes.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] before the start or past the largest offset;
+    /// [`Error::NoDevice`] for data or a hole past the end.
+    pub fn within(self, from: u64, size: u64) -> Result<u64> {
+        let new = match self {
+            Seek::Set(at) => Some(at),
+            Seek::Current(by) => from.checked_add_signed(by),
+            Seek::End(by) => size.checked_add_signed(by),
+            Seek::Data(at) | Seek::Hole(at) if at >= size => return Err(Error::NoDevice),
+            Seek::Data(at) => Some(at),
+            Seek::Hole(_) => Some(size),
+        };
+        new.filter(|at| i64::try_from(*at).is_ok())
+            .ok_or(Error::Invalid)
+    }
+}
+
+/// What mmap(2) of a file maps.
+pub enum Mappable {
+    /// The pages of an object.
+    Object(Arc<dyn mm::Backing>),
+    /// Fresh memory (`/dev/zero`).
+    Anonymous,
+}
+
 /// What an open object can do. Everything has a default, namely that it cannot.
 ///
 /// A transfer that moved some bytes before it failed gives their number, not the
@@ -200,12 +228,28 @@ pub trait FileOps: Any + Send + Sync {
         Err(Error::NotTerminal)
     }
 
-    /// Lists a directory from position `from` on (see [`Inode::list`]).
+    /// Sets the size of a regular file (ftruncate(2)).
     ///
     /// # Errors
-    /// [`Error::NotDirectory`].
-    fn list(&self, _file: &OpenFile, _from: u64, _emit: &mut Emit<'_>) -> Result<()> {
-        Err(Error::NotDirectory)
+    /// [`Error::Invalid`] for what has none.
+    fn truncate(&self, _file: &OpenFile, _len: u64) -> Result<()> {
+        Err(Error::Invalid)
+    }
+
+    /// What mmap(2) maps.
+    ///
+    /// # Errors
+    /// [`Error::NotSuchDevice`] for what cannot be mapped.
+    fn mapping(self: Arc<Self>, _file: &OpenFile) -> Result<Mappable> {
+        Err(Error::NotSuchDevice)
+    }
+
+    /// Opens an object without a path once more, through `/proc/PID/fd/N`.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] for what cannot be opened by name.
+    fn reopen(self: Arc<Self>, _file: &OpenFile, _how: &Opening<'_>) -> Result<Arc<dyn FileOps>> {
+        Err(Error::NoDevice)
     }
 
     /// What fstat(2) tells of an object without an inode.

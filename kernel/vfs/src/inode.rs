@@ -5,10 +5,11 @@ use crate::cred::{Caps, Credentials, Want, permits};
 use crate::error::{Error, Result};
 use crate::file::{FileOps, Opening};
 use crate::mount::Path;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicI64, AtomicU32, Ordering::Relaxed};
+use machine::sync::SpinLock;
 
 /// Mask of the type bits in a mode.
 pub const S_IFMT: u32 = 0o170_000;
@@ -309,6 +310,24 @@ pub enum Link {
     Object(Path),
 }
 
+/// The socket that is bound to a name in the file tree. What it is, only the net
+/// room knows.
+#[derive(Default)]
+pub struct SocketSlot(SpinLock<Option<Weak<dyn Any + Send + Sync>>>);
+
+impl SocketSlot {
+    /// Binds `socket`.
+    pub fn bind(&self, socket: Weak<dyn Any + Send + Sync>) {
+        *self.0.lock() = Some(socket);
+    }
+
+    /// The bound socket, while it lives.
+    #[must_use]
+    pub fn get(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.0.lock().as_ref()?.upgrade()
+    }
+}
+
 /// One entry of a directory as it is listed.
 #[derive(Clone, Copy, Debug)]
 pub struct DirEntry<'a> {
@@ -373,11 +392,24 @@ pub trait Inode: Any + Send + Sync {
         Ok(())
     }
 
-    /// Opens it.
+    /// Opens it. Not called for directories, which all open the same way.
     ///
     /// # Errors
     /// Whatever its kind cannot do; [`Error::NoDevice`] by default.
-    fn open(self: Arc<Self>, how: &Opening<'_>) -> Result<Arc<dyn FileOps>>;
+    fn open(self: Arc<Self>, _how: &Opening<'_>) -> Result<Arc<dyn FileOps>> {
+        Err(Error::NoDevice)
+    }
+
+    /// Whether it only stands for an object without a path, so that what is
+    /// opened here has none either.
+    fn is_stand_in(&self) -> bool {
+        false
+    }
+
+    /// Where the socket bound to this name is kept.
+    fn socket(&self) -> Option<&SocketSlot> {
+        None
+    }
 
     /// Sets the size of a regular file.
     ///

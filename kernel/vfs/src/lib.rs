@@ -14,9 +14,11 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod attrs;
 pub mod context;
 pub mod cred;
 pub mod dentry;
+pub mod entries;
 pub mod error;
 pub mod event;
 pub mod fdtable;
@@ -24,6 +26,11 @@ pub mod file;
 pub mod inode;
 pub mod mount;
 pub mod name;
+pub mod open;
+pub mod pipe;
+pub mod seals;
+pub mod tmpfs;
+pub mod walk;
 
 pub use context::FsContext;
 pub use cred::{Caps, Credentials};
@@ -34,3 +41,4 @@ pub use fdtable::FdTable;
 pub use file::{FileOps, OpenFile, OpenFlags, Opening};
 pub use inode::{Attr, Inode, Kind, Stat};
 pub use mount::{FileSystem, Mount, Path, Tree};
+pub use walk::{At, Caller, LastLink, Resolve};

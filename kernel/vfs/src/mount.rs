@@ -35,8 +35,6 @@ pub struct FsStat {
 pub trait FileSystem: Send + Sync {
     /// Its type, as in `/proc/mounts`.
     fn name(&self) -> &'static str;
-    /// Its root directory.
-    fn root(&self) -> Arc<dyn Inode>;
     /// Its size and what is free.
     fn stat(&self) -> FsStat;
     /// Its options in `/proc/mounts`, each with a comma before it.
@@ -65,13 +63,12 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// The tree of `fs`.
+    /// The tree of `fs` with this root directory.
     #[must_use]
-    pub fn new(fs: Arc<dyn FileSystem>) -> Arc<Tree> {
-        let root = Dentry::root(fs.root());
+    pub fn new(fs: Arc<dyn FileSystem>, root: Arc<dyn Inode>) -> Arc<Tree> {
         Arc::new(Tree {
             fs,
-            root,
+            root: Dentry::root(root),
             cache: Cache::default(),
             rename: Mutex::new(()),
         })
@@ -309,6 +306,16 @@ impl Path {
             out.extend_from_slice(b" (deleted)");
         }
         out
+    }
+
+    /// As [`Path::display`], from the top of the file tree.
+    #[must_use]
+    pub fn display_from_top(&self) -> Vec<u8> {
+        let mut top = self.mount.clone();
+        while let Some(p) = top.mount_point() {
+            top = p.mount;
+        }
+        self.display(&top.path())
     }
 
     /// The path from `root` and whether `root` was reached.
