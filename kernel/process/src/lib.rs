@@ -17,10 +17,14 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod clone;
 mod error;
+pub mod exit;
 mod family;
+pub mod fault;
 pub mod futex;
 pub mod limits;
+mod oom;
 mod process;
 pub mod signal;
 mod slot;
@@ -29,6 +33,7 @@ mod thread;
 pub mod timers;
 mod unknown;
 mod usage;
+pub mod wait;
 mod world;
 
 pub use error::{Error, Result};

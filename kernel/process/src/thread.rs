@@ -38,8 +38,7 @@ pub struct Thread {
     /// Head of its list of robust futexes (set_robust_list(2)).
     robust_list: AtomicUsize,
     pub(crate) first_run: FirstRun,
-    minor_faults: AtomicU64,
-    major_faults: AtomicU64,
+    faults: AtomicU64,
 }
 
 /// What a new thread does before it enters user mode for the first time.
@@ -79,8 +78,7 @@ impl Thread {
             clear_child_tid: AtomicUsize::new(0),
             robust_list: AtomicUsize::new(0),
             first_run: FirstRun::default(),
-            minor_faults: AtomicU64::new(0),
-            major_faults: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
         }
     }
 
@@ -167,19 +165,18 @@ impl Thread {
         self.robust_list.store(head, Relaxed);
     }
 
-    /// Minor and major page faults so far.
+    /// Page faults so far.
     #[must_use]
-    pub fn faults(&self) -> (u64, u64) {
-        let get = |a: &AtomicU64| a.load(Relaxed);
-        (get(&self.minor_faults), get(&self.major_faults))
+    pub fn faults(&self) -> u64 {
+        self.faults.load(Relaxed)
     }
 
     /// Counts a page fault. Only the thread itself does, so this needs no locked
     /// instruction.
     #[inline]
     pub(crate) fn count_fault(&self) {
-        let n = self.minor_faults.load(Relaxed);
-        self.minor_faults.store(n + 1, Relaxed);
+        let n = self.faults.load(Relaxed);
+        self.faults.store(n + 1, Relaxed);
     }
 }
 

@@ -32,10 +32,8 @@ impl Times {
 pub struct Counted {
     /// CPU time.
     pub times: Times,
-    /// Page faults that needed no device.
-    pub minor_faults: u64,
-    /// Page faults that did.
-    pub major_faults: u64,
+    /// Page faults.
+    pub faults: u64,
     /// Most resident pages at one time (of the largest, for children).
     pub peak_pages: u64,
 }
@@ -43,8 +41,7 @@ pub struct Counted {
 impl Counted {
     fn add(&mut self, other: Counted) {
         self.times += other.times;
-        self.minor_faults += other.minor_faults;
-        self.major_faults += other.major_faults;
+        self.faults += other.faults;
         self.peak_pages = self.peak_pages.max(other.peak_pages);
     }
 }
@@ -75,11 +72,9 @@ impl Thread {
     /// What it has used.
     #[must_use]
     pub fn counted(&self) -> Counted {
-        let (minor_faults, major_faults) = self.faults();
         Counted {
             times: self.times(),
-            minor_faults,
-            major_faults,
+            faults: self.faults(),
             peak_pages: 0,
         }
     }

@@ -95,6 +95,13 @@ impl SigInfo {
         SigInfo::new(Signal::CHLD, code, payload)
     }
 
+    /// The same under the number of another signal.
+    #[must_use]
+    pub(crate) fn with_signal(mut self, signal: Signal) -> SigInfo {
+        self.signo = i32::from(signal.number());
+        self
+    }
+
     /// The signal it belongs to, if the number is one.
     #[must_use]
     pub fn signal(&self) -> Option<Signal> {

@@ -18,10 +18,15 @@ pub struct AltStack {
 }
 
 impl AltStack {
-    /// Whether `sp` lies on it (a stack grows down, so its end counts).
+    /// Whether a program with the stack pointer `sp` runs on it.
     #[must_use]
     pub fn holds(&self, sp: usize) -> bool {
-        !self.autodisarm && sp > self.base && sp - self.base <= self.size
+        !self.autodisarm && self.covers(sp)
+    }
+
+    /// Whether `sp` lies in it (a stack grows down, so its end counts).
+    pub(crate) fn covers(&self, sp: usize) -> bool {
+        sp > self.base && sp - self.base <= self.size
     }
 }
 
