@@ -354,6 +354,34 @@ extern "C" fn on_own_tables() -> ! {
     super::sched::idle()
 }
 
+/// What a further CPU must be given before it is started: its data and a stack,
+/// whose top is returned.
+pub(super) fn prepare_cpu(index: usize) -> Option<usize> {
+    let stack = kmap::KernelStack::new()?;
+    percpu::prepare(index);
+    let top = stack.top();
+    // The stack of an idle thread lasts as long as the machine.
+    core::mem::forget(stack);
+    Some(top)
+}
+
+/// Where a further CPU goes once it is in long mode, on the kernel's tables
+/// ([`kmap::root`]) and on the stack that [`prepare_cpu`] made for it.
+pub(super) extern "C" fn on_another_cpu(index: usize, stack_top: usize) -> ! {
+    percpu::adopt(index);
+    control::init();
+    gdt::init();
+    percpu::adopt(index);
+    trap::init();
+    apic::init_cpu(index, acpi::tables().nmi_pin);
+    clock::init_cpu();
+    percpu::join();
+    if thread::adopt_idle(stack_top).is_err() {
+        fail("too little memory to start a CPU");
+    }
+    super::sched::idle()
+}
+
 /// Gives the allocator all memory that is free, the loader's included.
 fn free_memory(s: &State) {
     for r in &s.regions[..s.regions_n] {

@@ -139,23 +139,29 @@ const fn blank() -> PerCpu {
 
 /// Points GS at the boot CPU's data, before there is a heap.
 pub(super) fn install_boot() {
-    install_at(&BOOT, 0);
+    place(&BOOT, 0);
+    adopt(0);
 }
 
-/// Makes data for a further CPU and points its GS at it.
-pub(super) fn install(index: usize) {
-    install_at(
+/// Makes the data of a further CPU, on the CPU that starts it.
+pub(super) fn prepare(index: usize) {
+    place(
         alloc::boxed::Box::leak(alloc::boxed::Box::new(blank())),
         index,
     );
 }
 
-fn install_at(data: &'static PerCpu, index: usize) {
+fn place(data: &'static PerCpu, index: usize) {
     data.this.set(data);
     data.index.set(index as u32);
-    // SAFETY: the data lives for ever, and this CPU alone uses it.
-    unsafe { super::control::set_gs_base(ptr::from_ref(data) as u64) };
     ALL[index].store(ptr::from_ref(data).cast_mut(), Ordering::Release);
+}
+
+/// Points GS at the data of CPU `index`, which is this one.
+pub(super) fn adopt(index: usize) {
+    let data = ALL[index].load(Ordering::Acquire);
+    // SAFETY: placed before, lives for ever, and this CPU alone uses it.
+    unsafe { super::control::set_gs_base(data as u64) };
 }
 
 /// The CPU is ready to run threads: it counts from now on.
