@@ -136,33 +136,25 @@ impl Segment {
     /// A part of a buffer, cut to it.
     #[must_use]
     pub fn buffer(buffer: DmaBuffer, part: Range<usize>, direction: Direction) -> Segment {
-        let end = part.end.min(buffer.len());
-        let offset = part.start.min(end);
-        Segment {
-            memory: Memory::Buffer(buffer),
-            offset,
-            len: end - offset,
-            direction,
-        }
+        Segment::new(Memory::Buffer(buffer), part, direction)
     }
 
     /// A part of a frame, cut to its page. A device never writes a fixed frame:
     /// then the part is empty.
     #[must_use]
     pub fn frame(frame: Frame, part: Range<usize>, direction: Direction) -> Segment {
-        let closed = direction == Direction::FromDevice && frame.is_fixed();
-        let end = if closed {
-            0
-        } else {
-            part.end.min(crate::addr::PAGE_SIZE)
-        };
-        let offset = part.start.min(end);
-        Segment {
-            memory: Memory::Frame(frame),
-            offset,
-            len: end - offset,
+        Segment::new(Memory::Frame(frame), part, direction)
+    }
+
+    fn new(memory: Memory, part: Range<usize>, direction: Direction) -> Segment {
+        let mut s = Segment {
+            memory,
+            offset: 0,
+            len: 0,
             direction,
-        }
+        };
+        s.set_part(part);
+        s
     }
 
     /// Its length in bytes.
@@ -199,6 +191,27 @@ impl Segment {
             Memory::Buffer(b) => Some(b),
             Memory::Frame(_) => None,
         }
+    }
+
+    /// As [`Segment::as_buffer`], to change. Nobody has a segment to change while
+    /// a device has it.
+    pub fn as_buffer_mut(&mut self) -> Option<&mut DmaBuffer> {
+        match &mut self.memory {
+            Memory::Buffer(b) => Some(b),
+            Memory::Frame(_) => None,
+        }
+    }
+
+    /// Makes another part of the same memory the segment, cut to it.
+    pub fn set_part(&mut self, part: Range<usize>) {
+        let room = match &self.memory {
+            Memory::Buffer(b) => b.len(),
+            Memory::Frame(f) if f.is_fixed() && self.direction == Direction::FromDevice => 0,
+            Memory::Frame(_) => crate::addr::PAGE_SIZE,
+        };
+        let end = part.end.min(room);
+        self.offset = part.start.min(end);
+        self.len = end - self.offset;
     }
 
     /// Where it lies in the direct map.

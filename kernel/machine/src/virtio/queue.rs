@@ -114,6 +114,10 @@ impl<const SIZE: usize> Queue<SIZE> {
     /// # Errors
     /// The chain comes back at once if there is no room, if a segment is empty, or
     /// if one the device reads follows one it writes.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the chain itself goes back, without an allocation"
+    )]
     pub fn submit(&mut self, chain: Chain) -> Result<u16, Chain> {
         if !is_sound(&chain) {
             return Err(chain);
@@ -214,6 +218,17 @@ impl<const SIZE: usize> Queue<SIZE> {
         self.ring.set_dev_notify(true);
         fence(SeqCst);
         self.is_ready()
+    }
+}
+
+impl<const SIZE: usize> Queue<SIZE> {
+    /// What the device had and never finished, by number, so that it can be tried
+    /// again: nothing unless the device has been reset since.
+    pub fn abandoned(&mut self) -> impl Iterator<Item = (u16, Chain)> + use<'_, SIZE> {
+        let was_reset = self.core.resets.load(SeqCst) != self.made_after;
+        (0..)
+            .zip(&mut self.lent)
+            .filter_map(move |(n, chain)| Some((n, chain.take_if(|_| was_reset)?)))
     }
 }
 

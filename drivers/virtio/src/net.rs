@@ -1,0 +1,472 @@
+//! Network devices (virtio 1.2, 5.1).
+//!
+//! A frame is copied once on each side, between the protocols and a buffer the
+//! device can reach. One thread takes in what arrives, in batches, with the
+//! queue's interrupts off while it does; a second one, which sleeps nearly always,
+//! follows the link's state and frees the sending queue when that was full.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use core::time::Duration;
+use machine::dma::{Direction, DmaBuffer, Segment};
+use machine::pci;
+use machine::sync::SpinLock;
+use machine::thread::{self, Builder};
+use machine::time::Instant;
+use machine::virtio::{Chain, Device, Queue, VirtioError};
+use machine::wait::Until;
+
+/// Buffers in each direction.
+const QUEUE: usize = 128;
+const RECEIVE: u16 = 0;
+const TRANSMIT: u16 = 1;
+/// Interrupt of received frames, and of everything else.
+const SOURCE_RECEIVE: u16 = 0;
+const SOURCE_OTHER: u16 = 1;
+
+/// Feature bits (5.1.3).
+const F_MTU: u64 = 1 << 3;
+const F_MAC: u64 = 1 << 5;
+const F_STATUS: u64 = 1 << 16;
+/// Offsets in the configuration (5.1.4).
+const CONFIG_MAC: usize = 0;
+const CONFIG_STATUS: usize = 6;
+const CONFIG_MTU: usize = 10;
+const STATUS_LINK_UP: u16 = 1;
+
+/// `virtio_net_hdr`, all zeros here: nothing is offloaded.
+const HEADER: usize = 12;
+/// Ethernet header and one VLAN tag.
+const FRAME_HEADER: usize = 14 + 4;
+const MTU_DEFAULT: usize = 1500;
+const MTU_MAX: usize = 9000;
+/// Frames taken in before the device is given the buffers back.
+const BATCH: usize = 32;
+/// A full sending queue from which nothing leaves for so long means that the
+/// device hangs.
+const TRANSMIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where a device's frames and news go. All are called from the driver's threads.
+pub trait Upper: Send + Sync {
+    /// A frame came in.
+    fn receive(&self, frame: &[u8]);
+    /// The frames at hand have been given; more come later.
+    fn received_all(&self) {}
+    /// The link went up or down.
+    fn link_changed(&self);
+    /// The sending queue was full and has room again.
+    fn transmit_ready(&self);
+}
+
+/// Counters since the driver started.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Frames received.
+    pub received: AtomicU64,
+    /// Frames sent.
+    pub sent: AtomicU64,
+    /// Frames that found the sending queue full.
+    pub dropped: AtomicU64,
+    /// Times the device was reset because it hung or broke the rules.
+    pub resets: AtomicU64,
+}
+
+/// A network device.
+pub struct VirtioNet {
+    device: Device,
+    features: u64,
+    mac: [u8; 6],
+    mtu: usize,
+    is_up: AtomicBool,
+    /// It must be set up again.
+    is_broken: AtomicBool,
+    transmit: SpinLock<Transmit>,
+    counters: Counters,
+}
+
+struct Transmit {
+    queue: Queue<QUEUE>,
+    /// Buffers that are not with the device, as chains ready to fill.
+    free: Vec<Chain>,
+    /// Somebody found no room and waits for [`Upper::transmit_ready`].
+    is_starved: bool,
+    /// When something last left.
+    progress: Instant,
+}
+
+/// Features the driver can use.
+const WANTED: u64 = F_MTU | F_MAC | F_STATUS;
+
+fn features(device: &Device) -> Result<u64, VirtioError> {
+    device.negotiate(WANTED)
+}
+
+fn mtu(device: &Device, features: u64) -> usize {
+    if features & F_MTU == 0 {
+        return MTU_DEFAULT;
+    }
+    let said = usize::from(device.config(|c| c.u16(CONFIG_MTU)));
+    said.clamp(1280, MTU_MAX)
+}
+
+/// A random address of the kind that is administered locally (IEEE 802).
+fn random_mac() -> [u8; 6] {
+    let mut mac = [0; 6];
+    machine::random::fill(&mut mac);
+    mac[0] = mac[0] & !0b11 | 0b10;
+    mac
+}
+
+fn receive_queue(device: &Device, mtu: usize) -> Result<Queue<QUEUE>, VirtioError> {
+    let mut queue = device.queue(RECEIVE, Some(SOURCE_RECEIVE))?;
+    let len = HEADER + FRAME_HEADER + mtu;
+    let buffers = DmaBuffer::many(QUEUE, len).map_err(|_| VirtioError::NoMemory)?;
+    for buffer in buffers {
+        let mut chain = Chain::new();
+        chain.push(Segment::buffer(buffer, 0..len, Direction::FromDevice));
+        if queue.submit(chain).is_err() {
+            return Err(VirtioError::NoQueue(RECEIVE));
+        }
+    }
+    Ok(queue)
+}
+
+fn transmit_queue(device: &Device, mtu: usize) -> Result<Transmit, VirtioError> {
+    let mut queue: Queue<QUEUE> = device.queue(TRANSMIT, Some(SOURCE_OTHER))?;
+    // What has left is found when the next frame goes, without an interrupt.
+    queue.mask();
+    let len = HEADER + FRAME_HEADER + mtu;
+    let buffers = DmaBuffer::many(QUEUE, len).map_err(|_| VirtioError::NoMemory)?;
+    let free = buffers.into_iter().map(|buffer| {
+        let mut chain = Chain::new();
+        chain.push(Segment::buffer(buffer, 0..len, Direction::ToDevice));
+        chain
+    });
+    Ok(Transmit {
+        queue,
+        free: free.collect(),
+        is_starved: false,
+        progress: Instant::now(),
+    })
+}
+
+impl Transmit {
+    /// Takes back what has left.
+    fn reclaim(&mut self) -> Result<(), VirtioError> {
+        while let Some((_, chain, _)) = self.queue.complete()? {
+            self.free.push(chain);
+            self.progress = Instant::now();
+        }
+        Ok(())
+    }
+}
+
+impl VirtioNet {
+    /// Takes `pci` into use. Nothing is received before [`VirtioNet::start`].
+    ///
+    /// # Errors
+    /// [`VirtioError`].
+    pub fn open(pci: &pci::Device) -> Result<(Arc<VirtioNet>, Receiver), VirtioError> {
+        let device = Device::open(pci, "virtio-net", 2)?;
+        let features = features(&device)?;
+        let mtu = mtu(&device, features);
+        let mac = if features & F_MAC != 0 {
+            device.config(|c| core::array::from_fn(|i| c.u8(CONFIG_MAC + i)))
+        } else {
+            random_mac()
+        };
+        let queue = receive_queue(&device, mtu)?;
+        let transmit = transmit_queue(&device, mtu)?;
+        device.config_interrupt(SOURCE_OTHER)?;
+        device.start();
+        queue.notify();
+        let net = VirtioNet {
+            features,
+            mac,
+            mtu,
+            is_up: AtomicBool::new(false),
+            is_broken: AtomicBool::new(false),
+            transmit: SpinLock::new(transmit),
+            counters: Counters::default(),
+            device,
+        };
+        net.look_at_link();
+        let net = Arc::new(net);
+        Ok((net.clone(), Receiver { net, queue }))
+    }
+
+    /// The hardware address.
+    #[must_use]
+    pub fn mac(&self) -> [u8; 6] {
+        self.mac
+    }
+
+    /// Bytes of an IP packet that a frame carries.
+    #[must_use]
+    pub fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    /// Whether there is a carrier.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.is_up.load(Relaxed)
+    }
+
+    /// Counters since the driver started.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Queues a whole Ethernet frame; `false` if there is no room, or it is longer
+    /// than the link carries. Never waits.
+    pub fn transmit(&self, frame: &[u8]) -> bool {
+        if frame.len() > FRAME_HEADER + self.mtu {
+            return false;
+        }
+        let mut t = self.transmit.lock();
+        if t.free.is_empty() {
+            self.reclaim(&mut t);
+        }
+        let Some(mut chain) = t.free.pop() else {
+            self.counters.dropped.fetch_add(1, Relaxed);
+            return false;
+        };
+        if let Some(segment) = chain.first_mut() {
+            let end = HEADER + frame.len();
+            if let Some(to) = segment
+                .as_buffer_mut()
+                .and_then(|b| b.bytes_mut().get_mut(HEADER..end))
+            {
+                to.copy_from_slice(frame);
+            }
+            segment.set_part(0..end);
+        }
+        match t.queue.submit(chain) {
+            Ok(_) => {
+                self.counters.sent.fetch_add(1, Relaxed);
+                true
+            }
+            Err(chain) => {
+                t.free.push(chain);
+                false
+            }
+        }
+    }
+
+    /// Frames that can be queued now. After a 0, [`Upper::transmit_ready`] tells
+    /// when there is room again.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        let mut t = self.transmit.lock();
+        if t.free.is_empty() {
+            self.reclaim(&mut t);
+        }
+        if t.free.is_empty() && !t.is_starved {
+            t.is_starved = true;
+            t.progress = Instant::now();
+            if t.queue.unmask() {
+                self.reclaim(&mut t);
+            }
+            // The other thread watches that something leaves.
+            self.device.event(usize::from(SOURCE_OTHER)).raise();
+        }
+        t.free.len()
+    }
+
+    /// Tells the device of the frames queued since the last call.
+    pub fn flush(&self) {
+        self.transmit.lock().queue.notify();
+    }
+
+    fn reclaim(&self, t: &mut Transmit) {
+        if t.reclaim().is_err() {
+            self.set_broken();
+        }
+    }
+
+    fn set_broken(&self) {
+        self.is_broken.store(true, SeqCst);
+        self.device.event(usize::from(SOURCE_RECEIVE)).raise();
+    }
+
+    /// Reads the link's state; whether it changed.
+    fn look_at_link(&self) -> bool {
+        let up = self.features & F_STATUS == 0
+            || self.device.config(|c| c.u16(CONFIG_STATUS)) & STATUS_LINK_UP != 0;
+        self.is_up.swap(up, Relaxed) != up
+    }
+
+    /// What the second thread does at each interrupt, and when time is up.
+    fn look_after(&self, upper: &dyn Upper) {
+        if self.device.needs_reset() {
+            return self.set_broken();
+        }
+        if self.look_at_link() {
+            upper.link_changed();
+        }
+        let mut t = self.transmit.lock();
+        if !t.is_starved {
+            return;
+        }
+        self.reclaim(&mut t);
+        if t.free.is_empty() {
+            if Instant::now().since(t.progress) >= TRANSMIT_TIMEOUT {
+                self.set_broken();
+            }
+            return;
+        }
+        t.is_starved = false;
+        t.queue.mask();
+        drop(t);
+        upper.transmit_ready();
+    }
+
+    /// When the second thread must look even without an interrupt.
+    fn look_deadline(&self) -> Option<Instant> {
+        let t = self.transmit.lock();
+        t.is_starved.then(|| t.progress.after(TRANSMIT_TIMEOUT))
+    }
+
+    fn watch(&self, upper: &dyn Upper) {
+        loop {
+            let until = Until {
+                deadline: self.look_deadline(),
+                interruptible: false,
+            };
+            // Interrupt and deadline lead to the same look.
+            let _ = self.device.wait(usize::from(SOURCE_OTHER), until);
+            self.look_after(upper);
+        }
+    }
+
+    /// Resets the device and sets it up again. What was being sent is lost, as
+    /// frames may be.
+    fn set_up_again(&self) -> Result<Queue<QUEUE>, VirtioError> {
+        self.counters.resets.fetch_add(1, Relaxed);
+        self.is_broken.store(false, SeqCst);
+        let agreed = features(&self.device)?;
+        if agreed != self.features {
+            return Err(VirtioError::Features);
+        }
+        let queue = receive_queue(&self.device, self.mtu)?;
+        let fresh = transmit_queue(&self.device, self.mtu)?;
+        self.device.config_interrupt(SOURCE_OTHER)?;
+        let old = core::mem::replace(&mut *self.transmit.lock(), fresh);
+        drop(old);
+        self.device.start();
+        queue.notify();
+        Ok(queue)
+    }
+}
+
+/// The receiving side of a device that was opened.
+pub struct Receiver {
+    net: Arc<VirtioNet>,
+    queue: Queue<QUEUE>,
+}
+
+impl Receiver {
+    /// Starts the driver's threads, which give what comes in to `upper`.
+    ///
+    /// # Errors
+    /// No memory for their stacks.
+    pub fn start(self, upper: Arc<dyn Upper>) -> Result<(), machine::AllocError> {
+        let net = self.net.clone();
+        if net.device.has_own_interrupts(2) {
+            let upper = upper.clone();
+            Builder::new("net-watch").spawn(move || net.watch(&*upper))?;
+        }
+        Builder::new("net-rx").spawn(move || self.serve(&*upper))?;
+        Ok(())
+    }
+
+    fn serve(mut self, upper: &dyn Upper) {
+        let alone = !self.net.device.has_own_interrupts(2);
+        loop {
+            let taken = self.take_all(upper);
+            if taken.is_err() || self.net.is_broken.load(SeqCst) {
+                if !self.recover(upper) {
+                    return;
+                }
+                continue;
+            }
+            let until = Until {
+                deadline: self.net.look_deadline().filter(|_| alone),
+                interruptible: false,
+            };
+            // A wait that ends by its deadline leads to a look as well.
+            let _ = self.net.device.wait(usize::from(SOURCE_RECEIVE), until);
+            if alone {
+                self.net.look_after(upper);
+            }
+        }
+    }
+
+    /// Takes in frames until there are none, and lets the device interrupt again.
+    fn take_all(&mut self, upper: &dyn Upper) -> Result<(), VirtioError> {
+        self.queue.mask();
+        loop {
+            while self.take_batch(upper)? {
+                thread::cond_resched();
+            }
+            upper.received_all();
+            if !self.queue.unmask() {
+                return Ok(());
+            }
+            self.queue.mask();
+        }
+    }
+
+    /// Takes in up to [`BATCH`] frames; whether there were any.
+    fn take_batch(&mut self, upper: &dyn Upper) -> Result<bool, VirtioError> {
+        let mut taken = 0;
+        while taken < BATCH {
+            let Some((_, chain, written)) = self.queue.complete()? else {
+                break;
+            };
+            taken += 1;
+            let bytes = chain.first().and_then(Segment::as_buffer);
+            if let Some(frame) = bytes.and_then(|b| b.bytes().get(HEADER..written)) {
+                upper.receive(frame);
+            }
+            // A buffer that just came back has a place again.
+            if self.queue.submit(chain).is_err() {
+                return Err(VirtioError::Misbehaved);
+            }
+        }
+        if taken > 0 {
+            self.net.counters.received.fetch_add(taken as u64, Relaxed);
+            self.queue.notify();
+        }
+        Ok(taken > 0)
+    }
+
+    /// Sets the device up again, more and more slowly while it fails; gives up
+    /// after a minute or so. Whether it works again.
+    fn recover(&mut self, upper: &dyn Upper) -> bool {
+        const TRIES: u32 = 10;
+        for n in 0..TRIES {
+            log::warn!("virtio-net: the device misbehaves and is reset");
+            match self.net.set_up_again() {
+                Ok(queue) => {
+                    self.queue = queue;
+                    self.net.look_at_link();
+                    upper.link_changed();
+                    upper.transmit_ready();
+                    return true;
+                }
+                Err(e) => log::warn!("virtio-net: {e}"),
+            }
+            let pause = Duration::from_millis(100 << n.min(7));
+            // A sleep without interruption ends at its time only.
+            let _ = thread::sleep_until(Instant::now().after(pause), false);
+        }
+        log::error!("virtio-net: given up");
+        self.net.is_up.store(false, Relaxed);
+        upper.link_changed();
+        false
+    }
+}

@@ -1,0 +1,176 @@
+//! One request of a block device: its form on the wire, and who waits for it.
+
+use crate::block::BlockError;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use machine::AllocError;
+use machine::dma::{Direction, DmaBuffer, Segment};
+use machine::sync::SpinLock;
+use machine::time::Instant;
+use machine::virtio::{Chain, VirtioError};
+use machine::wait::WaitQueue;
+
+/// What a request asks for (virtio 1.2, 5.2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Read,
+    Write,
+    Flush,
+}
+
+impl Operation {
+    fn number(self) -> u32 {
+        match self {
+            Operation::Read => 0,
+            Operation::Write => 1,
+            Operation::Flush => 4,
+        }
+    }
+
+    /// Which way its data goes.
+    pub(crate) fn direction(self) -> Direction {
+        match self {
+            Operation::Read => Direction::FromDevice,
+            Operation::Write | Operation::Flush => Direction::ToDevice,
+        }
+    }
+}
+
+const HEADER: usize = 16;
+/// A value that is no status: the device must overwrite it.
+const NO_STATUS: u8 = 0xff;
+
+/// The memory around a request's data: its header and its status.
+pub(crate) struct Headers {
+    header: DmaBuffer,
+    status: DmaBuffer,
+}
+
+impl Headers {
+    /// `count` of them.
+    pub(crate) fn many(count: usize) -> Result<Vec<Headers>, AllocError> {
+        let headers = DmaBuffer::many(count, HEADER)?;
+        let statuses = DmaBuffer::many(count, 1)?;
+        let pairs = headers.into_iter().zip(statuses);
+        Ok(pairs
+            .map(|(header, status)| Headers { header, status })
+            .collect())
+    }
+
+    /// Puts header and status around `data`.
+    pub(crate) fn frame(mut self, operation: Operation, sector: u64, data: Chain) -> Chain {
+        let header = self.header.bytes_mut();
+        header[..4].copy_from_slice(&operation.number().to_le_bytes());
+        header[4..8].fill(0);
+        header[8..].copy_from_slice(&sector.to_le_bytes());
+        self.status.bytes_mut().fill(NO_STATUS);
+        let mut chain = Chain::new();
+        chain.push(Segment::buffer(self.header, 0..HEADER, Direction::ToDevice));
+        chain.extend(data);
+        chain.push(Segment::buffer(self.status, 0..1, Direction::FromDevice));
+        chain
+    }
+
+    /// Takes a finished request apart: what was around the data, the data, and
+    /// what the device says.
+    pub(crate) fn unframe(
+        mut chain: Chain,
+    ) -> Result<(Headers, Chain, Result<(), BlockError>), VirtioError> {
+        let status = chain.pop().and_then(Segment::into_buffer);
+        let mut rest = chain.into_iter();
+        let header = rest.next().and_then(Segment::into_buffer);
+        let (Some(header), Some(status)) = (header, status) else {
+            return Err(VirtioError::Misbehaved);
+        };
+        let answer = match status.bytes() {
+            [0] => Ok(()),
+            [2] => Err(BlockError::Unsupported),
+            _ => Err(BlockError::Failed),
+        };
+        Ok((Headers { header, status }, rest.collect(), answer))
+    }
+}
+
+/// A request under way.
+pub(crate) struct Request {
+    outcome: SpinLock<Option<Result<Chain, BlockError>>>,
+    done: WaitQueue,
+    /// When the device last got it.
+    since: AtomicU64,
+    tries: AtomicU32,
+}
+
+impl Request {
+    pub(crate) fn new() -> Arc<Request> {
+        Arc::new(Request {
+            outcome: SpinLock::new(None),
+            done: WaitQueue::new(),
+            since: AtomicU64::new(Instant::now().0),
+            tries: AtomicU32::new(1),
+        })
+    }
+
+    pub(crate) fn since(&self) -> Instant {
+        Instant(self.since.load(Relaxed))
+    }
+
+    /// The device gets it once more, or would; how often it has had it.
+    pub(crate) fn count_try(&self) -> u32 {
+        self.since.store(Instant::now().0, Relaxed);
+        self.tries.fetch_add(1, Relaxed)
+    }
+
+    /// Ends it and wakes who waits.
+    pub(crate) fn finish(&self, answer: Result<(), BlockError>, data: Chain) {
+        *self.outcome.lock() = Some(answer.map(|()| data));
+        self.done.wake_all();
+    }
+
+    /// Sleeps until it has ended; its data.
+    pub(crate) fn wait(&self) -> Result<Chain, BlockError> {
+        self.done.wait(|| self.outcome.lock().take())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_of_a_request() {
+        let headers = Headers::many(1).unwrap().pop().unwrap();
+        let mut data = Chain::new();
+        let b = DmaBuffer::new(512).unwrap();
+        data.push(Segment::buffer(b, 0..512, Direction::FromDevice));
+        let mut chain = headers.frame(Operation::Read, 0x1234, data);
+        let header = chain[0].as_buffer().unwrap().bytes().to_vec();
+        assert_eq!(
+            header,
+            [0, 0, 0, 0, 0, 0, 0, 0, 0x34, 0x12, 0, 0, 0, 0, 0, 0]
+        );
+        assert_eq!(chain[2].len(), 1);
+        assert_eq!(chain[2].as_buffer().unwrap().bytes(), [NO_STATUS]);
+        chain[2].as_buffer_mut().unwrap().bytes_mut()[0] = 0;
+        let (_, data, answer) = Headers::unframe(chain).unwrap();
+        assert_eq!((data.len(), answer), (1, Ok(())));
+    }
+
+    #[test]
+    fn an_untouched_status_is_a_failure() {
+        let headers = Headers::many(1).unwrap().pop().unwrap();
+        let chain = headers.frame(Operation::Flush, 0, Chain::new());
+        assert_eq!(chain[0].as_buffer().unwrap().bytes()[0], 4);
+        let (_, _, answer) = Headers::unframe(chain).unwrap();
+        assert_eq!(answer, Err(BlockError::Failed));
+    }
+
+    #[test]
+    fn a_waiter_gets_the_outcome() {
+        let r = Request::new();
+        let r2 = r.clone();
+        let t = std::thread::spawn(move || r2.wait().map(|d| d.len()));
+        r.finish(Err(BlockError::Failed), Chain::new());
+        assert_eq!(t.join().unwrap(), Err(BlockError::Failed));
+    }
+}
