@@ -47,8 +47,10 @@ pub struct UserRegs {
     /// The system call's number; all ones when it was no system call.
     pub orig_rax: u64,
     pub rip: u64,
+    pub cs: u64,
     pub rflags: u64,
     pub rsp: u64,
+    pub ss: u64,
 }
 
 /// "Physical memory": 256 MiB that the host backs as they are touched.

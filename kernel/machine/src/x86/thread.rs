@@ -53,10 +53,12 @@ pub struct UserRegs {
     /// The system call's number; all ones when it was no system call.
     pub orig_rax: u64,
     pub rip: u64,
-    pub(super) cs: u64,
+    /// Always the user's code segment when user mode goes on.
+    pub cs: u64,
     pub rflags: u64,
     pub rsp: u64,
-    pub(super) ss: u64,
+    /// Always the user's data segment when user mode goes on.
+    pub ss: u64,
 }
 
 impl Default for UserRegs {
