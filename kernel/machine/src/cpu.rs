@@ -18,6 +18,12 @@ pub fn current() -> usize {
     arch::cpu_current()
 }
 
+/// Whether programs may use the `FSGSBASE` instructions (`AT_HWCAP2`, bit 1).
+#[must_use]
+pub fn fsgsbase() -> bool {
+    arch::fsgsbase()
+}
+
 /// One `T` for each CPU.
 pub struct PerCpu<T> {
     each: [T; CPUS_MAX],

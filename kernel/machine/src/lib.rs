@@ -47,6 +47,7 @@ pub mod thread;
 pub mod time;
 pub mod timer;
 pub mod user;
+pub mod vdso;
 pub mod virtio;
 pub mod wait;
 

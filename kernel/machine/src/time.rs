@@ -54,5 +54,5 @@ pub fn wall_offset() -> i64 {
 /// Sets UTC.
 pub fn set_wall(ns: i64) {
     WALL_OFFSET.store(ns.saturating_sub_unsigned(Instant::now().0), Relaxed);
-    arch::wall_changed();
+    crate::vdso::publish();
 }

@@ -158,7 +158,17 @@ pub(crate) fn monotonic_ns() -> u64 {
     u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX) + 1
 }
 
-pub(crate) fn wall_changed() {}
+pub(crate) fn user_clock() -> Option<crate::vdso::UserClock> {
+    None
+}
+
+pub(crate) fn cpu_number_by_tscp() -> bool {
+    false
+}
+
+pub(crate) fn fsgsbase() -> bool {
+    false
+}
 
 pub(crate) fn console_write(_: &[u8]) {}
 

@@ -12,6 +12,7 @@ use crate::firmware::acpi::{Register, Tables};
 use crate::scale::{Scale, frequency};
 use crate::sync::Once;
 use crate::time::{self, Instant};
+use crate::vdso::{self, UserClock};
 use core::arch::x86_64::{__cpuid, __cpuid_count, _mm_lfence, _rdtsc};
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
@@ -80,21 +81,15 @@ fn other_ns() -> u64 {
     }
 }
 
-/// What user programs need to read the clock without the kernel: TSC ticks since
-/// `base` times `factor` / 2^32, plus 1, are nanoseconds since boot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TscScale {
-    /// The TSC's value at time zero.
-    pub base: u64,
-    /// Nanoseconds per tick, times 2^32.
-    pub factor: u64,
-}
-
-/// The clock as the TSC gives it; `None` while another clock is in use.
-pub(crate) fn tsc_scale() -> Option<TscScale> {
-    (SOURCE.load(Relaxed) == BY_TSC).then(|| TscScale {
+/// The clock as user programs read it; `None` while another clock than the TSC is
+/// in use.
+pub(crate) fn user_clock() -> Option<UserClock> {
+    let factor = TSC_TO_NS.load(Relaxed);
+    (SOURCE.load(Relaxed) == BY_TSC && factor != 0).then(|| UserClock {
         base: TSC_BASE.load(Relaxed),
-        factor: TSC_TO_NS.load(Relaxed),
+        factor,
+        // As in `tsc_ns`.
+        origin: 1,
     })
 }
 
@@ -196,6 +191,7 @@ pub(crate) fn distrust_tsc() {
     );
     LATEST.fetch_max(tsc_ns(), Relaxed);
     SOURCE.store(source, Relaxed);
+    vdso::publish();
 }
 
 fn cpu_has_deadline() -> bool {

@@ -20,6 +20,7 @@ pub(super) struct Features {
     pub(super) gib_pages: bool,
     pub(super) erms: bool,
     fsgsbase: bool,
+    rdtscp: bool,
     smep: bool,
     umip: bool,
     /// Bits for XCR0.
@@ -44,9 +45,10 @@ fn detect() -> Features {
         f.fsgsbase = x.has_fsgsbase();
         f.erms = x.has_rep_movsb_stosb();
     }
-    f.gib_pages = id
-        .get_extended_processor_and_feature_identifiers()
-        .is_some_and(|e| e.has_1gib_pages());
+    if let Some(x) = id.get_extended_processor_and_feature_identifiers() {
+        f.gib_pages = x.has_1gib_pages();
+        f.rdtscp = x.has_rdtscp();
+    }
     f.xsave = id.get_feature_info().is_some_and(|i| i.has_xsave());
     if f.xsave
         && let Some(state) = id.get_extended_state_info()
@@ -67,6 +69,26 @@ fn detect() -> Features {
 fn raw_xcr0_supported() -> u64 {
     let r = raw_cpuid::cpuid!(0xd, 0);
     u64::from(r.eax) | u64::from(r.edx) << 32
+}
+
+/// Whether programs may use the `FSGSBASE` instructions.
+pub(crate) fn fsgsbase() -> bool {
+    features().fsgsbase
+}
+
+/// Whether `rdtscp` gives programs the number of their CPU.
+pub(crate) fn cpu_number_by_tscp() -> bool {
+    features().rdtscp
+}
+
+/// Lets `rdtscp` give `cpu` on this CPU.
+pub(super) fn set_cpu_number(cpu: u32) {
+    const IA32_TSC_AUX: u32 = 0xc000_0103;
+    if features().rdtscp {
+        // SAFETY: the register exists where `rdtscp` does, and only user mode
+        // reads it.
+        unsafe { x86_64::registers::model_specific::Msr::new(IA32_TSC_AUX).write(cpu.into()) };
+    }
 }
 
 /// Brings this CPU's control registers into the state the kernel relies on.

@@ -30,7 +30,8 @@ pub(crate) mod vectors;
 
 pub(crate) use apic::id_of as apic_id;
 pub(crate) use boot::frame_table;
-pub(crate) use clock::monotonic_ns;
+pub(crate) use clock::{monotonic_ns, user_clock};
+pub(crate) use control::{cpu_number_by_tscp, fsgsbase};
 pub(crate) use ioapic::{
     route_isa as irq_route, set_masked as irq_set_masked, wire_of as irq_wire,
 };
@@ -109,8 +110,6 @@ pub(crate) unsafe fn copy_page(to: *mut u8, from: *const u8) {
         );
     }
 }
-
-pub(crate) fn wall_changed() {}
 
 /// A seed from what the CPU has.
 pub(crate) fn entropy() -> [u8; 32] {

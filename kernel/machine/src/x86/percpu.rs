@@ -162,6 +162,7 @@ pub(super) fn adopt(index: usize) {
     let data = ALL[index].load(Ordering::Acquire);
     // SAFETY: placed before, lives for ever, and this CPU alone uses it.
     unsafe { super::control::set_gs_base(data as u64) };
+    super::control::set_cpu_number(index as u32);
 }
 
 /// The CPU is ready to run threads: it counts from now on.
