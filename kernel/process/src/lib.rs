@@ -18,6 +18,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod clone;
+pub mod elf;
 mod error;
 pub mod exit;
 mod family;
