@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use skep_api::control::{BootStep, NodeInfo, Usage};
+use skep_api::control::{NodeInfo, Usage};
 
 /// Length of a page and of a clock tick on x86-64 Linux, as `/proc` counts them.
 const PAGE_BYTES: u64 = 4096;
@@ -64,10 +64,7 @@ pub(super) fn node_info(clock: &BootClock) -> io::Result<NodeInfo> {
         cpu_busy_ns: busy_ticks(&stat) * TICK_NS,
         addresses: vec!["127.0.0.1/8".to_owned()],
         unknown_calls: Vec::new(),
-        boot_steps: vec![BootStep {
-            name: "host runtime".to_owned(),
-            done_ns: clock.base_ns,
-        }],
+        boot_steps: Vec::new(), // that of the host is not ours to tell
     })
 }
 
