@@ -16,9 +16,11 @@ pub(super) struct Features {
     pub(super) smap: bool,
     pub(super) xsave: bool,
     pub(super) xsaveopt: bool,
-    pub(super) avx: bool,
     pub(super) gib_pages: bool,
-    pub(super) erms: bool,
+    /// Block moves by 32-byte registers are the best way: the CPU has AVX, no fast
+    /// string instructions, and no 64-byte registers whose upper half a 32-byte
+    /// move would clear.
+    pub(super) wide_moves: bool,
     fsgsbase: bool,
     rdtscp: bool,
     smep: bool,
@@ -43,7 +45,6 @@ fn detect() -> Features {
         f.smep = x.has_smep();
         f.umip = x.has_umip();
         f.fsgsbase = x.has_fsgsbase();
-        f.erms = x.has_rep_movsb_stosb();
     }
     if let Some(x) = id.get_extended_processor_and_feature_identifiers() {
         f.gib_pages = x.has_1gib_pages();
@@ -60,7 +61,11 @@ fn detect() -> Features {
         if can & 0xe0 == 0xe0 {
             f.xcr0 |= 0xe0;
         }
-        f.avx = f.xcr0 & 0b100 != 0;
+        let avx = f.xcr0 & 0b100 != 0;
+        let fast_strings = id
+            .get_extended_feature_info()
+            .is_some_and(|x| x.has_rep_movsb_stosb());
+        f.wide_moves = avx && f.xcr0 & 0xe0 == 0 && !fast_strings;
     }
     f
 }

@@ -94,12 +94,18 @@ static ARENA: SpinLock<Arenas> = SpinLock::new(Arenas {
 });
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// Objects a CPU keeps of a class before half of them go back.
-const fn keep(class: usize) -> usize {
-    let n = 16 << 10;
-    let n = n / CLASSES[class];
-    if n > 64 { 64 } else { n }
-}
+/// Objects a CPU keeps of each class before half of them go back: 16 KiB, or 64.
+const KEEP: [usize; CLASSES.len()] = {
+    let mut keep = [64; CLASSES.len()];
+    let mut i = 0;
+    while i < keep.len() {
+        if (16 << 10) / CLASSES[i] < 64 {
+            keep[i] = (16 << 10) / CLASSES[i];
+        }
+        i += 1;
+    }
+    keep
+};
 
 /// Bytes taken from the frame allocator for classes and arenas so far.
 pub(crate) fn held_bytes() -> usize {
@@ -137,7 +143,7 @@ fn refill(mine: &mut Stack, class: usize) {
             shared.push(unsafe { base.add(i * CLASSES[class]) }.cast());
         }
     }
-    for _ in 0..keep(class) / 2 {
+    for _ in 0..KEEP[class] / 2 {
         let o = shared.pop();
         if o.is_null() {
             return;
@@ -150,9 +156,9 @@ fn free_small(o: *mut u8, class: usize) {
     // SAFETY: as in `alloc_small`.
     let mine = unsafe { &mut (*LOCAL[percpu::cpu_current()].0.get())[class] };
     mine.push(o.cast());
-    if mine.len > keep(class) {
+    if mine.len > KEEP[class] {
         let mut shared = SHARED[class].lock();
-        while mine.len > keep(class) / 2 {
+        while mine.len > KEEP[class] / 2 {
             shared.push(mine.pop());
         }
     }

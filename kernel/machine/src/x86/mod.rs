@@ -13,6 +13,7 @@ mod heap;
 pub(crate) mod ioapic;
 pub(crate) mod kmap;
 mod later;
+mod pages;
 mod paging;
 pub(crate) mod pci;
 mod percpu;
@@ -36,6 +37,7 @@ pub(crate) use ioapic::{
     route_isa as irq_route, set_masked as irq_set_masked, wire_of as irq_wire,
 };
 pub(crate) use kmap::map_mmio;
+pub(crate) use pages::{copy_page, zero_page};
 pub use paging::PageTable;
 pub(crate) use pci::{pci_read, pci_write};
 pub(crate) use percpu::{cpu_count, cpu_current, current_thread, resched_due};
@@ -48,7 +50,6 @@ pub(crate) use thread::{
 pub(crate) use uart::write as console_write;
 pub(crate) use usercopy::{copy_from_user, copy_to_user, user_cmpxchg_u32, user_load_u32};
 
-use crate::addr::PAGE_SIZE;
 use x86_64::instructions::interrupts;
 
 /// Physical memory in the direct map.
@@ -76,38 +77,6 @@ pub(crate) fn irq_save() -> IrqState {
 pub(crate) fn irq_restore(state: IrqState) {
     if state.0 {
         interrupts::enable();
-    }
-}
-
-/// # Safety
-/// `page` is a mapped page nobody else uses.
-#[inline]
-pub(crate) unsafe fn zero_page(page: *mut u8) {
-    // SAFETY: the caller's.
-    unsafe {
-        core::arch::asm!(
-            "rep stosq",
-            inout("rcx") PAGE_SIZE / 8 => _,
-            inout("rdi") page => _,
-            in("rax") 0,
-            options(nostack, preserves_flags),
-        );
-    }
-}
-
-/// # Safety
-/// `to` is a mapped page nobody else uses, `from` another mapped page.
-#[inline]
-pub(crate) unsafe fn copy_page(to: *mut u8, from: *const u8) {
-    // SAFETY: the caller's.
-    unsafe {
-        core::arch::asm!(
-            "rep movsq",
-            inout("rcx") PAGE_SIZE / 8 => _,
-            inout("rdi") to => _,
-            inout("rsi") from => _,
-            options(nostack, preserves_flags),
-        );
     }
 }
 

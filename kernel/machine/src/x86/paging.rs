@@ -11,7 +11,7 @@
 use super::entry::{
     self, ACCESSED, DIRTY, PRESENT, Table, USER, WRITABLE, access_of, index, leaf, owns,
 };
-use super::tlb::Gather;
+use super::tlb::{self, Gather};
 use crate::account::Account;
 use crate::addr::{PAGE_SIZE, USER_END, USER_START};
 use crate::error::AllocError;
@@ -148,8 +148,7 @@ impl PageTable {
         let (slot, table) = self.make(va)?;
         let old = slot.swap(self.owned(frame, access), Relaxed);
         if owns(old) {
-            let mut gather = Gather::new(self);
-            gather.leaf(va, old);
+            tlb::replaced(self, va, old);
         } else {
             tables::used(table);
             self.resident.fetch_add(1, Relaxed);
@@ -237,9 +236,8 @@ impl PageTable {
             return Ok(WriteFault::MadeWritable);
         }
         let copy = frame.copied(account)?;
-        let mut gather = Gather::new(self);
         let old = slot.swap(self.owned(copy, access), Relaxed);
-        gather.leaf(va, old);
+        tlb::replaced(self, va, old);
         Ok(WriteFault::Copied)
     }
 

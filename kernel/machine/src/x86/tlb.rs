@@ -103,6 +103,14 @@ impl Drop for Gather<'_> {
     }
 }
 
+/// Lets go what a leaf at `va` owned that has just been replaced.
+#[inline]
+pub(super) fn replaced(space: &PageTable, va: usize, old: u64) {
+    forget(space, &[va]);
+    // SAFETY: the leaf owned a reference, and no CPU remembers it any more.
+    drop(unsafe { Frame::from_number(entry::number_of(old)) });
+}
+
 /// Makes every CPU forget `pages` of `space`, or all of it if there are none.
 fn forget(space: &PageTable, pages: &[usize]) {
     // The entries were changed before the mask is read: a CPU that starts to use
