@@ -42,6 +42,9 @@ impl PageTable {
         Ok(Arc::new(PageTable::default()))
     }
 
+    /// Charges the tables made from now on to `account`: a map has none.
+    pub fn set_account(&self, _: Arc<Account>) {}
+
     /// Maps the page of `va` to `frame`, in place of what was there. A fixed
     /// frame is mapped without [`Access::WRITE`]. Addresses outside user space
     /// are ignored.

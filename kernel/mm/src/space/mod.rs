@@ -113,6 +113,7 @@ impl AddressSpace {
         limits: Limits,
     ) -> Result<Arc<AddressSpace>, Error> {
         let table = PageTable::new()?;
+        table.set_account(account.clone());
         let state = State {
             areas: Areas::new(account.clone()),
             heap: 0..0,
