@@ -14,15 +14,21 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod attrs;
 #[cfg(test)]
 mod compatibility;
 mod convert;
 mod ctx;
 mod errno;
+mod fcntl;
+mod file;
+mod fs;
 pub mod hooks;
 mod ids;
 mod misc;
 mod names;
+mod path;
+mod stat;
 pub mod table;
 
 pub use ctx::Ctx;

@@ -7,7 +7,7 @@
 use crate::ctx::Ctx;
 use crate::errno::{Errno, SysResult};
 pub use crate::names::{NAMES, NUMBERS};
-use crate::{ids, misc};
+use crate::{attrs, fcntl, file, fs, ids, misc, stat};
 use linux_raw_sys::general as nr;
 
 /// How much of a call there is.
@@ -118,6 +118,106 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_getpid => ids::sys_getpid(0), Full;
     __NR_gettid => ids::sys_gettid(0), Full;
     __NR_getppid => ids::sys_getppid(0), Full;
+
+    // Transfers and descriptors.
+    __NR_read => file::sys_read(3), Full;
+    __NR_write => file::sys_write(3), Full;
+    __NR_pread64 => file::sys_pread64(4), Full;
+    __NR_pwrite64 => file::sys_pwrite64(4), Full;
+    __NR_readv => file::sys_readv(3), Full;
+    __NR_writev => file::sys_writev(3), Full;
+    __NR_preadv => file::sys_preadv(4), Full;
+    __NR_pwritev => file::sys_pwritev(4), Full;
+    __NR_preadv2 => file::sys_preadv2(6), Full;
+    __NR_pwritev2 => file::sys_pwritev2(6), Full;
+    __NR_lseek => file::sys_lseek(3), Full;
+    __NR_ioctl => file::sys_ioctl(3), Partial("the commands of the objects there are");
+    __NR_close => file::sys_close(1), Full;
+    __NR_close_range => file::sys_close_range(3), Full;
+    __NR_dup => file::sys_dup(1), Full;
+    __NR_dup2 => file::sys_dup2(2), Full;
+    __NR_dup3 => file::sys_dup3(3), Full;
+    __NR_fcntl => fcntl::sys_fcntl(3), Partial("no SIGIO, leases or directory notices");
+    __NR_flock => fcntl::sys_flock(2), Full;
+    __NR_fsync => file::sys_fsync(1), Full;
+    __NR_fdatasync => file::sys_fsync(1), Full;
+    __NR_sync => file::sys_sync(0), Full;
+    __NR_syncfs => file::sys_syncfs(1), Full;
+    __NR_sync_file_range => file::sys_sync_file_range(4), Full;
+    __NR_ftruncate => file::sys_ftruncate(2), Full;
+    __NR_fallocate => file::sys_fallocate(4), Partial("no collapsing or inserting of ranges");
+    __NR_fadvise64 => file::sys_fadvise64(4), Full;
+    __NR_readahead => file::sys_readahead(3), Full;
+
+    // Files by name.
+    __NR_open => fs::sys_open(3), Full;
+    __NR_openat => fs::sys_openat(4), Full;
+    __NR_openat2 => fs::sys_openat2(4), Partial("RESOLVE_CACHED always answers EAGAIN");
+    __NR_creat => fs::sys_creat(2), Full;
+    __NR_mkdir => fs::sys_mkdir(2), Full;
+    __NR_mkdirat => fs::sys_mkdirat(3), Full;
+    __NR_mknod => fs::sys_mknod(3), Partial("no device nodes (EPERM)");
+    __NR_mknodat => fs::sys_mknodat(4), Partial("no device nodes (EPERM)");
+    __NR_symlink => fs::sys_symlink(2), Full;
+    __NR_symlinkat => fs::sys_symlinkat(3), Full;
+    __NR_link => fs::sys_link(2), Full;
+    __NR_linkat => fs::sys_linkat(5), Full;
+    __NR_unlink => fs::sys_unlink(1), Full;
+    __NR_unlinkat => fs::sys_unlinkat(3), Full;
+    __NR_rmdir => fs::sys_rmdir(1), Full;
+    __NR_rename => fs::sys_rename(2), Full;
+    __NR_renameat => fs::sys_renameat(4), Full;
+    __NR_renameat2 => fs::sys_renameat2(5), Partial("no RENAME_WHITEOUT");
+    __NR_readlink => fs::sys_readlink(3), Full;
+    __NR_readlinkat => fs::sys_readlinkat(4), Full;
+    __NR_getdents => fs::sys_getdents(3), Full;
+    __NR_getdents64 => fs::sys_getdents64(3), Full;
+    __NR_chdir => fs::sys_chdir(1), Full;
+    __NR_fchdir => fs::sys_fchdir(1), Full;
+    __NR_chroot => fs::sys_chroot(1), Full;
+    __NR_getcwd => fs::sys_getcwd(2), Full;
+    __NR_umask => fs::sys_umask(1), Full;
+    __NR_truncate => fs::sys_truncate(2), Full;
+    __NR_mount => fs::sys_mount(0), Refused("the file tree is the manifest's (EPERM)");
+    __NR_umount2 => fs::sys_mount(0), Refused("the file tree is the manifest's (EPERM)");
+    __NR_pivot_root => fs::sys_mount(0), Refused("the file tree is the manifest's (EPERM)");
+    __NR_move_mount => fs::sys_mount(0), Refused("the file tree is the manifest's (EPERM)");
+
+    // Attributes of files.
+    __NR_stat => stat::sys_stat(2), Full;
+    __NR_lstat => stat::sys_lstat(2), Full;
+    __NR_fstat => stat::sys_fstat(2), Full;
+    __NR_newfstatat => stat::sys_newfstatat(4), Full;
+    __NR_statx => stat::sys_statx(5), Full;
+    __NR_statfs => stat::sys_statfs(2), Full;
+    __NR_fstatfs => stat::sys_fstatfs(2), Full;
+    __NR_chmod => attrs::sys_chmod(2), Full;
+    __NR_fchmod => attrs::sys_fchmod(2), Full;
+    __NR_fchmodat => attrs::sys_fchmodat(3), Full;
+    __NR_fchmodat2 => attrs::sys_fchmodat2(4), Full;
+    __NR_chown => attrs::sys_chown(3), Full;
+    __NR_lchown => attrs::sys_lchown(3), Full;
+    __NR_fchown => attrs::sys_fchown(3), Full;
+    __NR_fchownat => attrs::sys_fchownat(5), Full;
+    __NR_utimensat => attrs::sys_utimensat(4), Full;
+    __NR_futimesat => attrs::sys_futimesat(3), Full;
+    __NR_utimes => attrs::sys_utimes(2), Full;
+    __NR_utime => attrs::sys_utime(2), Full;
+    __NR_access => attrs::sys_access(2), Full;
+    __NR_faccessat => attrs::sys_faccessat(3), Full;
+    __NR_faccessat2 => attrs::sys_faccessat2(4), Full;
+    __NR_getxattr => attrs::sys_getxattr(4), Full;
+    __NR_setxattr => attrs::sys_setxattr(5), Full;
+    __NR_listxattr => attrs::sys_listxattr(3), Full;
+    __NR_removexattr => attrs::sys_removexattr(2), Full;
+    __NR_lgetxattr => attrs::sys_lgetxattr(4), Full;
+    __NR_lsetxattr => attrs::sys_lsetxattr(5), Full;
+    __NR_llistxattr => attrs::sys_llistxattr(3), Full;
+    __NR_lremovexattr => attrs::sys_lremovexattr(2), Full;
+    __NR_fgetxattr => attrs::sys_fgetxattr(4), Full;
+    __NR_fsetxattr => attrs::sys_fsetxattr(5), Full;
+    __NR_flistxattr => attrs::sys_flistxattr(3), Full;
+    __NR_fremovexattr => attrs::sys_fremovexattr(2), Full;
 
     // Odds and ends.
     __NR_reboot => misc::sys_reboot(0), Refused("a capsule does not own the machine (EPERM)");

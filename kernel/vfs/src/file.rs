@@ -5,6 +5,7 @@ use crate::cred::Credentials;
 use crate::error::{Error, Result};
 use crate::event::{Events, PollHub};
 use crate::inode::{Inode, Stat};
+use crate::locks::Owner;
 use crate::mount::Path;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -565,8 +566,25 @@ impl OpenFile {
     }
 }
 
+impl OpenFile {
+    /// A descriptor of the table `table` is closed: with it go all POSIX record
+    /// locks of its process on the file (fcntl(2)).
+    #[inline]
+    pub fn descriptor_closed(&self, table: u64) {
+        self.release_locks(Owner::Process(table));
+    }
+
+    #[inline]
+    fn release_locks(&self, owner: Owner) {
+        if let Some(locks) = self.inode().and_then(|i| i.attr().locks_if_any()) {
+            locks.release(owner);
+        }
+    }
+}
+
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        self.release_locks(Owner::Description(self.id));
         if self.watched.load(Relaxed) {
             for w in core::mem::take(self.closing.get_mut()) {
                 if let Some(w) = w.upgrade() {

@@ -4,12 +4,14 @@
 use crate::cred::{Caps, Credentials, Want, permits};
 use crate::error::{Error, Result};
 use crate::file::{FileOps, Opening};
+use crate::locks::FileLocks;
 use crate::mount::Path;
+use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicI64, AtomicU32, Ordering::Relaxed};
-use machine::sync::SpinLock;
+use machine::sync::{Once, SpinLock};
 
 /// Mask of the type bits in a mode.
 pub const S_IFMT: u32 = 0o170_000;
@@ -103,7 +105,6 @@ pub struct NewAttr {
 }
 
 /// The attributes every inode carries; they can be read without a lock.
-#[derive(Debug)]
 pub struct Attr {
     /// Device number of the file system.
     pub dev: u64,
@@ -119,6 +120,8 @@ pub struct Attr {
     mtime: AtomicI64,
     ctime: AtomicI64,
     btime: i64,
+    /// Made by the first lock.
+    locks: Once<Box<FileLocks>>,
 }
 
 impl Attr {
@@ -143,7 +146,20 @@ impl Attr {
             mtime: AtomicI64::new(when),
             ctime: AtomicI64::new(when),
             btime: when,
+            locks: Once::new(),
         }
+    }
+
+    /// Its locks.
+    pub fn locks(&self) -> &FileLocks {
+        self.locks.call_once(|| Box::new(FileLocks::new()))
+    }
+
+    /// Its locks, if it ever had one.
+    #[inline]
+    #[must_use]
+    pub fn locks_if_any(&self) -> Option<&FileLocks> {
+        self.locks.get().map(|l| &**l)
     }
 
     /// Type and permission bits.
@@ -424,6 +440,14 @@ pub trait Inode: Any + Send + Sync {
     /// # Errors
     /// [`Error::Invalid`] for what is none.
     fn link_target(&self) -> Result<Link> {
+        Err(Error::Invalid)
+    }
+
+    /// What a link shows that leads to an object without a path.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for all others.
+    fn link_text(&self) -> Result<Vec<u8>> {
         Err(Error::Invalid)
     }
 

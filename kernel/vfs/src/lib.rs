@@ -24,6 +24,7 @@ pub mod event;
 pub mod fdtable;
 pub mod file;
 pub mod inode;
+pub mod locks;
 pub mod mount;
 pub mod name;
 pub mod open;

@@ -1,0 +1,377 @@
+//! Locks on files: flock(2), and the record locks of fcntl(2), POSIX and "open
+//! file description" ones.
+//!
+//! They hang on the inode ([`crate::Attr::locks`]) and are advisory: nothing but
+//! other locks ever waits for them.
+
+use crate::error::{Error, Result};
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use machine::sync::SpinLock;
+use machine::wait::{Until, WaitQueue};
+
+/// Ranges that one inode can have locked: each is kernel memory.
+const RANGES_MAX: usize = 10_000;
+/// Steps of the search for a deadlock; a longer chain is not found, as on Linux.
+const CHAIN_MAX: usize = 32;
+
+/// Who holds a record lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Owner {
+    /// A process, by its descriptor table ([`crate::FdTable::id`]).
+    Process(u64),
+    /// An open file description ([`crate::OpenFile::id`]).
+    Description(u64),
+}
+
+/// A locked range; `end` is exclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Who holds it.
+    pub owner: Owner,
+    /// Its process, for `F_GETLK`; -1 for a description's.
+    pub pid: i32,
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+    /// A write lock, which tolerates no other.
+    pub exclusive: bool,
+}
+
+impl Record {
+    fn conflicts(&self, other: &Record) -> bool {
+        self.owner != other.owner
+            && (self.exclusive || other.exclusive)
+            && self.start < other.end
+            && other.start < self.end
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Whole {
+    description: u64,
+    exclusive: bool,
+}
+
+/// The locks of one inode.
+#[derive(Default)]
+pub struct FileLocks {
+    whole: SpinLock<Vec<Whole>>,
+    records: SpinLock<Vec<Record>>,
+    /// Locks of either kind, so that closing a file looks at one number.
+    count: AtomicUsize,
+    queue: WaitQueue,
+}
+
+/// Which process waits for which.
+static WAITING: SpinLock<BTreeMap<Owner, Owner>> = SpinLock::new(BTreeMap::new());
+
+impl FileLocks {
+    /// No locks.
+    #[must_use]
+    pub fn new() -> FileLocks {
+        FileLocks::default()
+    }
+
+    /// `flock`: `None` unlocks.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] unless it may `wait`; [`Error::Interrupted`];
+    /// [`Error::NoLocks`].
+    pub fn flock(&self, description: u64, exclusive: Option<bool>, wait: bool) -> Result<()> {
+        let Some(exclusive) = exclusive else {
+            self.unlock_whole(description);
+            return Ok(());
+        };
+        let new = Whole {
+            description,
+            exclusive,
+        };
+        // Changing the kind of a lock gives the old one up first (flock(2)).
+        if self.try_flock(new)? {
+            return Ok(());
+        }
+        if !wait {
+            return Err(Error::WouldBlock);
+        }
+        self.unlock_whole(description);
+        self.queue
+            .wait_until(Until::INTERRUPTED, || match self.try_flock(new) {
+                Ok(true) => Some(Ok(())),
+                Ok(false) => None,
+                Err(e) => Some(Err(e)),
+            })?
+    }
+
+    fn try_flock(&self, new: Whole) -> Result<bool> {
+        let mut whole = self.whole.lock();
+        let others = |w: &&Whole| w.description != new.description;
+        if whole
+            .iter()
+            .filter(others)
+            .any(|w| w.exclusive || new.exclusive)
+        {
+            return Ok(false);
+        }
+        match whole.iter_mut().find(|w| w.description == new.description) {
+            Some(w) => {
+                let eased = w.exclusive && !new.exclusive;
+                *w = new;
+                drop(whole);
+                if eased {
+                    self.queue.wake_all();
+                }
+            }
+            None => {
+                if whole.len() >= RANGES_MAX {
+                    return Err(Error::NoLocks);
+                }
+                whole.try_reserve(1)?;
+                whole.push(new);
+                self.count.fetch_add(1, Relaxed);
+            }
+        }
+        Ok(true)
+    }
+
+    fn unlock_whole(&self, description: u64) {
+        let mut whole = self.whole.lock();
+        let before = whole.len();
+        whole.retain(|w| w.description != description);
+        self.count.fetch_sub(before - whole.len(), Relaxed);
+        drop(whole);
+        self.queue.wake_all();
+    }
+
+    /// The first lock that keeps `wanted` from being had (`F_GETLK`).
+    #[must_use]
+    pub fn conflict(&self, wanted: &Record) -> Option<Record> {
+        let records = self.records.lock();
+        records.iter().find(|r| r.conflicts(wanted)).copied()
+    }
+
+    /// Takes the lock `wanted` (`F_SETLK`, with `wait` `F_SETLKW`).
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`], [`Error::Deadlock`], [`Error::Interrupted`],
+    /// [`Error::NoLocks`].
+    pub fn lock(&self, wanted: &Record, wait: bool) -> Result<()> {
+        match self.try_lock(wanted) {
+            Err(Error::WouldBlock) if wait => {}
+            done => return done,
+        }
+        let done = self.queue.wait_until(Until::INTERRUPTED, || {
+            let tried = self.try_lock(wanted);
+            if tried == Err(Error::WouldBlock) {
+                return self.note_wait(wanted).err().map(Err);
+            }
+            Some(tried)
+        });
+        if let Owner::Process(_) = wanted.owner {
+            WAITING.lock().remove(&wanted.owner);
+        }
+        done?
+    }
+
+    /// Notes for whom a process waits, unless they would wait for each other.
+    fn note_wait(&self, wanted: &Record) -> Result<()> {
+        let Owner::Process(_) = wanted.owner else {
+            return Ok(());
+        };
+        let Some(holder) = self.conflict(wanted).map(|r| r.owner) else {
+            return Ok(());
+        };
+        let mut waiting = WAITING.lock();
+        let mut at = holder;
+        for _ in 0..CHAIN_MAX {
+            if at == wanted.owner {
+                return Err(Error::Deadlock);
+            }
+            match waiting.get(&at) {
+                Some(next) => at = *next,
+                None => break,
+            }
+        }
+        waiting.insert(wanted.owner, holder);
+        Ok(())
+    }
+
+    fn try_lock(&self, wanted: &Record) -> Result<()> {
+        let mut records = self.records.lock();
+        if records.iter().any(|r| r.conflicts(wanted)) {
+            return Err(Error::WouldBlock);
+        }
+        if records.len() + 2 > RANGES_MAX {
+            return Err(Error::NoLocks);
+        }
+        let before = records.len();
+        // Splitting an old lock and adding the new one needs two more at most.
+        records.try_reserve(2)?;
+        cut(&mut records, wanted.owner, wanted.start, wanted.end);
+        let mut new = *wanted;
+        // Neighbours of the same kind become one, so that a file written record
+        // by record does not collect locks.
+        records.retain(|r| {
+            let touches = r.end == new.start || r.start == new.end;
+            let joins = r.owner == new.owner && r.exclusive == new.exclusive && touches;
+            if joins {
+                new.start = new.start.min(r.start);
+                new.end = new.end.max(r.end);
+            }
+            !joins
+        });
+        records.push(new);
+        self.recount(before, records.len());
+        drop(records);
+        self.queue.wake_all();
+        Ok(())
+    }
+
+    /// Unlocks `start..end`.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] if a lock has to be split.
+    pub fn unlock(&self, owner: Owner, start: u64, end: u64) -> Result<()> {
+        let mut records = self.records.lock();
+        let before = records.len();
+        records.try_reserve(1)?;
+        cut(&mut records, owner, start, end);
+        self.recount(before, records.len());
+        drop(records);
+        self.queue.wake_all();
+        Ok(())
+    }
+
+    /// Releases all of `owner`'s records, and with a description its `flock`.
+    pub fn release(&self, owner: Owner) {
+        if self.count.load(Relaxed) == 0 {
+            return;
+        }
+        let mut records = self.records.lock();
+        let before = records.len();
+        records.retain(|r| r.owner != owner);
+        self.recount(before, records.len());
+        drop(records);
+        if let Owner::Description(id) = owner {
+            self.unlock_whole(id);
+        }
+        self.queue.wake_all();
+    }
+
+    fn recount(&self, before: usize, after: usize) {
+        if after > before {
+            self.count.fetch_add(after - before, Relaxed);
+        } else {
+            self.count.fetch_sub(before - after, Relaxed);
+        }
+    }
+}
+
+/// Takes `start..end` out of `owner`'s locks. Needs room for one more.
+fn cut(records: &mut Vec<Record>, owner: Owner, start: u64, end: u64) {
+    let mut tail = None;
+    for r in records.iter_mut() {
+        if r.owner != owner || r.end <= start || end <= r.start {
+            continue;
+        }
+        if r.start < start && end < r.end {
+            tail = Some(Record { start: end, ..*r });
+            r.end = start;
+        } else if r.start < start {
+            r.end = start;
+        } else if end < r.end {
+            r.start = end;
+        } else {
+            r.end = r.start;
+        }
+    }
+    records.retain(|r| r.start < r.end);
+    records.extend(tail);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+    use std::{thread, vec};
+
+    fn record(owner: u64, start: u64, end: u64, exclusive: bool) -> Record {
+        Record {
+            owner: Owner::Process(owner),
+            pid: 1,
+            start,
+            end,
+            exclusive,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn records_behave_like_bytes(
+            ops in prop::collection::vec((0..3u64, 0..16u64, 1..8u64, 0..3u8), 1..60)
+        ) {
+            let locks = FileLocks::new();
+            // Per byte and owner: 0 none, 1 read, 2 write.
+            let mut model = vec![[0u8; 3]; 32];
+            for (who, start, len, kind) in ops {
+                let range = start as usize..(start + len) as usize;
+                if kind == 0 {
+                    locks.unlock(Owner::Process(who), start, start + len).unwrap();
+                    model[range].iter_mut().for_each(|b| b[who as usize] = 0);
+                    continue;
+                }
+                let free = model[range.clone()].iter().all(|b| {
+                    (0..3).all(|o| o == who as usize || b[o] == 0 || (kind == 1 && b[o] == 1))
+                });
+                let got = locks.lock(&record(who, start, start + len, kind == 2), false);
+                prop_assert_eq!(got.is_ok(), free);
+                if free {
+                    model[range].iter_mut().for_each(|b| b[who as usize] = kind);
+                }
+                for (i, b) in model.iter().enumerate() {
+                    for asker in 0..3 {
+                        let probe = record(asker, i as u64, i as u64 + 1, true);
+                        let held = (0..3).any(|o| o != asker as usize && b[o] != 0);
+                        prop_assert_eq!(locks.conflict(&probe).is_some(), held);
+                    }
+                }
+            }
+            for who in 0..3 {
+                locks.release(Owner::Process(who));
+            }
+            prop_assert_eq!(locks.count.load(Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn a_deadlock_is_refused() {
+        let a = Arc::new(FileLocks::new());
+        a.lock(&record(101, 0, 1, true), false).unwrap();
+        a.lock(&record(102, 1, 2, true), false).unwrap();
+        let other = a.clone();
+        let t = thread::spawn(move || other.lock(&record(101, 1, 2, true), true));
+        while WAITING.lock().get(&Owner::Process(101)).is_none() {
+            thread::yield_now();
+        }
+        assert_eq!(a.lock(&record(102, 0, 1, true), true), Err(Error::Deadlock));
+        a.release(Owner::Process(102));
+        assert_eq!(t.join().unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn flock_waits_for_all_readers() {
+        let l = Arc::new(FileLocks::new());
+        l.flock(1, Some(false), false).unwrap();
+        l.flock(2, Some(false), false).unwrap();
+        assert_eq!(l.flock(3, Some(true), false), Err(Error::WouldBlock));
+        let other = l.clone();
+        let t = thread::spawn(move || other.flock(3, Some(true), true));
+        l.flock(1, None, false).unwrap();
+        l.release(Owner::Description(2));
+        assert_eq!(t.join().unwrap(), Ok(()));
+        assert_eq!(l.flock(1, Some(false), false), Err(Error::WouldBlock));
+    }
+}
