@@ -3,7 +3,7 @@
 use crate::{
     Artifacts, Firmware, Machine,
     http::{self, Response},
-    machine::{BootFiles, OVMF_VARS},
+    machine::{BootFiles, OVMF_VARS, QBOOT},
     qmp::Qmp,
 };
 use anyhow::{Context as _, Result, bail, ensure};
@@ -277,6 +277,7 @@ fn prepare(machine: &Machine, folder: &Path) -> Result<BootFiles> {
         return Ok(BootFiles::Direct {
             image: artifacts.require(image)?,
             ramdisk,
+            firmware: Some(PathBuf::from(QBOOT)).filter(|path| path.exists()),
         });
     }
     let image = folder.join("boot.img");

@@ -1,9 +1,11 @@
 //! The machine-independent half of the PVH front end: the hypervisor's memory
-//! map, cleaned for the loader.
+//! map, cleaned for the loader, and addresses for its PCI devices ([`pci`]).
 //!
 //! Kept apart from the entry code so that it is tested on the host.
 #![no_std]
 #![forbid(unsafe_code)]
+
+pub mod pci;
 
 /// Bytes of a page; every region handed on starts and ends on one.
 pub const PAGE: u64 = 4096;

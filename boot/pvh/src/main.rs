@@ -17,7 +17,10 @@ use bootloader_x86_64_common::{
     load_and_switch_to_kernel,
 };
 use core::{fmt::Write as _, panic::PanicInfo, slice};
-use skep_pvh::{Kind, MemoryMap, PAGE, Region};
+use skep_pvh::{
+    Kind, MemoryMap, PAGE, Region,
+    pci::{self, ConfigSpace},
+};
 use x86_64::{
     PhysAddr, VirtAddr,
     instructions::port::Port,
@@ -94,6 +97,34 @@ impl LegacyMemoryRegion for LoaderRegion {
     }
 }
 
+/// PCI configuration space by its two ports.
+struct ConfigPorts;
+
+impl ConfigPorts {
+    /// Names a register of bus 0 and returns the port to access it by.
+    fn select(device: u8, function: u8, offset: u8) -> Port<u32> {
+        let register = u32::from(device) << 11 | u32::from(function) << 8 | u32::from(offset);
+        let mut address = Port::<u32>::new(0xcf8);
+        // SAFETY: only chooses what the data port means; nothing else uses the
+        // two ports before the kernel runs.
+        unsafe { address.write(1 << 31 | register) };
+        Port::new(0xcfc)
+    }
+}
+
+impl ConfigSpace for ConfigPorts {
+    fn read(&mut self, device: u8, function: u8, offset: u8) -> u32 {
+        // SAFETY: the configuration registers read here have no side effects.
+        unsafe { Self::select(device, function, offset).read() }
+    }
+
+    fn write(&mut self, device: u8, function: u8, offset: u8, value: u32) {
+        // SAFETY: `pci::assign` writes only to the command and base address
+        // registers of devices that decode nothing, to addresses it gives once.
+        unsafe { Self::select(device, function, offset).write(value) }
+    }
+}
+
 unsafe extern "C" {
     /// First byte after this program, from the linker script.
     static pvh_image_end: u8;
@@ -106,6 +137,7 @@ extern "C" fn pvh_main(start_info: &'static StartInfo) -> ! {
         start_info.magic == START_MAGIC,
         "not started by the PVH protocol"
     );
+    pci::assign(&mut ConfigPorts);
     let ramdisk = ramdisk(start_info);
     let map = MemoryMap::new(
         memory_entries(start_info)
