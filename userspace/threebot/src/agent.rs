@@ -101,11 +101,8 @@ impl Agent {
         let mut journal = self.journal.borrow_mut();
         let entry = journal.append(now, unix, kind, capsule, text);
         let name = entry.capsule.as_deref().unwrap_or("node");
-        println!(
-            "3bot: {name}: {}: {}",
-            crate::journal::kind_name(kind),
-            entry.text
-        );
+        let kind = crate::journal::kind_name(kind);
+        crate::console::say(format_args!("{name}: {kind}: {}", entry.text));
         self.unsaved.notify_one();
     }
 

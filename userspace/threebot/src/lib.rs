@@ -20,6 +20,7 @@
 
 pub mod agent;
 pub mod clock;
+pub mod console;
 pub mod host;
 pub mod http;
 pub mod journal;

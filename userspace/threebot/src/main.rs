@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use threebot::agent::Agent;
+use threebot::console::say;
 use threebot::http;
 use threebot::kernel::KernelRuntime;
 use threebot::runtime::{self, Runtime};
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
         Err(error) => error.to_string(),
     };
     // The kernel starts the 3Bot again; the capsules do not notice.
-    eprintln!("3bot: ends: {ended}");
+    say(format_args!("ends: {ended}"));
     ExitCode::FAILURE
 }
 
@@ -99,7 +100,7 @@ async fn web(agent: Rc<Agent>, address: SocketAddr) {
             Ok(listener) => return http::serve(agent, listener).await,
             Err(error) if !complained => {
                 complained = true;
-                eprintln!("3bot: cannot listen on {address} yet: {error}");
+                say(format_args!("cannot listen on {address} yet: {error}"));
             }
             Err(_) => {}
         }

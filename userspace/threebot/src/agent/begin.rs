@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use skep_api::control::{CapsuleState, CapsuleSummary, EventMask, ManifestEntry, ManifestRole};
-use skep_api::manifest::SignedManifest;
+use skep_api::manifest::{Manifest, SignedManifest};
 use skep_api::owner::Verifier;
 use tokio::sync::Notify;
 
@@ -28,7 +28,8 @@ impl Agent {
             .union(EventMask::DEVICE);
         control.subscribe(wanted).await?;
         let clock = Clock::new(&control.node().await?);
-        let saved = memory::decode(&control.load_state().await?);
+        // Without its memory the 3Bot begins afresh; without a kernel it cannot begin.
+        let saved = memory::decode(&unless_refused(control.load_state().await)?);
         let manifests = known_manifests(&control).await?;
         let capsules = control.list().await?;
 
@@ -66,7 +67,7 @@ impl Agent {
             resyncing: Cell::new(false),
         });
         agent.adopt_and_start(&capsules);
-        agent.record_beginning();
+        agent.spawn(Self::record_beginning);
         Ok(agent)
     }
 
@@ -82,28 +83,25 @@ impl Agent {
         self.perform(actions);
     }
 
-    fn record_beginning(self: &Rc<Self>) {
+    /// Tells how it began. A question to the kernel goes first, so that the starts are already
+    /// on their way when the (perhaps slow) console is written to.
+    async fn record_beginning(self: Rc<Self>) {
+        let crash = self.control.crash().await;
         let text = match self.agent_starts {
             0 | 1 => "the 3Bot has begun".to_owned(),
             starts => format!("the 3Bot was restarted (start {starts} of this boot)"),
         };
         self.record(RecordKind::Agent, None, text);
-        if self.agent_starts <= 1 {
-            self.spawn(Self::record_crash);
-            for known in &self.manifests {
-                if let Some(why) = &known.refusal {
-                    let text = format!("manifest {}: {why}", known.entry.name);
-                    self.record(RecordKind::Refused, None, text);
-                }
+        if self.agent_starts > 1 {
+            return;
+        }
+        for known in &self.manifests {
+            if let Some(why) = &known.refusal {
+                let text = format!("manifest {}: {why}", known.entry.name);
+                self.record(RecordKind::Refused, None, text);
             }
         }
-    }
-}
-
-impl Agent {
-    /// Tells of a kernel crash in an earlier boot.
-    async fn record_crash(self: Rc<Self>) {
-        if let Ok(Some(crash)) = self.control.crash().await {
+        if let Ok(Some(crash)) = crash {
             self.record(
                 RecordKind::Crash,
                 None,
@@ -164,8 +162,20 @@ async fn known_manifests(control: &Control) -> Result<Vec<Known>, Failure> {
 async fn read_manifest(
     control: &Control,
     entry: &ManifestEntry,
-) -> Result<Result<skep_api::manifest::Manifest, String>, Failure> {
-    let bytes = control.manifest(&entry.name).await?;
+) -> Result<Result<Manifest, String>, Failure> {
+    let bytes = match control.manifest(&entry.name).await {
+        Ok(bytes) => bytes,
+        Err(Failure::NoAnswer) => return Err(Failure::NoAnswer),
+        Err(refused) => return Ok(Err(refused.to_string())),
+    };
     let manifest = SignedManifest::decode(&bytes).and_then(|signed| signed.payload_unverified());
     Ok(manifest.map_err(|error| error.to_string()))
+}
+
+/// An answer, or its default if the kernel refused; no answer stays an error.
+fn unless_refused<T: Default>(answer: Result<T, Failure>) -> Result<T, Failure> {
+    match answer {
+        Err(Failure::Refused(_)) => Ok(T::default()),
+        answer => answer,
+    }
 }

@@ -61,7 +61,7 @@ impl Agent {
             None => false,
         };
         if !saved {
-            eprintln!("3bot: the kernel did not keep the 3Bot's state");
+            crate::console::say(format_args!("the kernel did not keep the 3Bot's state"));
         }
     }
 }
