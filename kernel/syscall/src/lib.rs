@@ -25,6 +25,7 @@ mod file;
 mod fs;
 pub mod hooks;
 mod ids;
+mod memory;
 mod misc;
 mod names;
 mod path;

@@ -7,7 +7,7 @@
 use crate::ctx::Ctx;
 use crate::errno::{Errno, SysResult};
 pub use crate::names::{NAMES, NUMBERS};
-use crate::{attrs, fcntl, file, fs, ids, misc, stat};
+use crate::{attrs, fcntl, file, fs, ids, memory, misc, stat};
 use linux_raw_sys::general as nr;
 
 /// How much of a call there is.
@@ -218,6 +218,25 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_fsetxattr => attrs::sys_fsetxattr(5), Full;
     __NR_flistxattr => attrs::sys_flistxattr(3), Full;
     __NR_fremovexattr => attrs::sys_fremovexattr(2), Full;
+
+    // Memory.
+    __NR_mmap => memory::sys_mmap(6), Partial("MAP_HUGETLB answers ENOMEM");
+    __NR_munmap => memory::sys_munmap(2), Full;
+    __NR_mprotect => memory::sys_mprotect(3), Full;
+    __NR_mremap => memory::sys_mremap(5), Partial("MREMAP_DONTUNMAP for private anonymous memory");
+    __NR_brk => memory::sys_brk(1), Full;
+    __NR_madvise => memory::sys_madvise(3), Partial("no MERGEABLE, COLLAPSE, DONTNEED_LOCKED, GUARD_*");
+    __NR_msync => memory::sys_msync(3), Full;
+    __NR_mlock => memory::sys_mlock(2), Full;
+    __NR_mlock2 => memory::sys_mlock2(3), Full;
+    __NR_munlock => memory::sys_munlock(2), Full;
+    __NR_mlockall => memory::sys_mlockall(1), Full;
+    __NR_munlockall => memory::sys_munlockall(0), Full;
+    __NR_mincore => memory::sys_mincore(3), Full;
+    __NR_pkey_mprotect => memory::sys_pkey_mprotect(4), Partial("key -1 only");
+    __NR_pkey_alloc => memory::sys_pkey_alloc(2), Refused("no protection keys (ENOSPC)");
+    __NR_pkey_free => memory::sys_pkey_free(0), Refused("no protection keys (EINVAL)");
+    __NR_remap_file_pages => memory::sys_remap_file_pages(0), Refused("deprecated (ENOSYS)");
 
     // Odds and ends.
     __NR_reboot => misc::sys_reboot(0), Refused("a capsule does not own the machine (EPERM)");
