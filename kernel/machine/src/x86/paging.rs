@@ -18,6 +18,7 @@ use crate::error::AllocError;
 use crate::frame::Frame;
 use crate::paging::{Access, MapOutcome, Mapping, WriteFault};
 use crate::sync::{Once, SpinLock};
+use crate::thread;
 use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -34,6 +35,8 @@ pub struct PageTable {
 }
 
 const TOP: usize = 3;
+/// Entries changed under the lock at one go, with others waiting meanwhile.
+const BATCH: usize = 2048;
 const TABLE: u64 = PRESENT | WRITABLE | USER;
 
 fn valid(va: usize) -> bool {
@@ -245,41 +248,46 @@ impl PageTable {
     /// pages whose frame has further references (copy-on-write) do not become
     /// writable.
     pub fn protect(&self, range: Range<usize>, access: Access, keep_shared: bool) {
-        let _guard = self.lock.lock();
-        let mut gather = Gather::new(self);
-        self.walk(cut(&range), |va, slot, _| {
-            let old = slot.load(Relaxed);
-            // SAFETY: `walk` gives leaves that own a frame, under the lock.
-            let frame = unsafe { entry::share(old) };
-            let shared = frame.is_fixed() || keep_shared && frame.references() > 2;
-            let access = if shared {
-                access - Access::WRITE
-            } else {
-                access
-            };
-            let new = leaf(frame.number(), access) | old & (ACCESSED | DIRTY);
-            // The hardware may set the dirty bit between load and store; an entry
-            // that loses write permission is read again after the flush, so swap.
-            let was = slot.swap(new, Relaxed);
-            if was & DIRTY & !new != 0 {
-                slot.fetch_or(DIRTY, Relaxed);
-            }
-            gather.changed(va);
+        Self::in_batches(cut(&range), |rest| {
+            let _guard = self.lock.lock();
+            let mut gather = Gather::new(self);
+            self.walk(rest, BATCH, |va, slot, _| {
+                let old = slot.load(Relaxed);
+                // SAFETY: `walk` gives leaves that own a frame, under the lock.
+                let frame = unsafe { entry::share(old) };
+                let shared = frame.is_fixed() || keep_shared && frame.references() > 2;
+                let access = if shared {
+                    access - Access::WRITE
+                } else {
+                    access
+                };
+                let new = leaf(frame.number(), access) | old & (ACCESSED | DIRTY);
+                // The hardware may set the dirty bit between load and swap.
+                let was = slot.swap(new, Relaxed);
+                if was & DIRTY & !new != 0 {
+                    slot.fetch_or(DIRTY, Relaxed);
+                }
+                gather.changed(va);
+            })
         });
     }
 
     /// Unmaps `range`.
     pub fn unmap(&self, range: Range<usize>) {
+        Self::in_batches(cut(&range), |rest| self.unmap_batch(rest));
+    }
+
+    fn unmap_batch(&self, rest: Range<usize>) -> usize {
         let _guard = self.lock.lock();
         let mut gather = Gather::new(self);
-        self.walk(cut(&range), |va, slot, table| {
+        self.walk(rest, BATCH, |va, slot, table| {
             let old = slot.swap(0, Relaxed);
             self.resident.fetch_sub(1, Relaxed);
             gather.leaf(va, old);
             if tables::unused(table) {
                 self.prune(va, &mut gather);
             }
-        });
+        })
     }
 
     /// Takes the lowest table of `va`, and those above it, out of the tree as far
@@ -316,11 +324,17 @@ impl PageTable {
         }
     }
 
-    /// Calls `f` with address, slot and leaf table of each leaf of `range` that
-    /// owns a frame. The lock is held.
-    fn walk<'a>(&'a self, range: Range<usize>, mut f: impl FnMut(usize, &'a AtomicU64, usize)) {
+    /// Calls `f` with address, slot and leaf table of leaves of `range` that own a
+    /// frame, until the table in which `max` is reached; where to go on. The lock is held.
+    fn walk<'a>(
+        &'a self,
+        range: Range<usize>,
+        max: usize,
+        mut f: impl FnMut(usize, &'a AtomicU64, usize),
+    ) -> usize {
         let mut va = range.start;
-        'next: while va < range.end {
+        let mut done = 0;
+        'next: while va < range.end && done < max {
             let mut t = self.top();
             let mut phys = self.root;
             for level in (1..=TOP).rev() {
@@ -343,6 +357,7 @@ impl PageTable {
                     // The callback may empty and prune this very table: then
                     // nothing is left in it, and the rest of the table is skipped.
                     let last = tables::entries(phys) == 1;
+                    done += 1;
                     f(va, slot, phys);
                     if last {
                         va = (va & !0x1f_ffff) + 0x20_0000;
@@ -350,6 +365,19 @@ impl PageTable {
                     }
                 }
                 va += PAGE_SIZE;
+            }
+        }
+        va
+    }
+
+    /// Calls `batch` with what is left of `range` until it says that nothing is,
+    /// and lets others run in between.
+    fn in_batches(range: Range<usize>, mut batch: impl FnMut(Range<usize>) -> usize) {
+        let mut va = range.start;
+        while va < range.end {
+            va = batch(va..range.end);
+            if va < range.end {
+                thread::cond_resched();
             }
         }
     }
@@ -365,13 +393,33 @@ impl PageTable {
         range: Range<usize>,
         copy_on_write: bool,
     ) -> Result<(), AllocError> {
+        let mut result = Ok(());
+        Self::in_batches(cut(&range), |rest| {
+            let end = rest.end;
+            match self.share_batch(child, rest, copy_on_write) {
+                Ok(next) => next,
+                Err(e) => {
+                    result = Err(e);
+                    end
+                }
+            }
+        });
+        result
+    }
+
+    fn share_batch(
+        &self,
+        child: &PageTable,
+        rest: Range<usize>,
+        copy_on_write: bool,
+    ) -> Result<usize, AllocError> {
         let _guard = self.lock.lock();
         let _child = child.lock.lock();
         let mut gather = Gather::new(self);
         let mut result = Ok(());
         // The child's leaf table, found again only when the walk leaves it.
         let mut at: Option<(usize, &Table, usize)> = None;
-        self.walk(cut(&range), |va, slot, _| {
+        let next = self.walk(rest, BATCH, |va, slot, _| {
             if result.is_err() {
                 return;
             }
@@ -399,7 +447,7 @@ impl PageTable {
             tables::used(phys);
             child.resident.fetch_add(1, Relaxed);
         });
-        result
+        result.map(|()| next)
     }
 
     /// Moves the mappings of `from` to the same number of pages at `to`.
@@ -432,30 +480,25 @@ impl PageTable {
     /// Calls `f` with address and mapping of each page mapped in `range`, in
     /// order, without holding a lock over the call.
     pub fn for_each(&self, range: Range<usize>, mut f: impl FnMut(usize, Mapping)) {
-        let range = cut(&range);
-        let mut va = range.start;
-        loop {
-            let mut batch: [Option<(usize, Mapping)>; 16] = [const { None }; 16];
+        Self::in_batches(cut(&range), |rest| {
+            let mut found: [Option<(usize, Mapping)>; 16] = [const { None }; 16];
             let mut n = 0;
-            {
-                let _guard = self.lock.lock();
-                let mut from = va;
-                self.walk(va..range.end, |at, slot, _| {
-                    if n < batch.len() {
-                        batch[n] = mapping(slot.load(Relaxed)).map(|m| (at, m));
-                        n += 1;
-                        from = at + PAGE_SIZE;
-                    }
-                });
-                va = from;
-            }
-            for (at, m) in batch.into_iter().flatten() {
+            let mut next = rest.start;
+            let guard = self.lock.lock();
+            let end = self.walk(rest, 16, |at, slot, _| {
+                if n < found.len() {
+                    found[n] = mapping(slot.load(Relaxed)).map(|m| (at, m));
+                    next = at + PAGE_SIZE;
+                }
+                n += 1;
+            });
+            drop(guard);
+            let full = n > found.len();
+            for (at, m) in found.into_iter().flatten() {
                 f(at, m);
             }
-            if n < 16 {
-                return;
-            }
-        }
+            if full { next } else { end }
+        });
     }
 
     /// Forgets that the pages of `range` were touched or, with `dirty`, written.
@@ -465,11 +508,13 @@ impl PageTable {
         } else {
             !ACCESSED
         };
-        let _guard = self.lock.lock();
-        let mut gather = Gather::new(self);
-        self.walk(cut(&range), |va, slot, _| {
-            slot.fetch_and(mask, Relaxed);
-            gather.changed(va);
+        Self::in_batches(cut(&range), |rest| {
+            let _guard = self.lock.lock();
+            let mut gather = Gather::new(self);
+            self.walk(rest, BATCH, |va, slot, _| {
+                slot.fetch_and(mask, Relaxed);
+                gather.changed(va);
+            })
         });
     }
 
@@ -491,7 +536,12 @@ fn mapping(e: u64) -> Option<Mapping> {
 
 impl Drop for PageTable {
     fn drop(&mut self) {
-        self.unmap(0..USER_END);
+        // Dropped in the middle of a switch, perhaps: no yielding here. The owner has
+        // unmapped all before, so there is little to do.
+        let mut va = USER_START;
+        while va < USER_END {
+            va = self.unmap_batch(va..USER_END);
+        }
         // SAFETY: no CPU has it in CR3 (each that had held an `Arc`), and it has
         // no tables left below.
         unsafe { entry::free_table(self.root) };

@@ -116,18 +116,21 @@ trap_common:
     iretq
 
 // NMI, double fault and machine check may come anywhere, between `swapgs` and
-// `sysret` too: what GS is says the register itself. They do not return.
+// `sysret` too: in kernel mode the register itself says what GS is. They do not
+// return.
 trap_fatal:
     xchg [rsp], rdi
     PUSH_REGS
     cld
     mov rsi, rsp
+    test byte ptr [rsp + 136], 3
+    jnz 1f
     mov ecx, 0xc0000101
     rdmsr
     test edx, edx
-    js 1f
-    swapgs
-1:  xor ebp, ebp
+    js 2f
+1:  swapgs
+2:  xor ebp, ebp
     and rsp, -16
     call fatal_rust
     ud2
@@ -278,6 +281,10 @@ extern "C" fn trap_rust(vector: u64, regs: *mut UserRegs) {
     let regs = unsafe { &mut *regs };
     let error = core::mem::replace(&mut regs.orig_rax, u64::MAX);
     let from_user = regs.cs & 3 != 0;
+    if from_user {
+        // A program may set the flag that opens user memory to the kernel.
+        usercopy::close();
+    }
     if vector >= 32 {
         interrupt(vector as u8);
     } else if vector == 14 {
