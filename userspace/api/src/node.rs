@@ -69,6 +69,8 @@ pub struct Console {
     pub screen: bool,
     /// Least important messages that are shown.
     pub level: LogLevel,
+    /// Whether what capsules print is shown too, line by line after their name.
+    pub capsules: bool,
 }
 
 impl Default for Console {
@@ -77,6 +79,7 @@ impl Default for Console {
             serial: true,
             screen: true,
             level: LogLevel::Info,
+            capsules: false,
         }
     }
 }

@@ -216,7 +216,7 @@ fn the_wire_format_does_not_change_by_accident() {
     let manifest = skep_api::Hash::of(&common::signed_manifest()).to_string();
     assert_eq!(&manifest[..16], "f1210b342f866848");
     let node = skep_api::Hash::of(&common::node_config().encode().unwrap()).to_string();
-    assert_eq!(&node[..16], "d5ca2667630902d7");
+    assert_eq!(&node[..16], "4450697e19953762");
     let tree = skep_api::Hash::of(&common::tree()).to_string();
     assert_eq!(&tree[..16], "6f078a58136fb5b3");
     let bundle = skep_api::Hash::of(&common::bundle()).to_string();
