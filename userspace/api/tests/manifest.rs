@@ -220,7 +220,7 @@ fn the_wire_format_does_not_change_by_accident() {
     let tree = skep_api::Hash::of(&common::tree()).to_string();
     assert_eq!(&tree[..16], "6f078a58136fb5b3");
     let bundle = skep_api::Hash::of(&common::bundle()).to_string();
-    assert_eq!(&bundle[..16], "56cabdc7eed26dad");
+    assert_eq!(&bundle[..16], "635946828920e050");
 }
 
 #[test]
