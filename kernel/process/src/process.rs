@@ -91,6 +91,7 @@ pub struct Process {
     pub(crate) uid: AtomicU32,
     /// `PR_SET_NO_NEW_PRIVS`.
     pub(crate) no_new_privs: AtomicBool,
+    keep_caps: AtomicBool,
     /// `oom_score_adj`, -1000 to 1000.
     oom_adjust: AtomicI32,
 }
@@ -142,6 +143,7 @@ impl Process {
             personality: AtomicU32::new(parent.map_or(0, Process::personality)),
             uid: AtomicU32::new(parent.map_or(0, Process::uid)),
             no_new_privs: AtomicBool::new(parent.is_some_and(Process::no_new_privs)),
+            keep_caps: AtomicBool::new(false),
             oom_adjust: AtomicI32::new(inherit(Process::oom_adjust)),
             world,
         }
@@ -270,6 +272,29 @@ impl Process {
     #[must_use]
     pub fn uid(&self) -> u32 {
         self.uid.load(Relaxed)
+    }
+
+    /// Sets that.
+    pub fn set_uid(&self, uid: u32) {
+        self.uid.store(uid, Relaxed);
+    }
+
+    /// Whether it keeps capabilities when it gives up being root
+    /// (`PR_SET_KEEPCAPS`).
+    #[must_use]
+    pub fn keep_caps(&self) -> bool {
+        self.keep_caps.load(Relaxed)
+    }
+
+    /// Sets that.
+    pub fn set_keep_caps(&self, keep: bool) {
+        self.keep_caps.store(keep, Relaxed);
+    }
+
+    /// Whether all its threads have ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.exit_status().is_some() && self.thread_count() == 0
     }
 
     /// Nice value, -20 to 19.

@@ -32,7 +32,7 @@ pub struct Thread {
     pub cred: Slot<Credentials>,
     /// Its signal state.
     pub signals: ThreadSignals,
-    pub(crate) futex: Waiter,
+    futex: Waiter,
     /// Cleared and woken when it ends (set_tid_address(2)).
     clear_child_tid: AtomicUsize,
     /// Head of its list of robust futexes (set_robust_list(2)).
@@ -152,6 +152,13 @@ impl Thread {
 
     pub(crate) fn take_clear_child_tid(&self) -> usize {
         self.clear_child_tid.swap(0, Relaxed)
+    }
+
+    /// Its waiting side in the futex table.
+    #[inline]
+    #[must_use]
+    pub fn futex(&self) -> &Waiter {
+        &self.futex
     }
 
     /// Head of its list of robust futexes; 0 for none.

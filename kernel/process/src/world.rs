@@ -1,7 +1,7 @@
 //! A capsule's world of processes.
 
 use crate::family::{Family, INIT};
-use crate::limits::Limits;
+use crate::limits::{Limits, Resource};
 use crate::signal::{Origin, SigInfo, Signal};
 use crate::status::ExitStatus;
 use crate::unknown::UnknownCalls;
@@ -132,6 +132,19 @@ impl World {
     #[must_use]
     pub fn threads_max(&self) -> u32 {
         self.threads_max
+    }
+
+    /// What no limit on `resource` can be raised above, not even by the capsule's
+    /// own root.
+    #[must_use]
+    pub fn ceiling(&self, resource: usize) -> u64 {
+        let initial = self.initial_limits().get(resource);
+        const FILES: usize = Resource::Files as usize;
+        const PROCESSES: usize = Resource::Processes as usize;
+        match (resource, initial) {
+            (FILES | PROCESSES, Some(l)) => l.hard,
+            _ => u64::MAX,
+        }
     }
 
     pub(crate) fn initial_limits(&self) -> Limits {

@@ -2,12 +2,11 @@
 //!
 //! A row is `NUMBER => handler(arguments), status`. The number is Linux's own
 //! constant, so it cannot be wrong; a call without a row answers `ENOSYS` and is
-//! counted in its capsule ([`process::World::unknown_calls`]).
+//! counted in its capsule ([`::process::World::unknown_calls`]).
 
 use crate::ctx::Ctx;
 use crate::errno::{Errno, SysResult};
 pub use crate::names::{NAMES, NUMBERS};
-use crate::{attrs, fcntl, file, fs, ids, memory, misc, stat};
 use linux_raw_sys::general as nr;
 
 /// How much of a call there is.
@@ -100,13 +99,12 @@ macro_rules! entry {
 
 macro_rules! table {
     ($($number:ident => $family:ident::$f:ident($n:tt), $status:expr;)*) => {{
-        #[allow(unused_imports, reason = "rows name what they need")]
         use Status::{Full, Partial, Refused};
         let mut t = [Row { entry: missing, arguments: 0, status: Status::Missing }; NUMBERS];
         $(
             let n = nr::$number as usize;
             assert!(matches!(t[n].status, Status::Missing), "a number has two rows");
-            t[n] = Row { entry: entry!($family::$f, $n), arguments: $n, status: $status };
+            t[n] = Row { entry: entry!(crate::$family::$f, $n), arguments: $n, status: $status };
         )*
         t
     }};
@@ -114,10 +112,49 @@ macro_rules! table {
 
 /// All calls by number.
 pub static TABLE: [Row; NUMBERS] = table! {
+    // Making and ending processes.
+    __NR_fork => process::sys_fork(0), Full;
+    __NR_vfork => process::sys_vfork(0), Full;
+    __NR_clone => process::sys_clone(5), Partial("namespaces are refused (EPERM)");
+    __NR_clone3 => process::sys_clone3(2), Partial("no set_tid, cgroup or namespaces");
+    __NR_exit => process::sys_exit(1), Full;
+    __NR_exit_group => process::sys_exit_group(1), Full;
+    __NR_wait4 => process::sys_wait4(4), Full;
+    __NR_waitid => process::sys_waitid(5), Full;
+    __NR_set_tid_address => process::sys_set_tid_address(1), Full;
+    __NR_unshare => process::sys_unshare(1), Partial("files and places only; no namespaces (EPERM)");
+    __NR_pidfd_open => pidfd::sys_pidfd_open(2), Full;
+    __NR_prctl => prctl::sys_prctl(5), Partial("no seccomp, no PR_SET_MM, no names for memory");
+    __NR_arch_prctl => prctl::sys_arch_prctl(2), Full;
+    __NR_personality => misc::sys_personality(1), Full;
+
     // Identity.
     __NR_getpid => ids::sys_getpid(0), Full;
     __NR_gettid => ids::sys_gettid(0), Full;
     __NR_getppid => ids::sys_getppid(0), Full;
+    __NR_getpgid => ids::sys_getpgid(1), Full;
+    __NR_getpgrp => ids::sys_getpgrp(0), Full;
+    __NR_setpgid => ids::sys_setpgid(2), Full;
+    __NR_getsid => ids::sys_getsid(1), Full;
+    __NR_setsid => ids::sys_setsid(0), Full;
+    __NR_getuid => ids::sys_getuid(0), Full;
+    __NR_geteuid => ids::sys_geteuid(0), Full;
+    __NR_getgid => ids::sys_getgid(0), Full;
+    __NR_getegid => ids::sys_getegid(0), Full;
+    __NR_getresuid => ids::sys_getresuid(3), Full;
+    __NR_getresgid => ids::sys_getresgid(3), Full;
+    __NR_setuid => ids::sys_setuid(1), Full;
+    __NR_setgid => ids::sys_setgid(1), Full;
+    __NR_setreuid => ids::sys_setreuid(2), Full;
+    __NR_setregid => ids::sys_setregid(2), Full;
+    __NR_setresuid => ids::sys_setresuid(3), Full;
+    __NR_setresgid => ids::sys_setresgid(3), Full;
+    __NR_setfsuid => ids::sys_setfsuid(1), Full;
+    __NR_setfsgid => ids::sys_setfsgid(1), Full;
+    __NR_getgroups => ids::sys_getgroups(2), Full;
+    __NR_setgroups => ids::sys_setgroups(2), Full;
+    __NR_capget => ids::sys_capget(2), Full;
+    __NR_capset => ids::sys_capset(2), Full;
 
     // Transfers and descriptors.
     __NR_read => file::sys_read(3), Full;
@@ -238,8 +275,101 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_pkey_free => memory::sys_pkey_free(0), Refused("no protection keys (EINVAL)");
     __NR_remap_file_pages => memory::sys_remap_file_pages(0), Refused("deprecated (ENOSYS)");
 
-    // Odds and ends.
-    __NR_reboot => misc::sys_reboot(0), Refused("a capsule does not own the machine (EPERM)");
+    // Signals.
+    __NR_rt_sigaction => signal::sys_rt_sigaction(4), Full;
+    __NR_rt_sigprocmask => signal::sys_rt_sigprocmask(4), Full;
+    __NR_rt_sigpending => signal::sys_rt_sigpending(2), Full;
+    __NR_rt_sigsuspend => signal::sys_rt_sigsuspend(2), Full;
+    __NR_rt_sigtimedwait => signal::sys_rt_sigtimedwait(4), Full;
+    __NR_rt_sigqueueinfo => signal::sys_rt_sigqueueinfo(3), Full;
+    __NR_rt_tgsigqueueinfo => signal::sys_rt_tgsigqueueinfo(4), Full;
+    __NR_rt_sigreturn => signal::sys_rt_sigreturn(0), Full;
+    __NR_sigaltstack => signal::sys_sigaltstack(2), Full;
+    __NR_pause => signal::sys_pause(0), Full;
+    __NR_kill => signal::sys_kill(2), Full;
+    __NR_tkill => signal::sys_tkill(2), Full;
+    __NR_tgkill => signal::sys_tgkill(3), Full;
+    __NR_pidfd_send_signal => signal::sys_pidfd_send_signal(4), Full;
+    __NR_restart_syscall => signal::sys_restart_syscall(0), Full;
+    __NR_signalfd => signal::sys_signalfd(3), Full;
+    __NR_signalfd4 => signal::sys_signalfd4(4), Full;
+
+    // Futexes.
+    __NR_futex => futex::sys_futex(6), Partial("no priority inheritance (ENOSYS)");
+    __NR_futex_waitv => futex::sys_futex_waitv(5), Full;
+    __NR_set_robust_list => futex::sys_set_robust_list(2), Full;
+    __NR_get_robust_list => futex::sys_get_robust_list(3), Full;
+
+    // Time.
+    __NR_nanosleep => time::sys_nanosleep(2), Full;
+    __NR_clock_nanosleep => time::sys_clock_nanosleep(4), Partial("a sleep until a UTC time does not follow a clock that is set meanwhile");
+    __NR_clock_gettime => time::sys_clock_gettime(2), Full;
+    __NR_clock_getres => time::sys_clock_getres(2), Full;
+    __NR_clock_settime => time::sys_clock_settime(2), Refused("the node's clock is not the capsule's (EPERM)");
+    __NR_settimeofday => time::sys_settimeofday(0), Refused("the node's clock is not the capsule's (EPERM)");
+    __NR_gettimeofday => time::sys_gettimeofday(2), Full;
+    __NR_time => time::sys_time(1), Full;
+    __NR_getitimer => timer::sys_getitimer(2), Full;
+    __NR_setitimer => timer::sys_setitimer(3), Full;
+    __NR_alarm => timer::sys_alarm(1), Full;
+    __NR_timer_create => timer::sys_timer_create(3), Partial("no timers over the CPU time of a thread");
+    __NR_timer_settime => timer::sys_timer_settime(4), Full;
+    __NR_timer_gettime => timer::sys_timer_gettime(2), Full;
+    __NR_timer_getoverrun => timer::sys_timer_getoverrun(1), Full;
+    __NR_timer_delete => timer::sys_timer_delete(1), Full;
+
+    // Scheduling.
+    __NR_sched_yield => sched::sys_sched_yield(0), Full;
+    __NR_sched_getaffinity => sched::sys_sched_getaffinity(3), Full;
+    __NR_sched_setaffinity => sched::sys_sched_setaffinity(3), Full;
+    __NR_sched_getscheduler => sched::sys_sched_getscheduler(1), Full;
+    __NR_sched_setscheduler => sched::sys_sched_setscheduler(3), Partial("no realtime policies (EPERM)");
+    __NR_sched_getparam => sched::sys_sched_getparam(2), Full;
+    __NR_sched_setparam => sched::sys_sched_setparam(2), Partial("no realtime policies (EPERM)");
+    __NR_sched_get_priority_max => sched::sys_sched_get_priority_max(1), Full;
+    __NR_sched_get_priority_min => sched::sys_sched_get_priority_min(1), Full;
+    __NR_sched_rr_get_interval => sched::sys_sched_rr_get_interval(2), Full;
+    __NR_sched_getattr => sched::sys_sched_getattr(4), Full;
+    __NR_sched_setattr => sched::sys_sched_setattr(3), Partial("no realtime policies (EPERM)");
+    __NR_getpriority => sched::sys_getpriority(2), Full;
+    __NR_setpriority => sched::sys_setpriority(3), Partial("kept and shown; CPU time is shared evenly within a capsule");
+    __NR_getcpu => sched::sys_getcpu(2), Full;
+
+    // Limits and what was used.
+    __NR_getrusage => usage::sys_getrusage(2), Partial("CPU time, page faults and resident memory; the rest is zero");
+    __NR_times => usage::sys_times(1), Full;
+    __NR_getrlimit => usage::sys_getrlimit(2), Full;
+    __NR_setrlimit => usage::sys_setrlimit(2), Partial("kept; of memory, files, processes and pending signals also held to");
+    __NR_prlimit64 => usage::sys_prlimit64(4), Partial("as setrlimit");
+
+    // The system.
+    __NR_uname => misc::sys_uname(1), Full;
+    __NR_sethostname => misc::sys_sethostname(2), Full;
+    __NR_setdomainname => misc::sys_setdomainname(2), Full;
+    __NR_sysinfo => misc::sys_sysinfo(1), Partial("load averages are zero");
+    __NR_getrandom => misc::sys_getrandom(3), Full;
+
+    // What no capsule gets.
+    __NR_reboot => misc::sys_not_permitted(0), Refused("a capsule does not own the machine (EPERM)");
+    __NR_kexec_load => misc::sys_not_permitted(0), Refused("a capsule does not own the machine (EPERM)");
+    __NR_kexec_file_load => misc::sys_not_permitted(0), Refused("a capsule does not own the machine (EPERM)");
+    __NR_init_module => misc::sys_not_permitted(0), Refused("there are no modules (EPERM)");
+    __NR_finit_module => misc::sys_not_permitted(0), Refused("there are no modules (EPERM)");
+    __NR_delete_module => misc::sys_not_permitted(0), Refused("there are no modules (EPERM)");
+    __NR_iopl => misc::sys_not_permitted(0), Refused("devices are the kernel's (EPERM)");
+    __NR_ioperm => misc::sys_not_permitted(0), Refused("devices are the kernel's (EPERM)");
+    __NR_swapon => misc::sys_not_permitted(0), Refused("there is no swap (EPERM)");
+    __NR_swapoff => misc::sys_not_permitted(0), Refused("there is no swap (EPERM)");
+    __NR_acct => misc::sys_not_permitted(0), Refused("the node accounts for capsules (EPERM)");
+    __NR_syslog => misc::sys_not_permitted(0), Refused("the kernel's log is the owner's (EPERM)");
+    __NR_setns => misc::sys_not_permitted(0), Refused("there are no namespaces (EPERM)");
+    __NR_ptrace => misc::sys_not_permitted(0), Refused("no tracing yet (EPERM)");
+    __NR_bpf => misc::sys_not_permitted(0), Refused("no programs in the kernel (EPERM)");
+    __NR_perf_event_open => misc::sys_not_permitted(0), Refused("no performance counters (EPERM)");
+    __NR_userfaultfd => misc::sys_not_permitted(0), Refused("page faults are the kernel's (EPERM)");
+    __NR_rseq => misc::sys_not_there(0), Refused("the C library goes without (ENOSYS)");
+    __NR_membarrier => misc::sys_not_there(0), Refused("programs go without (ENOSYS)");
+    __NR_seccomp => misc::sys_not_there(0), Refused("no filters yet (ENOSYS)");
 };
 
 /// Runs the call that `regs` ask for; the value for `rax`.
