@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use rustix::rand::{GetRandomFlags, getrandom};
 use skep_api::control::{
     CapsuleId, ControlError, KillScope, ManifestEntry, Refusal, STOP_GRACE_MS_MAX,
 };
@@ -244,6 +245,13 @@ impl Agent {
     fn name_of(&self, capsule: CapsuleId) -> Option<String> {
         self.names.borrow().get(&capsule).cloned()
     }
+}
+
+/// Random bytes from the kernel; `None` if it has none, without which no challenge is safe.
+pub fn random<const N: usize>() -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    let count = getrandom(&mut bytes, GetRandomFlags::empty()).ok()?;
+    (count == N).then_some(bytes)
 }
 
 /// Whether trying the same again cannot help.

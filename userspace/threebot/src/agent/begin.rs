@@ -1,15 +1,16 @@
 //! How an agent begins: greet the kernel, remember, adopt, start. Nothing else comes first.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use skep_api::control::{CapsuleState, CapsuleSummary, EventMask, ManifestEntry, ManifestRole};
-use skep_api::manifest::{Manifest, SignedManifest};
+use skep_api::manifest::SignedManifest;
 use skep_api::owner::Verifier;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
-use super::{Agent, Known, events, exec, memory, words};
+use super::{Agent, Known, events, exec, memory, random, words};
 use crate::clock::Clock;
 use crate::runtime::{Control, Failure};
 use crate::supervisor::{Observed, RecordKind, Supervisor, UnitSpec};
@@ -21,24 +22,29 @@ impl Agent {
     ///
     /// When the kernel does not answer: there is nothing to do but end and be started again.
     pub async fn begin(control: Control) -> Result<Rc<Self>, Failure> {
-        let greeting = control.hello().await?;
-        // Subscribe first, list second: nothing falls between.
+        // All questions go out together, in this order, for one wait instead of six. Subscribe
+        // first, list second: nothing falls between.
         let wanted = EventMask::CAPSULE
             .union(EventMask::TROUBLE)
             .union(EventMask::DEVICE);
-        control.subscribe(wanted).await?;
-        let clock = Clock::new(&control.node().await?);
+        let (greeting, subscribed, node, saved, entries, capsules) = tokio::join!(
+            control.hello(),
+            control.subscribe(wanted),
+            control.node(),
+            control.load_state(),
+            control.manifests(),
+            control.list(),
+        );
+        let (greeting, clock) = (greeting?, Clock::new(&node?));
+        subscribed?;
         // Without its memory the 3Bot begins afresh; without a kernel it cannot begin.
-        let saved = memory::decode(&unless_refused(control.load_state().await)?);
-        let manifests = known_manifests(&control).await?;
-        let capsules = control.list().await?;
+        let saved = memory::decode(&unless_refused(saved)?);
+        let manifests = known_manifests(&control, entries?).await?;
+        let capsules = capsules?;
 
         let specs = manifests.iter().filter_map(|known| known.manifest.as_ref());
-        let mut seed = [0; 40];
-        // Without the kernel's random numbers no challenge would be safe: better to end.
-        getrandom::fill(&mut seed).map_err(|_| Failure::NoAnswer)?;
-        let (secret, jitter) = seed.split_at(32);
-        let jitter = u64::from_le_bytes(jitter.try_into().unwrap_or_default());
+        let secret = random().ok_or(Failure::NoAnswer)?;
+        let jitter = u64::from_le_bytes(random().ok_or(Failure::NoAnswer)?);
         let mut supervisor = Supervisor::new(specs.map(UnitSpec::from_manifest).collect(), jitter);
         supervisor.restore(saved.units);
         for known in &manifests {
@@ -48,7 +54,6 @@ impl Agent {
                 supervisor.leave_idle(&manifest.name);
             }
         }
-        let secret = secret.try_into().unwrap_or_default();
         let verifier = Verifier::new(greeting.node_name.clone(), greeting.owner_keys, secret);
         let agent = Rc::new(Self {
             control,
@@ -130,46 +135,69 @@ pub(super) fn observed(summary: &CapsuleSummary) -> Observed {
     }
 }
 
-async fn known_manifests(control: &Control) -> Result<Vec<Known>, Failure> {
-    let mut known = Vec::new();
-    let mut seen = std::collections::BTreeSet::new();
-    for entry in control.manifests().await? {
-        if entry.role == ManifestRole::System {
-            continue;
-        }
-        let refusal = entry.refusal.as_ref().map(words::refusal);
-        let (manifest, refusal) = match refusal {
-            Some(why) => (None, Some(why)),
-            None => match read_manifest(control, &entry).await? {
-                Ok(manifest) if !seen.insert(manifest.name.clone()) => (
-                    None,
-                    Some(format!("another manifest is named {} too", manifest.name)),
-                ),
-                Ok(manifest) => (Some(manifest), None),
-                Err(why) => (None, Some(why)),
-            },
-        };
-        known.push(Known {
-            entry,
-            manifest,
-            refusal,
-        });
+/// What the bundle's entries say; the system capsule's is not the 3Bot's business.
+async fn known_manifests(
+    control: &Control,
+    mut entries: Vec<ManifestEntry>,
+) -> Result<Vec<Known>, Failure> {
+    entries.retain(|entry| entry.role != ManifestRole::System);
+    let mut read = JoinSet::new();
+    for (number, entry) in entries.into_iter().enumerate() {
+        let control = control.clone();
+        read.spawn_local(async move { (number, read_manifest(&control, entry).await) });
     }
+    let mut known = Vec::new();
+    while let Some(done) = read.join_next().await {
+        let (number, one) = done.map_err(|_| Failure::NoAnswer)?;
+        known.push((number, one?));
+    }
+    known.sort_by_key(|(number, _)| *number);
+    let mut known: Vec<_> = known.into_iter().map(|(_, known)| known).collect();
+    refuse_doubles(&mut known);
     Ok(known)
 }
 
-/// The manifest of an entry that the kernel has verified.
-async fn read_manifest(
-    control: &Control,
-    entry: &ManifestEntry,
-) -> Result<Result<Manifest, String>, Failure> {
-    let bytes = match control.manifest(&entry.name).await {
-        Ok(bytes) => bytes,
+/// Of two manifests for one capsule only the first counts.
+fn refuse_doubles(known: &mut [Known]) {
+    let mut seen = BTreeSet::new();
+    for known in known {
+        if let Some(manifest) = &known.manifest
+            && !seen.insert(manifest.name.clone())
+        {
+            known.refusal = Some(format!("another manifest is named {} too", manifest.name));
+            known.manifest = None;
+        }
+    }
+}
+
+/// Reads the manifest of an entry that the kernel has verified.
+async fn read_manifest(control: &Control, entry: ManifestEntry) -> Result<Known, Failure> {
+    if let Some(refusal) = entry.refusal.as_ref().map(words::refusal) {
+        return Ok(Known {
+            entry,
+            manifest: None,
+            refusal: Some(refusal),
+        });
+    }
+    let manifest = match control.manifest(&entry.name).await {
+        Ok(bytes) => SignedManifest::decode(&bytes)
+            .and_then(|signed| signed.payload_unverified())
+            .map_err(|error| error.to_string()),
         Err(Failure::NoAnswer) => return Err(Failure::NoAnswer),
-        Err(refused) => return Ok(Err(refused.to_string())),
+        Err(refused) => Err(refused.to_string()),
     };
-    let manifest = SignedManifest::decode(&bytes).and_then(|signed| signed.payload_unverified());
-    Ok(manifest.map_err(|error| error.to_string()))
+    Ok(match manifest {
+        Ok(manifest) => Known {
+            entry,
+            manifest: Some(manifest),
+            refusal: None,
+        },
+        Err(why) => Known {
+            entry,
+            manifest: None,
+            refusal: Some(why),
+        },
+    })
 }
 
 /// An answer, or its default if the kernel refused; no answer stays an error.

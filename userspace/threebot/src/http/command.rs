@@ -17,7 +17,7 @@ use skep_api::owner::{
 use super::reply::{Answer, Problem, json};
 use super::routes::api_path;
 use super::view;
-use crate::agent::{Agent, words};
+use crate::agent::{Agent, random, words};
 use crate::runtime::Failure;
 use crate::supervisor::{Command, CommandError, Phase, RecordKind};
 
@@ -68,8 +68,7 @@ impl Default for KillBody {
 
 /// A fresh challenge.
 pub(super) fn challenge(agent: &Agent) -> Result<ChallengeView, Problem> {
-    let mut salt = [0; 8];
-    getrandom::fill(&mut salt).map_err(|_| {
+    let salt = random().ok_or_else(|| {
         let reason = "the node has no random numbers";
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", reason)
     })?;
