@@ -1,3 +1,46 @@
-//! To be described.
+//! Sockets: unix sockets, TCP and UDP over loopback and over the wire.
+//!
+//! A capsule has one [`stack::NetStack`]: its own loopback, its own ports, its own
+//! abstract names (design D5). All stacks of a machine share one [`node::NetNode`],
+//! which has the link, the addresses and the routes.
+//!
+//! | what | where |
+//! | --- | --- |
+//! | bytes between two local sockets | [`ring`], [`stream`]: no protocol runs |
+//! | messages between two local sockets | [`message`] |
+//! | TCP over the wire | [`wire`]: smoltcp's socket between two rings |
+//! | which port is whose | [`ports`], and the node's table of published ports |
+//! | frames in and out, ARP, NDP, DHCP | [`node`] |
 #![no_std]
+
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod addr;
+pub mod ancillary;
+pub mod error;
+pub mod interfaces;
+mod keyhash;
+pub mod listener;
+pub mod message;
+pub mod netlink;
+pub mod node;
+pub mod options;
+pub mod pool;
+pub mod ports;
+pub mod ring;
+pub mod socket;
+pub mod stack;
+pub mod stream;
+pub mod tcp;
+pub mod udp;
+pub mod unix;
+pub mod wire;
+
+pub use addr::{Address, FileKey, UnixName};
+pub use ancillary::Identity;
+pub use error::{Error, Result};
+pub use node::{Link, NetConfig, NetEvent, NetNode, Protocol, Published, StaticConfig};
+pub use socket::{MsgFlags, Outgoing, Received, Socket};
+pub use stack::{NetStack, StackConfig};

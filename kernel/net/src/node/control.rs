@@ -1,0 +1,321 @@
+//! The control interface: one smoltcp interface for what is neither TCP nor UDP.
+//!
+//! It answers ARP, neighbour solicitations and pings, runs the DHCPv4 client,
+//! SLAAC, IGMP and MLD. What it learns becomes the node's [`NetConfig`].
+
+use super::{Link, NetConfig, NetEvent, NetNode, StaticConfig};
+use crate::wire::clock;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use machine::time::Instant;
+use smallvec::SmallVec;
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::socket::dhcpv4;
+use smoltcp::wire::{
+    EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Address, Ipv4Cidr, Ipv6Address,
+    Ipv6Cidr,
+};
+
+pub(super) struct Control {
+    iface: Interface,
+    sockets: SocketSet<'static>,
+    dhcp: Option<SocketHandle>,
+    scratch: Vec<u8>,
+}
+
+/// Frames in and out, for one poll.
+struct Port<'a> {
+    link: &'a dyn Link,
+    incoming: Option<&'a [u8]>,
+    scratch: &'a mut Vec<u8>,
+}
+
+struct Incoming<'a>(&'a [u8]);
+struct Outgoing<'a> {
+    link: &'a dyn Link,
+    scratch: &'a mut Vec<u8>,
+}
+
+impl RxToken for Incoming<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.0)
+    }
+}
+
+impl TxToken for Outgoing<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        self.scratch.clear();
+        self.scratch.resize(len, 0);
+        let r = f(self.scratch);
+        self.link.transmit(self.scratch);
+        r
+    }
+}
+
+impl Device for Port<'_> {
+    type RxToken<'t>
+        = Incoming<'t>
+    where
+        Self: 't;
+    type TxToken<'t>
+        = Outgoing<'t>
+    where
+        Self: 't;
+
+    fn receive(&mut self, _: smoltcp::time::Instant) -> Option<(Incoming<'_>, Outgoing<'_>)> {
+        let frame = self.incoming.take()?;
+        let out = Outgoing {
+            link: self.link,
+            scratch: self.scratch,
+        };
+        Some((Incoming(frame), out))
+    }
+
+    fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Outgoing<'_>> {
+        (self.link.room() > 0).then_some(Outgoing {
+            link: self.link,
+            scratch: self.scratch,
+        })
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut c = DeviceCapabilities::default();
+        c.medium = Medium::Ethernet;
+        c.max_transmission_unit = self.link.mtu() + super::ETHERNET_HEADER;
+        c
+    }
+}
+
+impl Control {
+    pub(super) fn new(link: &dyn Link) -> Control {
+        let mac = link.mac();
+        let mut config = Config::new(HardwareAddress::Ethernet(EthernetAddress(mac)));
+        config.random_seed = machine::random::next_u64();
+        config.slaac = true;
+        let mut scratch = vec![0; link.mtu() + super::ETHERNET_HEADER];
+        let mut port = Port {
+            link,
+            incoming: None,
+            scratch: &mut scratch,
+        };
+        let mut iface = Interface::new(config, &mut port, clock(Instant::now()));
+        iface.update_ip_addrs(|list| {
+            // The list has room for eight, and is empty.
+            let _ = list.push(IpCidr::new(IpAddress::Ipv6(link_local(mac)), 64));
+        });
+        Control {
+            iface,
+            sockets: SocketSet::new(Vec::new()),
+            dhcp: None,
+            scratch,
+        }
+    }
+
+    fn start_dhcp(&mut self) {
+        match self.dhcp {
+            None => self.dhcp = Some(self.sockets.add(dhcpv4::Socket::new())),
+            Some(h) => self.sockets.get_mut::<dhcpv4::Socket<'_>>(h).reset(),
+        }
+    }
+
+    fn set_v4(&mut self, address: Option<Ipv4Cidr>, gateway: Option<Ipv4Address>) {
+        self.iface.update_ip_addrs(|list| {
+            list.retain(|c| matches!(c, IpCidr::Ipv6(_)));
+            if let Some(a) = address {
+                let _ = list.push(IpCidr::Ipv4(a));
+            }
+        });
+        let routes = self.iface.routes_mut();
+        routes.remove_default_ipv4_route();
+        if let Some(g) = gateway {
+            let _ = routes.add_default_ipv4_route(g);
+        }
+    }
+
+    /// Runs the interface, with `frame` if one came in. What changed is written
+    /// to `config`; when to run again.
+    fn poll(
+        &mut self,
+        link: &dyn Link,
+        frame: Option<&[u8]>,
+        config: &mut NetConfig,
+    ) -> Option<Instant> {
+        let now = Instant::now();
+        let at = clock(now);
+        let mut port = Port {
+            link,
+            incoming: frame,
+            scratch: &mut self.scratch,
+        };
+        self.iface.poll(at, &mut port, &mut self.sockets);
+        self.take_lease(config);
+        self.take_v6(config);
+        let due = self.iface.poll_at(at, &self.sockets)?;
+        // What is still due after a poll waits for something that has not come:
+        // smoltcp's SLAAC stays due for ever once its solicitations are used up.
+        // Nothing in the past may wake the machine again and again.
+        if due <= at {
+            return self.dhcp_due(at).map(|d| now.after(d));
+        }
+        Some(now.after(core::time::Duration::from_micros((due - at).total_micros())))
+    }
+
+    /// While DHCP is at work, it is asked again a second later.
+    fn dhcp_due(&self, _: smoltcp::time::Instant) -> Option<core::time::Duration> {
+        let configured = self
+            .iface
+            .ip_addrs()
+            .iter()
+            .any(|c| matches!(c, IpCidr::Ipv4(_)));
+        (self.dhcp.is_some() && !configured).then_some(core::time::Duration::from_secs(1))
+    }
+
+    fn take_lease(&mut self, config: &mut NetConfig) {
+        let Some(h) = self.dhcp else { return };
+        let event = self.sockets.get_mut::<dhcpv4::Socket<'_>>(h).poll();
+        let (address, router, dns): (_, _, SmallVec<[IpAddr; 3]>) = match event {
+            None => return,
+            Some(dhcpv4::Event::Deconfigured) => (None, None, SmallVec::new()),
+            Some(dhcpv4::Event::Configured(c)) => (
+                Some(c.address),
+                c.router,
+                c.dns_servers.iter().map(|d| IpAddr::V4(*d)).collect(),
+            ),
+        };
+        // smoltcp asserts that an address is unicast; a server can send anything.
+        let usable = |a: &Ipv4Address| !(a.is_multicast() || a.is_broadcast() || a.is_loopback());
+        let address = address.filter(|c| usable(&c.address()) && !c.address().is_unspecified());
+        let router = router.filter(|r| usable(r) && !r.is_unspecified());
+        self.set_v4(address, router);
+        config.v4 = address;
+        config.gateway = router;
+        config.dns.retain(|d| d.is_ipv6());
+        config.dns.extend(dns);
+    }
+
+    fn take_v6(&mut self, config: &mut NetConfig) {
+        let v6 = self.iface.ip_addrs().iter().filter_map(|c| match c {
+            IpCidr::Ipv6(c) => Some(*c),
+            IpCidr::Ipv4(_) => None,
+        });
+        if !v6.clone().eq(config.v6.iter().copied()) {
+            config.v6 = v6.collect();
+        }
+        let mut gateway = None;
+        self.iface.routes_mut().update(|routes| {
+            gateway = routes.iter().find_map(|r| match (r.cidr, r.via_router) {
+                (IpCidr::Ipv6(c), IpAddress::Ipv6(via)) if c.prefix_len() == 0 => Some(via),
+                _ => None,
+            });
+        });
+        config.gateway6 = gateway;
+    }
+}
+
+/// The link-local address of RFC 4291, appendix A.
+fn link_local(mac: [u8; 6]) -> Ipv6Address {
+    let id = [
+        mac[0] ^ 2,
+        mac[1],
+        mac[2],
+        0xff,
+        0xfe,
+        mac[3],
+        mac[4],
+        mac[5],
+    ];
+    let mut b = [0; 16];
+    b[0] = 0xfe;
+    b[1] = 0x80;
+    b[8..].copy_from_slice(&id);
+    Ipv6Address::from(b)
+}
+
+impl NetNode {
+    /// Asks the network for an IPv4 address, now and whenever the link comes up.
+    pub fn configure_dhcp(self: &Arc<Self>) {
+        if let Some(c) = &mut *self.control.lock() {
+            c.start_dhcp();
+        }
+        self.control_poll();
+    }
+
+    /// Takes an address that somebody decided. One that cannot be a host's is
+    /// refused with `false`.
+    pub fn configure_static(self: &Arc<Self>, to: &StaticConfig) -> bool {
+        let ip = to.address;
+        let host = !(ip.is_multicast() || ip.is_broadcast() || ip.is_unspecified());
+        if !host || ip.is_loopback() || to.prefix > 32 {
+            return false;
+        }
+        let address = Ipv4Cidr::new(ip, to.prefix);
+        if let Some(c) = &mut *self.control.lock() {
+            if let Some(h) = c.dhcp.take() {
+                c.sockets.remove(h);
+            }
+            c.set_v4(Some(address), to.gateway);
+        }
+        let before = self.config();
+        {
+            let mut config = self.config.lock();
+            config.v4 = Some(address);
+            config.gateway = to.gateway;
+            config.dns = to.dns.clone();
+        }
+        self.tell_changes(&before);
+        self.control_poll();
+        true
+    }
+
+    /// The link came up: everything known of the network may be wrong.
+    pub(super) fn control_restart(self: &Arc<Self>) {
+        self.neighbours.clear();
+        if let Some(c) = &mut *self.control.lock()
+            && c.dhcp.is_some()
+        {
+            c.start_dhcp();
+        }
+        self.control_poll();
+    }
+
+    pub(super) fn control_poll(self: &Arc<Self>) {
+        self.control_input(None);
+    }
+
+    /// Gives a frame to the control interface.
+    pub(super) fn control_input(self: &Arc<Self>, frame: Option<&[u8]>) {
+        let Some(link) = self.link() else { return };
+        let before = self.config();
+        let mut after = before.clone();
+        let next = {
+            let mut control = self.control.lock();
+            let Some(c) = &mut *control else { return };
+            c.poll(&**link, frame, &mut after)
+        };
+        link.flush();
+        if let Some(t) = self.control_timer.get() {
+            t.set(next);
+        }
+        *self.config.lock() = after;
+        self.tell_changes(&before);
+    }
+
+    fn tell_changes(&self, before: &NetConfig) {
+        let after = self.config();
+        let all = |c: &NetConfig| -> Vec<IpAddr> {
+            let v4 = c.v4.iter().map(|n| IpAddr::V4(n.address()));
+            v4.chain(c.v6.iter().map(|n: &Ipv6Cidr| IpAddr::V6(n.address())))
+                .collect()
+        };
+        let (old, new) = (all(before), all(&after));
+        for ip in old.iter().filter(|ip| !new.contains(ip)) {
+            self.tell(NetEvent::AddressLost(*ip));
+        }
+        for ip in new.iter().filter(|ip| !old.contains(ip)) {
+            self.tell(NetEvent::AddressAcquired(*ip));
+        }
+    }
+}

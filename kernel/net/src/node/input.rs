@@ -1,0 +1,325 @@
+//! Frames in. Everything here is a stranger's: lengths are checked by smoltcp's
+//! packet types, and what does not parse is dropped.
+
+use super::{ETHERNET_HEADER, NetNode, Protocol};
+use crate::wire::{Flow, Segment};
+use alloc::sync::Arc;
+use core::hash::BuildHasher;
+use core::net::{IpAddr, SocketAddr};
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol, Icmpv4DstUnreachable,
+    Icmpv4Packet, Icmpv4Repr, Icmpv6DstUnreachable, Icmpv6Packet, Icmpv6Repr, IpAddress,
+    IpProtocol, Ipv4Packet, Ipv6Packet, NdiscRepr, TcpPacket, UdpPacket, UdpRepr,
+};
+
+/// Client port of DHCP.
+const DHCP_CLIENT: u16 = 68;
+
+/// The part of an IP header that matters above it.
+#[derive(Clone, Copy)]
+struct Header {
+    from: IpAddr,
+    to: IpAddr,
+    ttl: u8,
+    tos: u8,
+}
+
+impl NetNode {
+    /// Takes a frame that came in on the link. A driver calls this on a thread of
+    /// its own; it does not wait.
+    pub fn receive(self: &Arc<Self>, frame: &[u8]) {
+        let Some(link) = self.link() else { return };
+        let Ok(ethernet) = EthernetFrame::new_checked(frame) else {
+            return;
+        };
+        let to = ethernet.dst_addr();
+        if to.0 != link.mac() && !to.is_broadcast() && !to.is_multicast() {
+            return;
+        }
+        // What we send ourselves comes back on some links.
+        if ethernet.src_addr().0 == link.mac() || !ethernet.src_addr().is_unicast() {
+            return;
+        }
+        match ethernet.ethertype() {
+            EthernetProtocol::Arp => self.arp(frame, ethernet.payload()),
+            EthernetProtocol::Ipv4 => self.ipv4_input(frame),
+            EthernetProtocol::Ipv6 => self.ipv6_input(frame, ethernet.src_addr().0),
+            EthernetProtocol::Unknown(_) => {}
+        }
+    }
+
+    fn arp(self: &Arc<Self>, frame: &[u8], packet: &[u8]) {
+        let Ok(packet) = ArpPacket::new_checked(packet) else {
+            return;
+        };
+        let Ok(ArpRepr::EthernetIpv4 {
+            operation,
+            source_hardware_addr,
+            source_protocol_addr,
+            target_protocol_addr,
+            ..
+        }) = ArpRepr::parse(&packet)
+        else {
+            return;
+        };
+        let from = IpAddr::V4(source_protocol_addr);
+        let for_us = self.is_local(target_protocol_addr.into());
+        let near = self.with_config(|c| c.next_hop(from)) == Some(from);
+        let usable = source_hardware_addr.is_unicast() && near && !self.is_local(from);
+        if usable && (for_us || self.neighbours.knows(from)) {
+            self.neighbour_heard(from, source_hardware_addr.0, for_us);
+        }
+        if for_us && operation == ArpOperation::Request {
+            self.control_input(Some(frame));
+        }
+    }
+
+    fn ipv4_input(self: &Arc<Self>, frame: &[u8]) {
+        let Ok(packet) = Ipv4Packet::new_checked(&frame[ETHERNET_HEADER..]) else {
+            return;
+        };
+        let (from, to) = (packet.src_addr(), packet.dst_addr());
+        // An address that is no host's cannot have sent this; answers would go
+        // astray. (DHCP servers have one.)
+        if from.is_unspecified() || from.is_multicast() || from.is_broadcast() {
+            return;
+        }
+        if from.is_loopback() || to.is_loopback() || !packet.verify_checksum() {
+            return;
+        }
+        // Nobody reassembles; a first fragment must not pass for a whole packet.
+        if packet.more_frags() || packet.frag_offset() != 0 {
+            return;
+        }
+        let header = Header {
+            from: from.into(),
+            to: to.into(),
+            ttl: packet.hop_limit(),
+            tos: packet.dscp() << 2 | packet.ecn(),
+        };
+        let local = self.is_local(to.into());
+        match packet.next_header() {
+            IpProtocol::Tcp if local => {
+                self.tcp_input(header, &frame[ETHERNET_HEADER..], packet.payload())
+            }
+            IpProtocol::Udp => {
+                let dhcp = UdpPacket::new_checked(packet.payload())
+                    .is_ok_and(|u| u.dst_port() == DHCP_CLIENT);
+                if dhcp {
+                    self.control_input(Some(frame));
+                } else if local || to.is_broadcast() {
+                    self.udp_input(header, packet.payload());
+                }
+            }
+            IpProtocol::Icmp if local => {
+                self.icmpv4_error(packet.payload());
+                self.control_input(Some(frame));
+            }
+            IpProtocol::Igmp => self.control_input(Some(frame)),
+            _ => {}
+        }
+    }
+
+    fn ipv6_input(self: &Arc<Self>, frame: &[u8], mac: [u8; 6]) {
+        let Ok(packet) = Ipv6Packet::new_checked(&frame[ETHERNET_HEADER..]) else {
+            return;
+        };
+        let (from, to) = (packet.src_addr(), packet.dst_addr());
+        if from.is_multicast() || from.is_loopback() || to.is_loopback() || to.is_unspecified() {
+            return;
+        }
+        let header = Header {
+            from: from.into(),
+            to: to.into(),
+            ttl: packet.hop_limit(),
+            tos: packet.traffic_class(),
+        };
+        let local = self.is_local(to.into());
+        match packet.next_header() {
+            IpProtocol::Tcp if local && !from.is_unspecified() => {
+                self.tcp_input(header, &frame[ETHERNET_HEADER..], packet.payload())
+            }
+            IpProtocol::Udp if local && !from.is_unspecified() => {
+                self.udp_input(header, packet.payload());
+            }
+            IpProtocol::Icmpv6 if local || to.is_multicast() => {
+                self.icmpv6_input(header, packet.payload(), mac);
+                self.control_input(Some(frame));
+            }
+            IpProtocol::HopByHop if local || to.is_multicast() => {
+                self.control_input(Some(frame));
+            }
+            _ => {}
+        }
+    }
+
+    fn tcp_input(self: &Arc<Self>, h: Header, packet: &[u8], payload: &[u8]) {
+        let Ok(tcp) = TcpPacket::new_checked(payload) else {
+            return;
+        };
+        let flow = Flow {
+            local: SocketAddr::new(h.to, tcp.dst_port()),
+            remote: SocketAddr::new(h.from, tcp.src_port()),
+        };
+        if flow.local.port() == 0 || flow.remote.port() == 0 {
+            return;
+        }
+        if let Some(conn) = self.flows.find(&flow) {
+            conn.input(packet);
+            return;
+        }
+        let (from, to) = (IpAddress::from(h.from), IpAddress::from(h.to));
+        let opens = tcp.syn() && !tcp.ack() && !tcp.rst() && !tcp.fin();
+        if !opens {
+            let segment = Segment::of(&tcp);
+            if !self.flows.answer_late(self, &flow, &segment) {
+                self.refuse(from, to, &tcp);
+            }
+            return;
+        }
+        if !tcp.verify_checksum(&from, &to) {
+            return;
+        }
+        let hash = self.hash.hash_one(flow);
+        let listener =
+            self.published(Protocol::Tcp, flow.local.port())
+                .and_then(|(stack, port)| {
+                    let listener = stack.tcp().find(h.to, port, hash)?;
+                    Some((stack, port, listener))
+                });
+        match listener {
+            Some((stack, port, listener)) => {
+                crate::wire::open(&stack, port, &listener, flow, packet);
+            }
+            None => self.refuse(from, to, &tcp),
+        }
+    }
+
+    fn udp_input(self: &Arc<Self>, h: Header, payload: &[u8]) {
+        let Ok(udp) = UdpPacket::new_checked(payload) else {
+            return;
+        };
+        let caps = ChecksumCapabilities::default();
+        let parsed = UdpRepr::parse(&udp, &h.from.into(), &h.to.into(), &caps);
+        if parsed.is_err() || udp.src_port() == 0 {
+            return;
+        }
+        let from = SocketAddr::new(h.from, udp.src_port());
+        let hash = self.hash.hash_one((from, udp.dst_port()));
+        let core = match self.published(Protocol::Udp, udp.dst_port()) {
+            Some((stack, port)) => stack.udp().find(h.to, port, hash),
+            None => {
+                let lent = self.udp_ports().lock();
+                lent.get(&udp.dst_port())
+                    .and_then(alloc::sync::Weak::upgrade)
+            }
+        };
+        if let Some(core) = core {
+            core.deliver(from, h.to, udp.payload(), h.ttl, h.tos);
+        }
+    }
+
+    /// A router or host says that a packet of ours did not arrive.
+    fn icmpv4_error(&self, payload: &[u8]) {
+        let Ok(icmp) = Icmpv4Packet::new_checked(payload) else {
+            return;
+        };
+        let caps = ChecksumCapabilities::default();
+        let Ok(Icmpv4Repr::DstUnreachable {
+            reason,
+            header,
+            data,
+        }) = Icmpv4Repr::parse(&icmp, &caps)
+        else {
+            return;
+        };
+        let refused = reason == Icmpv4DstUnreachable::PortUnreachable;
+        let (from, to) = (header.src_addr.into(), header.dst_addr.into());
+        self.undelivered(header.next_header, from, to, data, refused);
+    }
+
+    fn icmpv6_input(&self, h: Header, payload: &[u8], mac: [u8; 6]) {
+        let Ok(icmp) = Icmpv6Packet::new_checked(payload) else {
+            return;
+        };
+        let (IpAddr::V6(from), IpAddr::V6(to)) = (h.from, h.to) else {
+            return;
+        };
+        let caps = ChecksumCapabilities::default();
+        match Icmpv6Repr::parse(&from, &to, &icmp, &caps) {
+            Ok(Icmpv6Repr::Ndisc(n)) if h.ttl == 255 => match n {
+                NdiscRepr::NeighborAdvert {
+                    target_addr,
+                    lladdr,
+                    ..
+                } => {
+                    let mac = lladdr_bytes(lladdr).unwrap_or(mac);
+                    self.neighbour_heard(target_addr.into(), mac, false);
+                }
+                NdiscRepr::NeighborSolicit { target_addr, .. }
+                    if self.is_local(target_addr.into()) && !from.is_unspecified() =>
+                {
+                    self.neighbour_heard(h.from, mac, true);
+                }
+                NdiscRepr::RouterAdvert { .. } if from.is_unicast_link_local() => {
+                    self.neighbour_heard(h.from, mac, true);
+                }
+                _ => {}
+            },
+            Ok(Icmpv6Repr::DstUnreachable {
+                reason,
+                header,
+                data,
+            }) => {
+                let refused = reason == Icmpv6DstUnreachable::PortUnreachable;
+                let (from, to) = (header.src_addr.into(), header.dst_addr.into());
+                self.undelivered(header.next_header, from, to, data, refused);
+            }
+            _ => {}
+        }
+    }
+
+    /// `data` is the start of what we sent from `from` to `to`.
+    fn undelivered(&self, what: IpProtocol, from: IpAddr, to: IpAddr, data: &[u8], refused: bool) {
+        let port = |at: usize| {
+            data.get(at..at + 2)
+                .map(|b| u16::from_be_bytes([b[0], b[1]]))
+        };
+        let (Some(source), Some(target)) = (port(0), port(2)) else {
+            return;
+        };
+        let remote = SocketAddr::new(to, target);
+        match what {
+            IpProtocol::Udp => {
+                let core = match self.published(Protocol::Udp, source) {
+                    Some((stack, port)) => stack.udp().find(from, port, 0),
+                    None => {
+                        let lent = self.udp_ports().lock();
+                        lent.get(&source).and_then(alloc::sync::Weak::upgrade)
+                    }
+                };
+                if let Some(core) = core {
+                    core.undelivered(remote, refused);
+                }
+            }
+            IpProtocol::Tcp => {
+                let local = SocketAddr::new(from, source);
+                if let Some(conn) = self.flows.find(&Flow { local, remote }) {
+                    conn.undelivered(refused);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The link has room again: connections that found it full go on.
+    pub fn transmit_ready(&self) {
+        self.flows.resume();
+    }
+}
+
+/// An Ethernet address out of a neighbour discovery option.
+fn lladdr_bytes(raw: Option<smoltcp::wire::RawHardwareAddress>) -> Option<[u8; 6]> {
+    raw?.as_bytes().try_into().ok()
+}

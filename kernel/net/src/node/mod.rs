@@ -1,0 +1,233 @@
+//! What all capsules of a machine share: the link, the addresses, the routes,
+//! and the table of published ports.
+//!
+//! A frame comes in through [`NetNode::receive`], on a driver's thread. TCP and
+//! UDP go straight to the connection or socket that a hash table names; the rest
+//! (ARP, ICMP, neighbour discovery, DHCP) goes to one smoltcp interface, the
+//! [`control`] interface. Packets leave through [`NetNode::transmit`], which
+//! finds the next hop and its hardware address.
+
+mod config;
+mod control;
+mod input;
+mod link;
+mod neighbours;
+mod output;
+mod published;
+mod reset;
+
+pub use config::{NetConfig, StaticConfig};
+pub use link::{Link, NetEvent};
+pub use published::{Protocol, Published};
+
+use crate::keyhash::{self, KeyedMap, KeyedState};
+use crate::stack::{NetStack, StackConfig};
+use crate::udp::UdpCore;
+use crate::wire::{Engines, Flows, Timers};
+use alloc::boxed::Box;
+use alloc::sync::{Arc, Weak};
+use core::net::{IpAddr, Ipv4Addr};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use machine::sync::{Once, SpinLock};
+use machine::timer::Timer;
+
+/// Bytes of an Ethernet header.
+pub(crate) const ETHERNET_HEADER: usize = 14;
+
+/// The network of one machine.
+pub struct NetNode {
+    link: Once<Attached>,
+    config: SpinLock<NetConfig>,
+    /// Whether there is an address beyond the machine, so that the question costs
+    /// no lock.
+    pub(crate) flows: Flows,
+    pub(crate) timers: Timers,
+    /// A secret for choosing among sockets that share a port.
+    pub(crate) hash: KeyedState,
+    published: published::Table,
+    /// Node ports lent to datagram sockets that send to the wire.
+    udp: SpinLock<KeyedMap<u16, Weak<UdpCore>>>,
+    neighbours: neighbours::Neighbours,
+    control: SpinLock<Option<control::Control>>,
+    control_timer: Once<Timer>,
+    neighbour_timer: Once<Timer>,
+    observer: Once<Box<dyn Fn(NetEvent) + Send + Sync>>,
+    resets: reset::Limit,
+    is_up: AtomicBool,
+    next_stack: AtomicU64,
+}
+
+/// The link, and what depends on its size.
+struct Attached {
+    link: Arc<dyn Link>,
+    engines: Engines,
+}
+
+impl NetNode {
+    /// A machine without a link.
+    #[must_use]
+    pub fn new() -> Arc<NetNode> {
+        Arc::new_cyclic(|weak: &Weak<NetNode>| NetNode {
+            link: Once::new(),
+            config: SpinLock::new(NetConfig::default()),
+            flows: Flows::new(),
+            timers: Timers::new(weak.clone()),
+            hash: KeyedState::random(),
+            published: published::Table::new(),
+            udp: SpinLock::new(keyhash::map()),
+            neighbours: neighbours::Neighbours::new(),
+            control: SpinLock::new(None),
+            control_timer: Once::new(),
+            neighbour_timer: Once::new(),
+            observer: Once::new(),
+            resets: reset::Limit::default(),
+            is_up: AtomicBool::new(false),
+            next_stack: AtomicU64::new(1),
+        })
+    }
+
+    /// Gives the machine its link; the first call counts. Addresses come with
+    /// [`NetNode::configure_dhcp`] or [`NetNode::configure_static`].
+    pub fn attach_link(self: &Arc<Self>, link: Arc<dyn Link>) {
+        let mut first = false;
+        self.link.call_once(|| {
+            first = true;
+            let engines = Engines::new(link.mtu());
+            Attached { link, engines }
+        });
+        if !first {
+            return;
+        }
+        let weak = Arc::downgrade(self);
+        self.control_timer.call_once(|| {
+            Timer::new(move || {
+                if let Some(node) = weak.upgrade() {
+                    node.control_poll();
+                }
+            })
+        });
+        let weak = Arc::downgrade(self);
+        self.neighbour_timer.call_once(|| {
+            Timer::new(move || {
+                if let Some(node) = weak.upgrade() {
+                    node.neighbour_poll();
+                }
+            })
+        });
+        *self.control.lock() = self.link().map(|l| control::Control::new(&**l));
+        self.link_changed();
+    }
+
+    /// The link, if there is one.
+    pub(crate) fn link(&self) -> Option<&Arc<dyn Link>> {
+        self.link.get().map(|a| &a.link)
+    }
+
+    pub(crate) fn engines(&self) -> Option<&Engines> {
+        self.link.get().map(|a| &a.engines)
+    }
+
+    /// Bytes of an IP packet that the link carries.
+    #[must_use]
+    pub fn mtu(&self) -> usize {
+        self.link().map_or(1500, |l| l.mtu())
+    }
+
+    /// The hardware address, zeros without a link.
+    #[must_use]
+    pub fn mac(&self) -> [u8; 6] {
+        self.link().map_or([0; 6], |l| l.mac())
+    }
+
+    /// Whether the link is up.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.is_up.load(Ordering::Relaxed)
+    }
+
+    /// Tells `observer` of changes of link and addresses; the first call counts.
+    pub fn observe(&self, observer: impl Fn(NetEvent) + Send + Sync + 'static) {
+        self.observer.call_once(|| Box::new(observer));
+    }
+
+    pub(crate) fn tell(&self, event: NetEvent) {
+        if let Some(o) = self.observer.get() {
+            o(event);
+        }
+    }
+
+    /// The driver saw the link go up or down.
+    pub fn link_changed(self: &Arc<Self>) {
+        let up = self.link().is_some_and(|l| l.is_up());
+        if self.is_up.swap(up, Ordering::Relaxed) == up {
+            return;
+        }
+        self.tell(if up {
+            NetEvent::LinkUp
+        } else {
+            NetEvent::LinkDown
+        });
+        if up {
+            self.control_restart();
+        }
+    }
+
+    /// A network for one capsule.
+    ///
+    /// # Errors
+    /// [`crate::Error::AddressInUse`] if a port it publishes is published already.
+    pub fn new_stack(self: &Arc<Self>, config: StackConfig) -> crate::Result<Arc<NetStack>> {
+        let id = self.next_stack.fetch_add(1, Ordering::Relaxed);
+        let stack = NetStack::new(self.clone(), id, config);
+        self.published.publish(&stack)?;
+        Ok(stack)
+    }
+
+    /// A copy of addresses and routes.
+    #[must_use]
+    pub fn config(&self) -> NetConfig {
+        self.config.lock().clone()
+    }
+
+    pub(crate) fn with_config<R>(&self, f: impl FnOnce(&NetConfig) -> R) -> R {
+        f(&self.config.lock())
+    }
+
+    /// Whether `ip` is one of the machine's addresses beyond loopback.
+    #[must_use]
+    pub fn is_local(&self, ip: IpAddr) -> bool {
+        self.with_config(|c| c.owns(ip))
+    }
+
+    /// The machine's first IPv4 address, if it has one.
+    #[must_use]
+    pub fn ipv4(&self) -> Option<Ipv4Addr> {
+        self.with_config(|c| c.v4.map(|n| n.address()))
+    }
+
+    /// The capsule that publishes a node port, and the port it has there.
+    pub(crate) fn published(&self, protocol: Protocol, port: u16) -> Option<(Arc<NetStack>, u16)> {
+        self.published.find(protocol, port)
+    }
+
+    /// The node port under which `stack` publishes its own `port`.
+    pub(crate) fn published_as(
+        &self,
+        stack: &NetStack,
+        protocol: Protocol,
+        port: u16,
+    ) -> Option<u16> {
+        let list = stack.published();
+        list.iter()
+            .find(|p| p.protocol == protocol && p.capsule == port)
+            .map(|p| p.node)
+    }
+
+    pub(crate) fn unpublish(&self, stack: &NetStack) {
+        self.published.withdraw(stack);
+    }
+
+    pub(crate) fn udp_ports(&self) -> &SpinLock<KeyedMap<u16, Weak<UdpCore>>> {
+        &self.udp
+    }
+}

@@ -1,0 +1,196 @@
+//! Packets out: next hop, hardware address, frame.
+
+use super::neighbours::{Hop, Question};
+use super::{ETHERNET_HEADER, NetNode};
+use core::net::{IpAddr, Ipv4Addr};
+use machine::time::Instant;
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
+    Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv6Packet, Ipv6Repr, NdiscRepr,
+};
+
+/// Room for an ARP request or a neighbour solicitation.
+const QUESTION_MAX: usize = 14 + 40 + 32;
+
+impl NetNode {
+    /// Sends the IP packet that `frame` holds behind room for an Ethernet header
+    /// to `to`. It may be lost: there may be no route, or a full queue. The caller
+    /// calls [`NetNode::flush`] when it has sent all it has.
+    pub(crate) fn transmit(&self, to: IpAddr, frame: &mut [u8]) {
+        let Some(link) = self.link() else { return };
+        let protocol = match to {
+            IpAddr::V4(_) => EthernetProtocol::Ipv4,
+            IpAddr::V6(_) => EthernetProtocol::Ipv6,
+        };
+        write_header(frame, link.mac(), [0; 6], protocol);
+        if let Some(mac) = self.with_config(|c| group_address(to, |ip| c.is_broadcast(ip))) {
+            frame[..6].copy_from_slice(&mac);
+            link.transmit(frame);
+            return;
+        }
+        let Some(hop) = self.with_config(|c| c.next_hop(to)) else {
+            return;
+        };
+        let now = Instant::now();
+        match self.neighbours.look_up(hop, frame, now) {
+            Hop::Known(mac) => send_to(&**link, frame, mac),
+            Hop::Stale(mac) => {
+                send_to(&**link, frame, mac);
+                let mac = Some(mac);
+                self.ask(&Question { to: hop, mac });
+                self.neighbour_poll();
+            }
+            Hop::Ask => {
+                self.ask(&Question { to: hop, mac: None });
+                self.neighbour_poll();
+            }
+            Hop::Wait => {}
+        }
+    }
+
+    /// Tells the device of what was sent.
+    pub(crate) fn flush(&self) {
+        if let Some(link) = self.link() {
+            link.flush();
+        }
+    }
+
+    /// Asks a neighbour for its hardware address.
+    fn ask(&self, q: &Question) {
+        let Some(link) = self.link() else { return };
+        let mac = link.mac();
+        let mut buffer = [0; QUESTION_MAX];
+        let len = match q.to {
+            IpAddr::V4(ip) => match self.ipv4() {
+                Some(own) => arp_request(&mut buffer, mac, own, ip, q.mac),
+                None => return,
+            },
+            IpAddr::V6(ip) => {
+                let Ok(IpAddr::V6(own)) = self.with_config(|c| c.source(ip.into())) else {
+                    return;
+                };
+                solicit(&mut buffer, mac, own, ip, q.mac)
+            }
+        };
+        link.transmit(&buffer[..len]);
+        link.flush();
+    }
+
+    /// Asks what is due to be asked, and gives up on who does not answer.
+    pub(super) fn neighbour_poll(&self) {
+        let (questions, gone, next) = self.neighbours.poll(Instant::now());
+        for q in &questions {
+            self.ask(q);
+        }
+        if let Some(t) = self.neighbour_timer.get() {
+            t.set(next);
+        }
+        for ip in gone {
+            self.flows
+                .unreachable(|remote| self.with_config(|c| c.next_hop(remote)) == Some(ip));
+        }
+    }
+
+    /// A neighbour told its address: what waited for it leaves.
+    pub(super) fn neighbour_heard(&self, ip: IpAddr, mac: [u8; 6], create: bool) {
+        let held = self.neighbours.learn(ip, mac, create, Instant::now());
+        let Some(link) = self.link() else { return };
+        for mut frame in held {
+            send_to(&**link, &mut frame, mac);
+        }
+        link.flush();
+    }
+}
+
+fn send_to(link: &dyn super::Link, frame: &mut [u8], mac: [u8; 6]) {
+    if let Some(to) = frame.get_mut(..6) {
+        to.copy_from_slice(&mac);
+        link.transmit(frame);
+    }
+}
+
+fn write_header(frame: &mut [u8], from: [u8; 6], to: [u8; 6], protocol: EthernetProtocol) {
+    if frame.len() >= ETHERNET_HEADER {
+        let mut f = EthernetFrame::new_unchecked(frame);
+        f.set_src_addr(EthernetAddress(from));
+        f.set_dst_addr(EthernetAddress(to));
+        f.set_ethertype(protocol);
+    }
+}
+
+/// The hardware address of a group (RFC 1112, RFC 2464), if `ip` is one.
+fn group_address(ip: IpAddr, is_broadcast: impl Fn(Ipv4Addr) -> bool) -> Option<[u8; 6]> {
+    match ip {
+        IpAddr::V4(ip) if is_broadcast(ip) => Some([0xff; 6]),
+        IpAddr::V4(ip) if ip.is_multicast() => {
+            let o = ip.octets();
+            Some([1, 0, 0x5e, o[1] & 0x7f, o[2], o[3]])
+        }
+        IpAddr::V6(ip) if ip.is_multicast() => {
+            let o = ip.octets();
+            Some([0x33, 0x33, o[12], o[13], o[14], o[15]])
+        }
+        _ => None,
+    }
+}
+
+fn arp_request(
+    buffer: &mut [u8; QUESTION_MAX],
+    mac: [u8; 6],
+    own: Ipv4Addr,
+    ip: Ipv4Addr,
+    known: Option<[u8; 6]>,
+) -> usize {
+    let to = known.unwrap_or([0xff; 6]);
+    let repr = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Request,
+        source_hardware_addr: EthernetAddress(mac),
+        source_protocol_addr: own,
+        target_hardware_addr: EthernetAddress(to),
+        target_protocol_addr: ip,
+    };
+    let len = ETHERNET_HEADER + repr.buffer_len();
+    write_header(&mut buffer[..len], mac, to, EthernetProtocol::Arp);
+    repr.emit(&mut ArpPacket::new_unchecked(
+        &mut buffer[ETHERNET_HEADER..len],
+    ));
+    len
+}
+
+fn solicit(
+    buffer: &mut [u8; QUESTION_MAX],
+    mac: [u8; 6],
+    own: core::net::Ipv6Addr,
+    ip: core::net::Ipv6Addr,
+    known: Option<[u8; 6]>,
+) -> usize {
+    let o = ip.octets();
+    // RFC 4291, 2.7.1: the solicited-node group.
+    let group = core::net::Ipv6Addr::from([
+        0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, o[13], o[14], o[15],
+    ]);
+    let to = known.unwrap_or([0x33, 0x33, 0xff, o[13], o[14], o[15]]);
+    let repr = Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit {
+        target_addr: ip,
+        lladdr: Some(EthernetAddress(mac).into()),
+    });
+    let ip_repr = Ipv6Repr {
+        src_addr: own,
+        dst_addr: if known.is_some() { ip } else { group },
+        next_header: IpProtocol::Icmpv6,
+        payload_len: repr.buffer_len(),
+        hop_limit: 255,
+    };
+    let len = ETHERNET_HEADER + ip_repr.buffer_len() + repr.buffer_len();
+    write_header(&mut buffer[..len], mac, to, EthernetProtocol::Ipv6);
+    let packet = &mut buffer[ETHERNET_HEADER..len];
+    ip_repr.emit(&mut Ipv6Packet::new_unchecked(&mut *packet));
+    repr.emit(
+        &ip_repr.src_addr,
+        &ip_repr.dst_addr,
+        &mut Icmpv6Packet::new_unchecked(&mut packet[ip_repr.buffer_len()..]),
+        &ChecksumCapabilities::default(),
+    );
+    len
+}

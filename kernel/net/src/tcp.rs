@@ -1,0 +1,520 @@
+//! TCP sockets as programs see them (tcp(7)).
+//!
+//! Over loopback a connection is just a [`Pair`] of rings. Over the wire the
+//! other side of the pair is a [`Conn`]; beyond connecting and closing, nothing
+//! here tells the two apart.
+
+use crate::error::{Error, Result};
+use crate::listener::{AcceptQueue, Offer, Pending};
+use crate::options::{Options, Switch};
+use crate::ports::{Binding, Claim};
+use crate::stack::{NetStack, Route};
+use crate::stream::{Endpoint, Manners, Pair, Phase};
+use crate::wire::Conn;
+use alloc::sync::Arc;
+use core::net::{IpAddr, SocketAddr};
+use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::Ordering::Relaxed;
+use machine::sync::{Once, SpinLock};
+use machine::time::Instant;
+use machine::wait::Until;
+use vfs::{Events, PollHub};
+
+/// Buffers of a TCP socket that did not ask for others, in bytes.
+pub const TCP_BUFFER: usize = 256 << 10;
+
+/// A connection that is made or being made.
+pub struct TcpLink {
+    /// Our side.
+    pub endpoint: Endpoint,
+    /// Our address.
+    pub local: SocketAddr,
+    /// The other side's.
+    pub remote: SocketAddr,
+    /// The protocol engine, if it goes over the wire.
+    pub conn: Option<Arc<Conn>>,
+}
+
+impl TcpLink {
+    /// Bytes were written, or an end was shut: send them.
+    #[inline]
+    pub(crate) fn kick(&self) {
+        if let Some(c) = &self.conn {
+            c.kick();
+        }
+    }
+
+    /// Bytes were read: the window may open.
+    #[inline]
+    pub(crate) fn drained(&self) {
+        if let Some(c) = &self.conn {
+            c.drained();
+        }
+    }
+
+    fn close(&self, reset: bool) {
+        let unread = self.endpoint.close(reset);
+        if let Some(c) = &self.conn {
+            if unread || reset {
+                c.abort();
+            } else {
+                c.kick();
+            }
+        }
+    }
+}
+
+impl Pending for TcpLink {
+    fn admitted(&self) {
+        self.endpoint.set_phase(Phase::Established);
+        self.endpoint.notify_peer(Events::WRITABLE);
+    }
+
+    fn refused(&self) {
+        let under_way = self.endpoint.phase() == Phase::Connecting;
+        self.close(true);
+        if under_way {
+            self.endpoint.set_phase(Phase::Failed);
+            self.endpoint.fail_peer(Error::Refused);
+        }
+    }
+}
+
+/// A listening socket.
+pub struct TcpListener {
+    /// Who waits to be accepted.
+    pub(crate) queue: AcceptQueue<TcpLink>,
+    /// Connections from the wire whose handshake is not complete.
+    pub(crate) half_open: AtomicUsize,
+    /// The listening socket's options, which accepted ones inherit.
+    pub(crate) options: Arc<Options>,
+}
+
+struct Bound {
+    binding: Binding<Arc<TcpListener>>,
+    addr: Option<IpAddr>,
+}
+
+/// The state of one TCP socket.
+pub struct Tcp {
+    v6: bool,
+    /// Set once the connection is established.
+    link: Once<TcpLink>,
+    /// A connection that is not established yet.
+    attempt: SpinLock<Option<Arc<TcpLink>>>,
+    bound: SpinLock<Option<Bound>>,
+    listener: Once<Arc<TcpListener>>,
+}
+
+impl Tcp {
+    /// A socket of `AF_INET` or, with `v6`, `AF_INET6`.
+    #[must_use]
+    pub fn new(v6: bool) -> Tcp {
+        Tcp {
+            v6,
+            link: Once::new(),
+            attempt: SpinLock::new(None),
+            bound: SpinLock::new(None),
+            listener: Once::new(),
+        }
+    }
+
+    /// A socket for an accepted connection.
+    #[must_use]
+    pub fn accepted(v6: bool, link: TcpLink) -> Tcp {
+        Tcp {
+            link: Once::initialized(link),
+            ..Tcp::new(v6)
+        }
+    }
+
+    /// The established connection.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`]; [`Error::WOULD_BLOCK`] while it is being made.
+    #[inline]
+    pub(crate) fn link(&self) -> Result<&TcpLink> {
+        match self.link.get() {
+            Some(l) => Ok(l),
+            None => self.settle(),
+        }
+    }
+
+    /// Looks whether an attempt has succeeded meanwhile.
+    #[cold]
+    fn settle(&self) -> Result<&TcpLink> {
+        let mut attempt = self.attempt.lock();
+        let Some(link) = attempt.clone() else {
+            return self.link.get().ok_or(Error::NotConnected);
+        };
+        match link.endpoint.phase() {
+            Phase::Connecting => Err(Error::WOULD_BLOCK),
+            Phase::Failed => {
+                let e = link.endpoint.take_error();
+                if e != 0 {
+                    *attempt = None;
+                    return Err(vfs::Error::Foreign(e).into());
+                }
+                Err(Error::NotConnected)
+            }
+            Phase::Established => {
+                *attempt = None;
+                drop(attempt);
+                Ok(self.link.call_once(|| TcpLink {
+                    endpoint: link.endpoint.clone(),
+                    local: link.local,
+                    remote: link.remote,
+                    conn: link.conn.clone(),
+                }))
+            }
+        }
+    }
+
+    fn current(&self) -> Option<Arc<TcpLink>> {
+        self.attempt.lock().clone()
+    }
+
+    /// Whether it listens.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.listener.is_completed()
+    }
+
+    /// Our address; all zeros while there is none.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        if let Some(l) = self.link.get() {
+            return l.local;
+        }
+        if let Some(l) = self.current() {
+            return l.local;
+        }
+        let unspecified = crate::addr::any(self.v6);
+        match &*self.bound.lock() {
+            Some(b) => SocketAddr::new(b.addr.unwrap_or(unspecified), b.binding.port()),
+            None => SocketAddr::new(unspecified, 0),
+        }
+    }
+
+    /// The other side's address.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`].
+    pub fn remote(&self) -> Result<SocketAddr> {
+        match self.link() {
+            Ok(l) => Ok(l.remote),
+            Err(_) => Err(Error::NotConnected),
+        }
+    }
+
+    /// Holds a port.
+    ///
+    /// # Errors
+    /// [`Error::INVALID`] if it has one, [`Error::AddressInUse`],
+    /// [`Error::AddressNotAvailable`].
+    pub fn bind(&self, stack: &NetStack, options: &Options, addr: SocketAddr) -> Result<()> {
+        if self.link.is_completed() || self.attempt.lock().is_some() {
+            return Err(Error::INVALID);
+        }
+        let mut bound = self.bound.lock();
+        if bound.is_some() {
+            return Err(Error::INVALID);
+        }
+        let ip = stack.check_bind(self.v6, addr.ip(), options)?;
+        let binding = stack
+            .tcp()
+            .bind(claim(self.v6, ip, options), addr.port(), None)?;
+        *bound = Some(Bound { binding, addr: ip });
+        Ok(())
+    }
+
+    /// Lets others connect to it.
+    ///
+    /// # Errors
+    /// [`Error::INVALID`] when connected, [`Error::AddressInUse`].
+    pub fn listen(
+        &self,
+        stack: &NetStack,
+        hub: &Arc<PollHub>,
+        options: &Arc<Options>,
+        backlog: usize,
+    ) -> Result<()> {
+        if self.link.is_completed() || self.attempt.lock().is_some() {
+            return Err(Error::INVALID);
+        }
+        let unbound = self.bound.lock().is_none();
+        if unbound {
+            self.bind(
+                stack,
+                options,
+                SocketAddr::new(crate::addr::any(self.v6), 0),
+            )?;
+        }
+        let listener = self.listener.call_once(|| {
+            Arc::new(TcpListener {
+                queue: AcceptQueue::new(hub.clone(), backlog),
+                half_open: AtomicUsize::new(0),
+                options: options.clone(),
+            })
+        });
+        listener.queue.set_backlog(backlog);
+        match &*self.bound.lock() {
+            Some(b) => b.binding.set_target(Some(listener.clone())),
+            None => Err(Error::INVALID),
+        }
+    }
+
+    /// Takes the next connection without waiting.
+    ///
+    /// # Errors
+    /// [`Error::WOULD_BLOCK`], [`Error::INVALID`] if it does not listen.
+    pub fn accept(&self) -> Result<TcpLink> {
+        let listener = self.listener.get().ok_or(Error::INVALID)?;
+        match listener.queue.accept() {
+            Some(link) => Ok(link),
+            None if listener.queue.is_closed() => Err(Error::INVALID),
+            None => Err(Error::WOULD_BLOCK),
+        }
+    }
+
+    /// Whether a connection waits to be accepted, or never will.
+    pub(crate) fn may_accept(&self) -> bool {
+        self.listener
+            .get()
+            .is_none_or(|l| !l.queue.is_empty() || l.queue.is_closed())
+    }
+
+    /// Connects it.
+    ///
+    /// # Errors
+    /// [`Error::InProgress`] if it may not wait, [`Error::Refused`] and the other
+    /// errors of connect(2).
+    pub fn connect(
+        &self,
+        stack: &Arc<NetStack>,
+        hub: &Arc<PollHub>,
+        options: &Arc<Options>,
+        remote: SocketAddr,
+        nonblocking: bool,
+    ) -> Result<()> {
+        if self.link.is_completed() || self.is_listening() {
+            return Err(Error::IsConnected);
+        }
+        let under_way = self.current();
+        if let Some(link) = under_way {
+            return match link.endpoint.phase() {
+                Phase::Connecting if nonblocking => Err(Error::Already),
+                Phase::Connecting => self.wait_connected(hub, options, &link),
+                _ => self.settle().map(|_| ()),
+            };
+        }
+        let link = Arc::new(self.start(stack, hub, options, remote)?);
+        *self.attempt.lock() = Some(link.clone());
+        match link.endpoint.phase() {
+            Phase::Connecting if nonblocking => Err(Error::InProgress),
+            Phase::Connecting => self.wait_connected(hub, options, &link),
+            _ => self.settle().map(|_| ()),
+        }
+    }
+
+    fn wait_connected(&self, hub: &PollHub, options: &Options, link: &TcpLink) -> Result<()> {
+        let limit = Options::timeout(&options.send_timeout);
+        let until = Until::deadline(limit.map(|t| Instant::now().after(t)));
+        let done = || (link.endpoint.phase() != Phase::Connecting).then_some(());
+        match hub.wait_writable(until, done) {
+            Err(vfs::Error::TimedOut) => Err(Error::InProgress),
+            Err(e) => Err(e.into()),
+            Ok(()) => self.settle().map(|_| ()),
+        }
+    }
+
+    fn start(
+        &self,
+        stack: &Arc<NetStack>,
+        hub: &Arc<PollHub>,
+        options: &Arc<Options>,
+        remote: SocketAddr,
+    ) -> Result<TcpLink> {
+        let (bound_ip, bound_port) = match &*self.bound.lock() {
+            Some(b) => (b.addr, Some(b.binding.port())),
+            None => (None, None),
+        };
+        let remote = stack.check_target(self.v6, options, remote)?;
+        match stack.route(remote.ip())? {
+            Route::Local { source } => {
+                let port = match bound_port {
+                    Some(p) => p,
+                    None => stack.tcp().ephemeral().ok_or(Error::AddressNotAvailable)?,
+                };
+                let local = SocketAddr::new(bound_ip.unwrap_or(source), port);
+                connect_local(stack, hub, options, local, remote)
+            }
+            Route::Wire { source } => {
+                let source = bound_ip.unwrap_or(source);
+                crate::wire::connect(stack, hub, options, source, bound_port, remote)
+            }
+        }
+    }
+
+    /// `shutdown(2)`.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`].
+    pub fn shutdown(&self, read: bool, write: bool) -> Result<()> {
+        if let Some(l) = self.listener.get() {
+            if read {
+                l.queue.close();
+            }
+            return Ok(());
+        }
+        let link = self.link().map_err(|_| Error::NotConnected)?;
+        if write {
+            link.endpoint.shut_write();
+            link.kick();
+        }
+        if read {
+            link.endpoint.shut_read();
+        }
+        Ok(())
+    }
+
+    /// Readiness, as `tcp_poll` reports it.
+    #[must_use]
+    pub fn poll(&self) -> Events {
+        if let Some(l) = self.link.get() {
+            return l.endpoint.poll();
+        }
+        if let Some(l) = self.listener.get() {
+            let waiting = if l.queue.is_empty() {
+                Events::empty()
+            } else {
+                Events::READABLE
+            };
+            let closed = if l.queue.is_closed() {
+                Events::HUP | Events::READABLE | Events::RDHUP
+            } else {
+                Events::empty()
+            };
+            return waiting | closed;
+        }
+        match self.current() {
+            Some(l) => match l.endpoint.phase() {
+                Phase::Connecting => Events::empty(),
+                Phase::Established => l.endpoint.poll(),
+                Phase::Failed => {
+                    Events::READABLE
+                        | Events::WRITABLE
+                        | Events::RDHUP
+                        | l.endpoint.poll()
+                        | Events::HUP
+                }
+            },
+            None => Events::HUP | Events::WRITABLE,
+        }
+    }
+
+    /// Takes the pending error (`SO_ERROR`).
+    #[must_use]
+    pub fn take_error(&self) -> u16 {
+        if let Some(l) = self.link.get() {
+            return l.endpoint.take_error();
+        }
+        let mut attempt = self.attempt.lock();
+        let error = attempt.as_ref().map_or(0, |l| l.endpoint.take_error());
+        if error != 0 {
+            // The attempt is over; the socket may try again.
+            *attempt = None;
+        }
+        error
+    }
+
+    /// The state of a connection without an engine, numbered as Linux does.
+    #[must_use]
+    pub fn state(&self) -> u8 {
+        let Ok(l) = self.link() else { return 7 };
+        match (l.endpoint.is_write_shut(), l.endpoint.is_read_closed()) {
+            (false, false) => 1,
+            (true, false) => 5,
+            (false, true) => 8,
+            (true, true) => 7,
+        }
+    }
+
+    /// Options changed: tell the engine.
+    pub(crate) fn configure(&self, options: &Options) {
+        let attempt = self.current();
+        let link = self.link.get().or(attempt.as_deref());
+        if let Some(conn) = link.and_then(|l| l.conn.as_ref()) {
+            conn.configure(options);
+        }
+        if let Some(l) = link {
+            l.endpoint.outgoing().set_capacity(options.sndbuf());
+        }
+    }
+
+    /// Closes it; what was written still goes out, unless `SO_LINGER` says to
+    /// reset.
+    pub(crate) fn close(&self, options: &Options) {
+        let reset = options.linger.load(Relaxed) == 0;
+        if let Some(l) = self.listener.get() {
+            l.queue.close();
+        }
+        *self.bound.lock() = None;
+        if let Some(l) = self.link.get() {
+            l.close(reset);
+        }
+        let attempt = self.attempt.lock().take();
+        if let Some(l) = attempt {
+            l.close(l.endpoint.phase() != Phase::Established || reset);
+        }
+    }
+}
+
+pub(crate) fn claim(v6: bool, addr: Option<IpAddr>, options: &Options) -> Claim {
+    Claim {
+        addr,
+        v6,
+        v6_only: options.on(Switch::V6Only),
+        reuse_addr: options.on(Switch::ReuseAddr),
+        reuse_port: options.on(Switch::ReusePort),
+    }
+}
+
+/// A connection that never leaves the machine.
+fn connect_local(
+    stack: &Arc<NetStack>,
+    hub: &Arc<PollHub>,
+    options: &Options,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> Result<TcpLink> {
+    let found = stack.find_listener(remote, u64::from(local.port()));
+    let (their_stack, their_port, listener) = found.ok_or(Error::Refused)?;
+    let (mine, theirs) = Pair::connect(
+        Manners::Tcp,
+        [hub.clone(), Arc::new(PollHub::new())],
+        [stack.pool(), their_stack.pool()],
+        [options.sndbuf(), listener.options.sndbuf()],
+    );
+    let theirs = TcpLink {
+        endpoint: theirs,
+        local: SocketAddr::new(remote.ip(), their_port),
+        remote: local,
+        conn: None,
+    };
+    // The phase is set before the other side can see the connection.
+    mine.set_phase(Phase::Connecting);
+    match listener.queue.offer(theirs, true) {
+        Ok(Offer::Admitted) => mine.set_phase(Phase::Established),
+        Ok(Offer::Waits) => {}
+        Err(_) if listener.queue.is_closed() => return Err(Error::Refused),
+        // As if every SYN had been dropped.
+        Err(_) => return Err(Error::TIMED_OUT),
+    }
+    Ok(TcpLink {
+        endpoint: mine,
+        local,
+        remote,
+        conn: None,
+    })
+}

@@ -1,0 +1,437 @@
+//! UDP sockets (udp(7)).
+//!
+//! Between sockets of this machine a datagram moves from queue to queue. Over the
+//! wire there is no protocol to run either: headers are written and read with
+//! smoltcp's packet types.
+
+use crate::error::{Error, Result};
+use crate::message::{Message, MessageQueue, Origin};
+use crate::node::{ETHERNET_HEADER, NetNode, Protocol};
+use crate::options::{Options, Switch};
+use crate::ports::{Binding, EPHEMERAL_FIRST, EPHEMERAL_LAST};
+use crate::stack::{NetStack, Route};
+use crate::tcp::claim;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+use core::sync::atomic::Ordering::{AcqRel, Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU16};
+use machine::sync::SpinLock;
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, UdpPacket, UdpRepr};
+use vfs::{Events, PollHub};
+
+/// Most bytes of one datagram.
+pub const DATAGRAM_MAX: usize = 65_507;
+
+/// What the senders of datagrams need of a socket.
+pub struct UdpCore {
+    queue: MessageQueue,
+    hub: Arc<PollHub>,
+    stack: u64,
+    /// The only sender it takes from, and where datagrams go by default.
+    remote: SpinLock<Option<SocketAddr>>,
+    is_connected: AtomicBool,
+    error: AtomicU16,
+    shut_read: AtomicBool,
+    shut_write: AtomicBool,
+}
+
+struct Bound {
+    binding: Binding<Arc<UdpCore>>,
+    addr: Option<IpAddr>,
+}
+
+/// The state of one UDP socket.
+pub struct Udp {
+    v6: bool,
+    core: Arc<UdpCore>,
+    bound: SpinLock<Option<Bound>>,
+    /// The port it uses on the wire, once it has sent there.
+    lent: SpinLock<Option<Lent>>,
+}
+
+/// A port of the node lent to one socket.
+struct Lent {
+    node: Arc<NetNode>,
+    port: u16,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let gone = self.node.udp_ports().lock().remove(&self.port);
+        drop(gone);
+    }
+}
+
+impl UdpCore {
+    /// Whose socket it is.
+    pub(crate) fn stack(&self) -> u64 {
+        self.stack
+    }
+
+    /// Takes in a datagram; it is lost if there is no room.
+    pub(crate) fn deliver(&self, from: SocketAddr, to: IpAddr, data: &[u8], ttl: u8, tos: u8) {
+        let mut copy = Vec::new();
+        if copy.try_reserve_exact(data.len()).is_ok() {
+            copy.extend_from_slice(data);
+            self.accept(from, to, copy, ttl, tos);
+        }
+    }
+
+    fn accept(&self, from: SocketAddr, to: IpAddr, data: Vec<u8>, ttl: u8, tos: u8) {
+        if self.is_connected.load(Relaxed) && self.remote.lock().is_some_and(|r| r != from) {
+            return;
+        }
+        if self.shut_read.load(Relaxed) {
+            return;
+        }
+        let message = Message {
+            data,
+            origin: Origin::Inet { from, to, ttl, tos },
+            note: None,
+        };
+        if self.queue.push(message).is_ok() {
+            self.hub.notify_one(Events::READABLE);
+        }
+    }
+
+    /// An ICMP message says that a datagram to `remote` did not arrive. Only a
+    /// connected socket hears of it.
+    pub(crate) fn undelivered(&self, remote: SocketAddr, refused: bool) {
+        if self.remote.lock().is_some_and(|r| r == remote) {
+            let e = if refused {
+                Error::Refused
+            } else {
+                Error::HostUnreachable
+            };
+            self.error.store(e.pending_number(), Relaxed);
+            self.hub
+                .notify(Events::ERR | Events::READABLE | Events::WRITABLE);
+        }
+    }
+
+    fn pending(&self) -> Result<()> {
+        if self.error.load(Relaxed) == 0 {
+            return Ok(());
+        }
+        match self.error.swap(0, AcqRel) {
+            0 => Ok(()),
+            n => Err(vfs::Error::Foreign(n).into()),
+        }
+    }
+}
+
+impl Udp {
+    /// A socket of `AF_INET` or, with `v6`, `AF_INET6`.
+    #[must_use]
+    pub fn new(v6: bool, stack: &NetStack, hub: &Arc<PollHub>, options: &Options) -> Udp {
+        Udp {
+            v6,
+            core: Arc::new(UdpCore {
+                queue: stack.queue(options.rcvbuf()),
+                hub: hub.clone(),
+                stack: stack.id(),
+                remote: SpinLock::new(None),
+                is_connected: AtomicBool::new(false),
+                error: AtomicU16::new(0),
+                shut_read: AtomicBool::new(false),
+                shut_write: AtomicBool::new(false),
+            }),
+            bound: SpinLock::new(None),
+            lent: SpinLock::new(None),
+        }
+    }
+
+    /// Our address; all zeros while there is none.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        let unspecified = crate::addr::any(self.v6);
+        match &*self.bound.lock() {
+            Some(b) => SocketAddr::new(b.addr.unwrap_or(unspecified), b.binding.port()),
+            None => SocketAddr::new(unspecified, 0),
+        }
+    }
+
+    /// Where it is connected to.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`].
+    pub fn remote(&self) -> Result<SocketAddr> {
+        let remote = *self.core.remote.lock();
+        remote.ok_or(Error::NotConnected)
+    }
+
+    /// Holds a port.
+    ///
+    /// # Errors
+    /// [`Error::INVALID`] if it has one, [`Error::AddressInUse`],
+    /// [`Error::AddressNotAvailable`].
+    pub fn bind(&self, stack: &NetStack, options: &Options, addr: SocketAddr) -> Result<()> {
+        let mut bound = self.bound.lock();
+        if bound.is_some() {
+            return Err(Error::INVALID);
+        }
+        let ip = stack.check_bind(self.v6, addr.ip(), options)?;
+        let binding = stack.udp().bind(
+            claim(self.v6, ip, options),
+            addr.port(),
+            Some(self.core.clone()),
+        )?;
+        *bound = Some(Bound { binding, addr: ip });
+        Ok(())
+    }
+
+    fn ensure_bound(&self, stack: &NetStack, options: &Options) -> Result<u16> {
+        if let Some(b) = &*self.bound.lock() {
+            return Ok(b.binding.port());
+        }
+        let any = SocketAddr::new(crate::addr::any(self.v6), 0);
+        match self.bind(stack, options, any) {
+            Ok(()) | Err(Error::INVALID) => Ok(self.local().port()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Sets the only peer; `None` takes it back.
+    ///
+    /// # Errors
+    /// [`Error::NetworkUnreachable`], [`Error::NoFamily`].
+    pub fn connect(
+        &self,
+        stack: &NetStack,
+        options: &Options,
+        to: Option<SocketAddr>,
+    ) -> Result<()> {
+        let Some(to) = to else {
+            self.core.is_connected.store(false, Relaxed);
+            *self.core.remote.lock() = None;
+            return Ok(());
+        };
+        let to = stack.check_target(self.v6, options, to)?;
+        let (Route::Local { source } | Route::Wire { source }) = stack.route(to.ip())?;
+        self.ensure_bound(stack, options)?;
+        if let Some(b) = &mut *self.bound.lock()
+            && b.addr.is_none()
+        {
+            b.addr = Some(source);
+            b.binding.set_address(Some(source));
+        }
+        *self.core.remote.lock() = Some(to);
+        self.core.is_connected.store(true, Relaxed);
+        Ok(())
+    }
+
+    /// Sends one datagram. It never waits: what finds no room is lost.
+    ///
+    /// # Errors
+    /// [`Error::DestinationRequired`], [`Error::MessageSize`],
+    /// [`Error::NetworkUnreachable`], a pending error.
+    pub fn send(
+        &self,
+        stack: &Arc<NetStack>,
+        options: &Options,
+        to: Option<SocketAddr>,
+        message: Message,
+    ) -> Result<usize> {
+        self.core.pending()?;
+        if self.core.shut_write.load(Relaxed) {
+            return Err(Error::BROKEN_PIPE);
+        }
+        let to = match to {
+            Some(to) => stack.check_target(self.v6, options, to)?,
+            None => {
+                let remote = *self.core.remote.lock();
+                remote.ok_or(Error::DestinationRequired)?
+            }
+        };
+        if message.data.len() > DATAGRAM_MAX {
+            return Err(Error::MessageSize);
+        }
+        if to.port() == 0 {
+            return Err(Error::INVALID);
+        }
+        let port = self.ensure_bound(stack, options)?;
+        let len = message.data.len();
+        let own_ip = self.bound.lock().as_ref().and_then(|b| b.addr);
+        match stack.route(to.ip())? {
+            Route::Local { source } => {
+                let from = SocketAddr::new(own_ip.unwrap_or(source), port);
+                match stack.find_datagram(to, u64::from(port)) {
+                    Some(core) => core.accept(
+                        from,
+                        to.ip(),
+                        message.data,
+                        low_byte(options.ttl.load(Relaxed)),
+                        low_byte(options.tos.load(Relaxed)),
+                    ),
+                    None => self.core.undelivered(to, true),
+                }
+            }
+            Route::Wire { source } => {
+                if let IpAddr::V4(v4) = to.ip()
+                    && stack.node().with_config(|c| c.is_broadcast(v4))
+                    && !options.on(Switch::Broadcast)
+                {
+                    return Err(Error::ACCESS);
+                }
+                let source = own_ip.unwrap_or(source);
+                let from = SocketAddr::new(source, self.wire_port(stack, port)?);
+                send_frame(stack.node(), from, to, &message.data, options)?;
+            }
+        }
+        Ok(len)
+    }
+
+    /// The port on the wire: the published one, or one lent for as long as the
+    /// socket lives.
+    fn wire_port(&self, stack: &NetStack, port: u16) -> Result<u16> {
+        let node = stack.node();
+        if let Some(p) = node.published_as(stack, Protocol::Udp, port) {
+            return Ok(p);
+        }
+        let mut lent = self.lent.lock();
+        if let Some(l) = &*lent {
+            return Ok(l.port);
+        }
+        let mut ports = node.udp_ports().lock();
+        let span = u64::from(EPHEMERAL_LAST - EPHEMERAL_FIRST) + 1;
+        let start = machine::random::next_u64() % span;
+        let port = (0..span)
+            .map(|i| EPHEMERAL_FIRST + u16::try_from((start + i) % span).unwrap_or(0))
+            .find(|p| !ports.contains_key(p) && node.published(Protocol::Udp, *p).is_none())
+            .ok_or(Error::AddressNotAvailable)?;
+        ports.try_reserve(1)?;
+        let core: Weak<UdpCore> = Arc::downgrade(&self.core);
+        ports.insert(port, core);
+        drop(ports);
+        *lent = Some(Lent {
+            node: node.clone(),
+            port,
+        });
+        Ok(port)
+    }
+
+    /// Takes the next datagram without waiting; `None` after `SHUT_RD`.
+    ///
+    /// # Errors
+    /// [`Error::WOULD_BLOCK`], a pending error.
+    pub fn receive(&self, peek: bool) -> Result<Option<Message>> {
+        self.core.pending()?;
+        if self.core.queue.is_empty() && self.core.shut_read.load(Relaxed) {
+            return Ok(None);
+        }
+        if peek {
+            return self.core.queue.peek().map(Some);
+        }
+        self.core.queue.pop().map(Some).ok_or(Error::WOULD_BLOCK)
+    }
+
+    /// The queue of what came in.
+    #[must_use]
+    pub fn queue(&self) -> &MessageQueue {
+        &self.core.queue
+    }
+
+    /// Takes the pending error (`SO_ERROR`).
+    #[must_use]
+    pub fn take_error(&self) -> u16 {
+        self.core.error.swap(0, AcqRel)
+    }
+
+    /// `shutdown(2)`.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`].
+    pub fn shutdown(&self, read: bool, write: bool) -> Result<()> {
+        self.remote()?;
+        self.core.shut_read.fetch_or(read, Relaxed);
+        self.core.shut_write.fetch_or(write, Relaxed);
+        self.core
+            .hub
+            .notify(Events::READABLE | Events::WRITABLE | Events::RDHUP);
+        Ok(())
+    }
+
+    /// Readiness, as `udp_poll` reports it.
+    #[must_use]
+    pub fn poll(&self) -> Events {
+        let mut e = Events::WRITABLE;
+        let ended = self.core.shut_read.load(Relaxed);
+        if ended || !self.core.queue.is_empty() {
+            e |= Events::READABLE;
+        }
+        if ended {
+            e |= Events::RDHUP;
+        }
+        if ended && self.core.shut_write.load(Relaxed) {
+            e |= Events::HUP;
+        }
+        if self.core.error.load(Relaxed) != 0 {
+            e |= Events::ERR | Events::READABLE;
+        }
+        e
+    }
+
+    /// Lets go of its ports.
+    pub(crate) fn close(&self) {
+        let bound = self.bound.lock().take();
+        let lent = self.lent.lock().take();
+        drop((bound, lent));
+        self.core.queue.clear();
+    }
+}
+
+fn low_byte(n: u32) -> u8 {
+    u8::try_from(n & 0xff).unwrap_or(0)
+}
+
+/// Writes a datagram into a frame and sends it.
+fn send_frame(
+    node: &NetNode,
+    from: SocketAddr,
+    to: SocketAddr,
+    data: &[u8],
+    options: &Options,
+) -> Result<()> {
+    let udp = UdpRepr {
+        src_port: from.port(),
+        dst_port: to.port(),
+    };
+    let caps = ChecksumCapabilities::default();
+    let ttl = if to.ip().is_multicast() {
+        &options.multicast_ttl
+    } else {
+        &options.ttl
+    };
+    let (src, dst) = (IpAddress::from(from.ip()), IpAddress::from(to.ip()));
+    let payload = udp.header_len() + data.len();
+    let ip = IpRepr::new(
+        src,
+        dst,
+        IpProtocol::Udp,
+        payload,
+        low_byte(ttl.load(Relaxed)),
+    );
+    // Datagrams are not fragmented here.
+    if ip.buffer_len() > node.mtu() {
+        return Err(Error::MessageSize);
+    }
+    let len = ETHERNET_HEADER + ip.buffer_len();
+    let mut frame = Vec::new();
+    frame.try_reserve_exact(len)?;
+    frame.resize(len, 0);
+    ip.emit(&mut frame[ETHERNET_HEADER..], &caps);
+    let start = ETHERNET_HEADER + ip.header_len();
+    udp.emit(
+        &mut UdpPacket::new_unchecked(&mut frame[start..]),
+        &src,
+        &dst,
+        data.len(),
+        |room| room.copy_from_slice(data),
+        &caps,
+    );
+    node.transmit(to.ip(), &mut frame);
+    node.flush();
+    Ok(())
+}

@@ -1,0 +1,542 @@
+//! One connection over the wire.
+
+use super::engine::{Engine, Port, Sent, clock};
+use super::sockets::{SocketPool, WireSocket};
+use super::{Flow, open::Handshake};
+use crate::error::Error;
+use crate::node::NetNode;
+use crate::options::{Options, Switch};
+use crate::ring::Ring;
+use crate::stream::{Endpoint, Phase};
+use alloc::sync::{Arc, Weak};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicU64};
+use core::time::Duration;
+use machine::io::{Sink, Source};
+use machine::sync::SpinLock;
+use machine::time::Instant;
+use smoltcp::iface::{Interface, PollResult};
+use smoltcp::socket::tcp::{self, State};
+use vfs::Events;
+
+/// How long a program's connection attempt may take: Linux's six SYNs.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
+/// How long data may stay unacknowledged (`tcp_retries2`, about 15 minutes).
+const DATA_TIMEOUT: Duration = Duration::from_secs(924);
+/// How long a connection whose program is gone waits for the peer's FIN.
+const ORPHAN: Duration = Duration::from_secs(60);
+/// Segments sent in one go before others get a chance.
+const BURST: usize = 64;
+
+/// A connection over the wire.
+pub struct Conn {
+    id: u64,
+    me: Weak<Conn>,
+    node: Arc<NetNode>,
+    pool: Arc<SocketPool>,
+    /// Whose it is.
+    pub(crate) stack: u64,
+    flow: Flow,
+    /// The engine's side of the rings.
+    wire: Endpoint,
+    core: SpinLock<Core>,
+    /// Received bytes found no room in the ring.
+    stalled: AtomicBool,
+    /// When the timer's entry is due, `u64::MAX` for none.
+    due: AtomicU64,
+}
+
+struct Core {
+    /// None once the connection is over.
+    socket: Option<WireSocket>,
+    /// The accepting side, until the handshake is complete.
+    handshake: Option<Handshake>,
+    fin_queued: bool,
+    aborting: bool,
+    orphan_until: Option<Instant>,
+    /// Sequence and acknowledgement number of the last segment sent.
+    last: (u32, u32),
+}
+
+/// What `TCP_INFO` can tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Info {
+    /// State, numbered as Linux does (`TCP_ESTABLISHED` is 1).
+    pub state: u8,
+    /// Bytes sent or to be sent that were not acknowledged.
+    pub unacknowledged: usize,
+}
+
+/// What moved in one run.
+#[derive(Default)]
+struct Moved {
+    /// Bytes for the program.
+    arrived: bool,
+    /// Room for the program.
+    room: bool,
+}
+
+impl Conn {
+    /// A connection that runs `socket`, and is not known to anybody yet.
+    pub(super) fn new(
+        node: Arc<NetNode>,
+        pool: Arc<SocketPool>,
+        stack: u64,
+        flow: Flow,
+        wire: Endpoint,
+        socket: WireSocket,
+    ) -> Arc<Conn> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Arc::new_cyclic(|me| Conn {
+            id: NEXT.fetch_add(1, Relaxed),
+            me: me.clone(),
+            node,
+            pool,
+            stack,
+            flow,
+            wire,
+            core: SpinLock::new(Core {
+                socket: Some(socket),
+                handshake: None,
+                fin_queued: false,
+                aborting: false,
+                orphan_until: None,
+                last: (0, 0),
+            }),
+            stalled: AtomicBool::new(false),
+            due: AtomicU64::new(u64::MAX),
+        })
+    }
+
+    /// Its addresses on the wire.
+    #[must_use]
+    pub fn flow(&self) -> &Flow {
+        &self.flow
+    }
+
+    /// A packet of this connection came in.
+    pub(crate) fn input(&self, packet: &[u8]) {
+        self.run(&mut self.core.lock(), Some(packet), None);
+    }
+
+    /// The first packet of a connection that others open, or none for one that we
+    /// open: the initial sequence number comes from a fresh interface.
+    pub(super) fn begin(
+        &self,
+        packet: Option<&[u8]>,
+        handshake: Option<Handshake>,
+        mut fresh: Interface,
+    ) {
+        let mut core = self.core.lock();
+        core.handshake = handshake;
+        self.run(&mut core, packet, Some(&mut fresh));
+    }
+
+    /// The program wrote something or shut an end.
+    pub fn kick(&self) {
+        self.run(&mut self.core.lock(), None, None);
+    }
+
+    /// The program read something.
+    #[inline]
+    pub fn drained(&self) {
+        if self.stalled.load(Acquire) && self.wire.outgoing().is_roomy() {
+            self.kick();
+        }
+    }
+
+    /// The link has room again.
+    pub(super) fn unblocked(&self) {
+        self.kick();
+    }
+
+    /// The timer's entry for `at` is due.
+    pub(super) fn timer(&self, at: Instant) {
+        // An entry that was moved meanwhile is not ours any more.
+        if self
+            .due
+            .compare_exchange(at.0, u64::MAX, AcqRel, Acquire)
+            .is_ok()
+        {
+            self.kick();
+        }
+    }
+
+    /// Resets the connection.
+    pub fn abort(&self) {
+        let mut core = self.core.lock();
+        self.abort_locked(&mut core);
+    }
+
+    fn abort_locked(&self, core: &mut Core) {
+        core.aborting = true;
+        if let Some(s) = &mut core.socket {
+            s.tcp().abort();
+        }
+        self.run(core, None, None);
+    }
+
+    /// There were too many handshakes: forgets this one if it is not complete.
+    pub(super) fn give_up_handshake(&self) {
+        let mut core = self.core.lock();
+        if core.handshake.is_some() {
+            self.finish(&mut core);
+        }
+    }
+
+    /// An ICMP message says that a packet did not arrive. Only an attempt to
+    /// connect ends by it; an established connection goes on trying (RFC 5461).
+    pub(crate) fn undelivered(&self, refused: bool) {
+        if self.wire.phase() == Phase::Connecting {
+            self.fail(if refused {
+                Error::Refused
+            } else {
+                Error::HostUnreachable
+            });
+        }
+    }
+
+    /// The next hop does not answer.
+    pub(super) fn no_route(&self) {
+        self.undelivered(false);
+    }
+
+    fn fail(&self, error: Error) {
+        let mut core = self.core.lock();
+        self.over(&mut core, error);
+    }
+
+    /// Takes over the options that the engine looks at.
+    pub fn configure(&self, options: &Options) {
+        let mut core = self.core.lock();
+        let Some(s) = &mut core.socket else { return };
+        apply(s.tcp(), options, self.wire.phase() == Phase::Connecting);
+        self.run(&mut core, None, None);
+    }
+
+    /// For `TCP_INFO`.
+    #[must_use]
+    pub fn info(&self) -> Info {
+        let mut core = self.core.lock();
+        let Some(s) = &mut core.socket else {
+            return Info {
+                state: 7,
+                unacknowledged: 0,
+            };
+        };
+        let t = s.tcp();
+        Info {
+            state: match t.state() {
+                State::Established => 1,
+                State::SynSent => 2,
+                State::SynReceived => 3,
+                State::FinWait1 => 4,
+                State::FinWait2 => 5,
+                State::TimeWait => 6,
+                State::Closed => 7,
+                State::CloseWait => 8,
+                State::LastAck => 9,
+                State::Listen => 10,
+                State::Closing => 11,
+            },
+            unacknowledged: t.send_queue(),
+        }
+    }
+
+    /// Runs the engine: a packet in, bytes between rings and buffers, segments
+    /// out, and then what that changed.
+    fn run(&self, core: &mut Core, packet: Option<&[u8]>, fresh: Option<&mut Interface>) {
+        let Some(engines) = self.node.engines() else {
+            return;
+        };
+        let Some(socket) = &mut core.socket else {
+            return;
+        };
+        let now = Instant::now();
+        let at = clock(now);
+        let before = socket.tcp().state();
+        let mut sent = Sent::default();
+        let mut moved = Moved::default();
+        let mut engine = engines.here();
+        let Engine { iface, scratch } = &mut *engine;
+        let iface = fresh.unwrap_or(iface);
+        let mut port = Port {
+            node: &self.node,
+            remote: self.flow.remote.ip(),
+            incoming: packet,
+            scratch,
+            sent: &mut sent,
+        };
+        if packet.is_some() {
+            iface.poll_ingress_single(at, &mut port, &mut socket.set);
+        }
+        self.move_in(socket.tcp(), &mut moved);
+        core.fin_queued |= self.move_out(socket.tcp(), core.fin_queued, &mut moved);
+        let more = loop {
+            let result = iface.poll_egress(at, &mut port, &mut socket.set);
+            if result == PollResult::None || port.sent.blocked {
+                break false;
+            }
+            if port.sent.count >= BURST {
+                break true;
+            }
+        };
+        let due = iface.poll_at(at, &socket.set);
+        drop(engine);
+        if sent.count > 0 {
+            self.node.flush();
+        }
+        core.last = sent.last.unwrap_or(core.last);
+        if moved.arrived {
+            self.wire.notify_peer(Events::READABLE);
+        }
+        if moved.room {
+            self.wire.notify_peer(Events::WRITABLE);
+        }
+        let blocked = sent.blocked;
+        self.react(core, before, packet.is_some(), now);
+        if core.socket.is_none() {
+            return;
+        }
+        if blocked {
+            self.node.flows.wait_for_link(self.me.clone());
+        }
+        let due = match due {
+            Some(_) if blocked => None,
+            Some(_) if more => Some(now),
+            // Due now although the engine has just run: it waits for a moment of
+            // its own clock, which counts milliseconds.
+            Some(d) if d <= at => Some(now.after(Duration::from_millis(1))),
+            Some(d) => Some(now.after(Duration::from_micros((d - at).total_micros()))),
+            None => None,
+        };
+        self.arm(earlier(due, core.orphan_until));
+    }
+
+    /// Received bytes go to the program's ring.
+    fn move_in(&self, t: &mut tcp::Socket<'_>, moved: &mut Moved) {
+        if t.recv_queue() == 0 {
+            return;
+        }
+        let ring = self.wire.outgoing();
+        if self.wire.is_peer_gone() {
+            // Nobody will ever read this: RFC 2525, 2.17.
+            t.abort();
+            return;
+        }
+        let discard = self.wire.is_peer_deaf();
+        if matches!(t.state(), State::TimeWait | State::Closed) {
+            // The engine is about to go: what it holds must fit.
+            ring.set_capacity(ring.capacity().saturating_add(t.recv_queue()));
+        }
+        while t.can_recv() {
+            let took = t.recv(|bytes| {
+                let n = if discard {
+                    bytes.len()
+                } else {
+                    put(ring, bytes)
+                };
+                (n, n)
+            });
+            match took {
+                Ok(n) if n > 0 => moved.arrived |= !discard,
+                _ => break,
+            }
+        }
+        self.stalled.store(t.recv_queue() > 0, Release);
+    }
+
+    /// The program's bytes go to the engine, and its FIN after the last of them.
+    /// Whether the FIN went.
+    fn move_out(&self, t: &mut tcp::Socket<'_>, fin_queued: bool, moved: &mut Moved) -> bool {
+        let ring = self.wire.incoming();
+        let ends = self.wire.is_peer_done();
+        let was_roomy = ring.is_roomy();
+        while !ring.is_empty() && t.can_send() {
+            let took = t.send(|room| {
+                let mut sink = Sink::kernel(room);
+                let n = ring.read(&mut sink).map_or(0, |t| t.bytes);
+                (n, n)
+            });
+            if !matches!(took, Ok(n) if n > 0) {
+                break;
+            }
+        }
+        moved.room |= !was_roomy && ring.is_roomy();
+        if ends && !fin_queued && ring.is_empty() {
+            t.close();
+            return true;
+        }
+        false
+    }
+
+    /// Tells the program what the run changed.
+    fn react(&self, core: &mut Core, before: State, by_packet: bool, now: Instant) {
+        let Some(socket) = &mut core.socket else {
+            return;
+        };
+        let t = socket.tcp();
+        let (state, unread) = (t.state(), t.recv_queue());
+        match state {
+            State::Closed => return self.closed(core, before, by_packet),
+            // The packet was no SYN after all, or a reset took it back.
+            State::Listen => return self.finish(core),
+            State::SynSent | State::SynReceived => return,
+            _ => {}
+        }
+        if core.handshake.is_some() {
+            t.set_timeout(Some(timeout(DATA_TIMEOUT)));
+            if !self.admit(core) {
+                return self.abort_locked(core);
+            }
+        }
+        if self.wire.phase() == Phase::Connecting {
+            if let Some(s) = &mut core.socket {
+                s.tcp().set_timeout(Some(timeout(DATA_TIMEOUT)));
+            }
+            self.wire.set_phase(Phase::Established);
+            self.wire.notify_peer(Events::WRITABLE);
+        }
+        let fin = matches!(
+            state,
+            State::CloseWait | State::LastAck | State::Closing | State::TimeWait
+        );
+        if fin && unread == 0 {
+            self.wire.shut_write();
+        }
+        if state == State::TimeWait {
+            let (seq, ack) = core.last;
+            self.node.flows.remember(self.flow, seq, ack);
+            return self.finish(core);
+        }
+        if self.wire.is_peer_gone() {
+            let until = *core.orphan_until.get_or_insert_with(|| now.after(ORPHAN));
+            if state == State::FinWait2 && now >= until {
+                self.finish(core);
+            } else if now >= until {
+                core.orphan_until = Some(now.after(ORPHAN));
+            }
+        }
+    }
+
+    /// The handshake is complete: the connection goes to the backlog. Whether
+    /// there was room.
+    fn admit(&self, core: &mut Core) -> bool {
+        let Some(h) = core.handshake.take() else {
+            return true;
+        };
+        h.complete()
+    }
+
+    fn closed(&self, core: &mut Core, before: State, by_packet: bool) {
+        let error = match before {
+            _ if core.aborting => None,
+            State::LastAck | State::Closing | State::TimeWait | State::Closed => None,
+            State::SynSent if by_packet => Some(Error::Refused),
+            State::CloseWait if by_packet => Some(Error::BROKEN_PIPE),
+            _ if by_packet => Some(Error::Reset),
+            // The program was gone and data came: the engine reset it itself.
+            _ if self.wire.is_peer_gone() => None,
+            _ => Some(Error::TIMED_OUT),
+        };
+        match error {
+            Some(e) => self.over(core, e),
+            None => {
+                self.wire.hang_up();
+                self.finish(core);
+            }
+        }
+    }
+
+    fn over(&self, core: &mut Core, error: Error) {
+        if core.socket.is_none() {
+            return;
+        }
+        if self.wire.phase() == Phase::Connecting {
+            self.wire.set_phase(Phase::Failed);
+        }
+        self.wire.hang_up();
+        self.wire.fail_peer(error);
+        self.finish(core);
+    }
+
+    /// Lets go of everything but the rings.
+    fn finish(&self, core: &mut Core) {
+        core.handshake = None;
+        if let Some(mut s) = core.socket.take() {
+            s.tcp().abort();
+            self.pool.give(s);
+        }
+        self.disarm();
+        self.node.flows.remove(&self.flow, self);
+    }
+
+    fn arm(&self, due: Option<Instant>) {
+        let Some(due) = due else { return };
+        let old = self.due.load(Acquire);
+        // An earlier entry is left: it finds nothing to do and arms this one.
+        if old <= due.0 {
+            return;
+        }
+        self.due.store(due.0, Release);
+        let old = (old != u64::MAX).then_some(Instant(old));
+        self.node.timers.set(self.id, &self.me, old, Some(due));
+    }
+
+    fn disarm(&self) {
+        let old = self.due.swap(u64::MAX, AcqRel);
+        if old != u64::MAX {
+            let old = Some(Instant(old));
+            self.node.timers.set(self.id, &self.me, old, None);
+        }
+    }
+}
+
+/// Options and timers of a socket at the start of a connection.
+pub(super) fn prepare(t: &mut tcp::Socket<'_>, options: &Options) {
+    t.set_congestion_control(tcp::CongestionControl::Reno);
+    apply(t, options, true);
+}
+
+fn apply(t: &mut tcp::Socket<'_>, options: &Options, connecting: bool) {
+    let seconds = |s: u32| smoltcp::time::Duration::from_secs(u64::from(s.max(1)));
+    t.set_nagle_enabled(!options.on(Switch::NoDelay) || options.on(Switch::Cork));
+    let ttl = options.ttl.load(Relaxed);
+    t.set_hop_limit(Some(u8::try_from(ttl.clamp(1, 255)).unwrap_or(64)));
+    let (idle, interval, count) = (
+        options.keep_idle.load(Relaxed),
+        options.keep_interval.load(Relaxed),
+        options.keep_count.load(Relaxed),
+    );
+    let mut limit = match options.user_timeout.load(Relaxed) {
+        0 if connecting => CONNECT_TIMEOUT,
+        0 => DATA_TIMEOUT,
+        ms => Duration::from_millis(u64::from(ms)),
+    };
+    if options.on(Switch::KeepAlive) {
+        t.set_keep_alive(Some(seconds(idle)));
+        // The engine repeats its probes after the idle time; what bounds them is
+        // the time without any answer.
+        let silence = u64::from(idle) + u64::from(interval) * u64::from(count);
+        limit = limit.max(Duration::from_secs(silence));
+    } else {
+        t.set_keep_alive(None);
+    }
+    t.set_timeout(Some(timeout(limit)));
+}
+
+fn timeout(d: Duration) -> smoltcp::time::Duration {
+    smoltcp::time::Duration::from_micros(u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn put(ring: &Ring, bytes: &[u8]) -> usize {
+    ring.write(&mut Source::kernel(bytes), &mut None)
+        .unwrap_or(0)
+}
+
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

@@ -1,0 +1,172 @@
+//! Connections begin: a program connects, or a SYN comes in.
+
+use super::conn::prepare;
+use super::{Conn, Flow};
+use crate::error::{Error, Result};
+use crate::listener::Offer;
+use crate::node::Protocol;
+use crate::options::Options;
+use crate::ports::{EPHEMERAL_FIRST, EPHEMERAL_LAST};
+use crate::stack::NetStack;
+use crate::stream::{Endpoint, Manners, Pair, Phase};
+use crate::tcp::{TcpLink, TcpListener};
+use alloc::sync::Arc;
+use core::net::{IpAddr, SocketAddr};
+use core::sync::atomic::Ordering::Relaxed;
+use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
+use vfs::PollHub;
+
+/// Handshakes under way that a listener with a tiny backlog may have.
+const HALF_OPEN_MIN: usize = 16;
+
+/// What becomes an acceptable connection when the handshake is complete.
+pub(super) struct Handshake {
+    listener: Arc<TcpListener>,
+    link: Option<TcpLink>,
+}
+
+impl Handshake {
+    /// Puts the connection into the backlog; whether there was room.
+    pub(super) fn complete(mut self) -> bool {
+        let Some(link) = self.link.take() else {
+            return false;
+        };
+        matches!(self.listener.queue.offer(link, false), Ok(Offer::Admitted))
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.listener.half_open.fetch_sub(1, Relaxed);
+    }
+}
+
+fn pair(stack: &NetStack, hub: Arc<PollHub>, send: usize, receive: usize) -> (Endpoint, Endpoint) {
+    Pair::connect(
+        Manners::Tcp,
+        [hub, stack.no_hub().clone()],
+        [stack.pool(), stack.pool()],
+        [send, receive],
+    )
+}
+
+/// Answers a SYN for `listener`, which `port` of `stack` belongs to. When there
+/// are too many already the SYN is dropped, as Linux does: the other side sends
+/// it again.
+pub(crate) fn open(
+    stack: &Arc<NetStack>,
+    port: u16,
+    listener: &Arc<TcpListener>,
+    flow: Flow,
+    packet: &[u8],
+) {
+    let (backlog, _) = listener.queue.depth();
+    let under_way = listener.half_open.load(Relaxed);
+    if under_way >= backlog.max(HALF_OPEN_MIN) || !listener.queue.has_room() {
+        return;
+    }
+    let node = stack.node();
+    let Some(engines) = node.engines() else {
+        return;
+    };
+    let Ok(mut socket) = stack.sockets().take() else {
+        return;
+    };
+    let options = &listener.options;
+    prepare(socket.tcp(), options);
+    let endpoint = IpListenEndpoint {
+        addr: Some(flow.local.ip().into()),
+        port: flow.local.port(),
+    };
+    if socket.tcp().listen(endpoint).is_err() {
+        return;
+    }
+    let hub = Arc::new(PollHub::new());
+    let (mine, wire) = pair(stack, hub, options.sndbuf(), options.rcvbuf());
+    let pool = stack.sockets().clone();
+    let conn = Conn::new(node.clone(), pool, stack.id(), flow, wire, socket);
+    if node.flows.insert(flow, conn.clone()).is_err() {
+        return;
+    }
+    listener.half_open.fetch_add(1, Relaxed);
+    let handshake = Handshake {
+        listener: listener.clone(),
+        link: Some(TcpLink {
+            endpoint: mine,
+            local: SocketAddr::new(flow.local.ip(), port),
+            remote: flow.remote,
+            conn: Some(conn.clone()),
+        }),
+    };
+    node.flows.begin(&conn);
+    conn.begin(Some(packet), Some(handshake), engines.fresh());
+}
+
+/// Begins a connection to `remote`.
+///
+/// # Errors
+/// [`Error::AddressNotAvailable`] when no port is free, no memory.
+pub(crate) fn connect(
+    stack: &Arc<NetStack>,
+    hub: &Arc<PollHub>,
+    options: &Options,
+    source: IpAddr,
+    bound: Option<u16>,
+    remote: SocketAddr,
+) -> Result<TcpLink> {
+    let node = stack.node();
+    let engines = node.engines().ok_or(Error::NetworkUnreachable)?;
+    let mut socket = stack.sockets().take()?;
+    prepare(socket.tcp(), options);
+    let port = node_port(stack, source, bound, remote)?;
+    let flow = Flow {
+        local: SocketAddr::new(source, port),
+        remote,
+    };
+    let mut fresh = engines.fresh();
+    let to = IpEndpoint::from(remote);
+    let from = IpListenEndpoint::from((smoltcp::wire::IpAddress::from(source), port));
+    socket
+        .tcp()
+        .connect(fresh.context(), to, from)
+        .map_err(|_| Error::AddressNotAvailable)?;
+    let (mine, wire) = pair(stack, hub.clone(), options.sndbuf(), options.rcvbuf());
+    mine.set_phase(Phase::Connecting);
+    let pool = stack.sockets().clone();
+    let conn = Conn::new(node.clone(), pool, stack.id(), flow, wire, socket);
+    node.flows.insert(flow, conn.clone())?;
+    conn.begin(None, None, fresh);
+    Ok(TcpLink {
+        endpoint: mine,
+        local: SocketAddr::new(source, bound.unwrap_or(port)),
+        remote,
+        conn: Some(conn),
+    })
+}
+
+/// The node's port for a new connection: the published one of the port that the
+/// program bound, if there is one, else any that is free towards `remote`.
+fn node_port(
+    stack: &NetStack,
+    source: IpAddr,
+    bound: Option<u16>,
+    remote: SocketAddr,
+) -> Result<u16> {
+    let node = stack.node();
+    let free = |port: u16| {
+        !node.flows.is_taken(&Flow {
+            local: SocketAddr::new(source, port),
+            remote,
+        })
+    };
+    let published = bound.and_then(|p| node.published_as(stack, Protocol::Tcp, p));
+    if let Some(p) = published.filter(|p| free(*p)) {
+        return Ok(p);
+    }
+    let span = u64::from(EPHEMERAL_LAST - EPHEMERAL_FIRST) + 1;
+    let start = machine::random::next_u64() % span;
+    (0..span)
+        .map(|i| EPHEMERAL_FIRST + u16::try_from((start + i) % span).unwrap_or(0))
+        .find(|p| node.published(Protocol::Tcp, *p).is_none() && free(*p))
+        .ok_or(Error::AddressNotAvailable)
+}
