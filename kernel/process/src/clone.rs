@@ -341,7 +341,7 @@ fn make_machine(
 }
 
 /// Takes a task that cannot run out of the world again.
-fn withdraw(thread: &Arc<Thread>, is_process: bool) {
+pub(crate) fn withdraw(thread: &Arc<Thread>, is_process: bool) {
     let process = thread.process();
     process
         .inner
@@ -361,6 +361,18 @@ fn withdraw(thread: &Arc<Thread>, is_process: bool) {
 }
 
 impl NewTask {
+    /// A process that runs nothing yet.
+    pub(crate) fn of_process(
+        thread: Arc<Thread>,
+        machine: Arc<machine::thread::Thread>,
+    ) -> NewTask {
+        NewTask {
+            thread,
+            machine,
+            is_process: true,
+        }
+    }
+
     /// Its number.
     #[must_use]
     pub fn tid(&self) -> Pid {

@@ -116,6 +116,9 @@ impl Process {
         }
         if let Some(parent) = &will.parent {
             self.announce(parent);
+        } else if self.pid() != INIT {
+            // The kernel started it and looks at its status without waiting.
+            self.world().family.lock().reap(self.pid());
         }
         self.exit_hub().notify(Events::READABLE);
         if self.pid() == INIT {

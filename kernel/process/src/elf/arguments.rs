@@ -3,6 +3,7 @@
 use super::auxv::{self, AuxInput, OnStack};
 use super::{Loaded, Script};
 use crate::{Error, Result};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use machine::addr::{PAGE_SIZE, page_ceil};
@@ -59,6 +60,8 @@ pub struct Placed {
     pub args: Range<usize>,
     /// The environment strings (`/proc/PID/environ`).
     pub envs: Range<usize>,
+    /// The auxiliary vector as it lies there (`/proc/PID/auxv`).
+    pub auxv: Arc<[u8]>,
 }
 
 impl Arguments {
@@ -164,15 +167,18 @@ impl Arguments {
             }
             out.word(0)?;
         }
+        let mut auxv = Vec::with_capacity(auxv::ENTRIES_MAX * 2 * size_of::<u64>());
         for (key, value) in auxv::entries(loaded, input, &plan.on_stack) {
-            out.put(&key.to_le_bytes())?;
-            out.put(&value.to_le_bytes())?;
+            auxv.extend_from_slice(&key.to_le_bytes());
+            auxv.extend_from_slice(&value.to_le_bytes());
         }
+        out.put(&auxv)?;
         out.flush()?;
         Ok(Placed {
             stack_pointer: plan.stack_pointer,
             args: plan.args..plan.envs,
             envs: plan.envs..plan.on_stack.file_name,
+            auxv: auxv.into(),
         })
     }
 }

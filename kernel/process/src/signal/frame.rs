@@ -107,6 +107,13 @@ struct Frame {
     info: [u8; SIGINFO_SIZE],
 }
 
+/// Bytes that the largest frame takes of a stack (`AT_MINSIGSTKSZ`).
+pub(crate) fn frame_size() -> usize {
+    // The red zone, and what the alignments of its parts cost.
+    const SLACK: usize = 128 + 64 + 16 + 8;
+    thread::fpu_size() + size_of::<u32>() + size_of::<Frame>() + SLACK
+}
+
 /// Makes the program run the handler of `action` next.
 ///
 /// # Errors

@@ -14,6 +14,7 @@ mod stop;
 
 pub use action::{Action, ActionFlags, Actions, Disposition, SIG_DFL, SIG_IGN};
 pub use deliver::{attention, sigreturn, wait_for_signal};
+pub(crate) use frame::frame_size;
 pub use info::{SIGINFO_SIZE, SigInfo, code};
 pub use number::{DefaultAction, SIGNALS, STOPS, SigSet, Signal, UNSTOPPABLE};
 pub(crate) use queue::Queue;
