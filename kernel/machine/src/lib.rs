@@ -39,6 +39,8 @@ pub mod mmio;
 mod ordered;
 pub mod paging;
 pub mod pci;
+#[cfg(target_os = "none")]
+pub mod power;
 pub mod random;
 #[cfg(any(target_os = "none", test))]
 mod scale;

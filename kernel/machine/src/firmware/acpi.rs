@@ -109,6 +109,8 @@ pub(crate) struct Fixed {
     pub(crate) reset: Option<(Register, u8)>,
     /// The CMOS register of the century, 0 for none.
     pub(crate) century: u8,
+    /// What turns machines with reduced hardware off.
+    pub(crate) sleep_control: Option<Register>,
     dsdt: u64,
 }
 
@@ -330,6 +332,7 @@ fn fadt(body: &[u8]) -> Option<Fixed> {
         flags,
         reset,
         century: byte(108)?,
+        sleep_control: generic_address(body, at(244)),
         dsdt: dsdt.or(u32_at(body, at(40)).map(u64::from))?,
     })
 }

@@ -7,7 +7,8 @@
 
 use super::entry::{self, HUGE, NO_EXEC, PRESENT, WRITABLE, index};
 use super::{
-    acpi, apic, clock, control, crash, fpu, gdt, ioapic, kmap, percpu, thread, trap, uart, usercopy,
+    acpi, apic, clock, control, crash, fpu, gdt, ioapic, kmap, percpu, smp, thread, trap, uart,
+    usercopy,
 };
 use crate::addr::PAGE_SIZE;
 use crate::frame;
@@ -343,8 +344,10 @@ extern "C" fn on_own_tables() -> ! {
     apic::init_cpu(0, tables.nmi_pin);
     ioapic::init();
     clock::init();
+    uart::use_interrupts();
     percpu::join();
     let ready = thread::adopt_idle(s.stack_top)
+        .map(|()| smp::start())
         .and_then(|()| super::later::start())
         .and_then(|()| crate::timer::start())
         .and_then(|()| Builder::new("main").spawn(|| skep_main()).map(|_| ()));
@@ -375,10 +378,12 @@ pub(super) extern "C" fn on_another_cpu(index: usize, stack_top: usize) -> ! {
     trap::init();
     apic::init_cpu(index, acpi::tables().nmi_pin);
     clock::init_cpu();
-    percpu::join();
+    smp::wait_for_turn(index);
     if thread::adopt_idle(stack_top).is_err() {
         fail("too little memory to start a CPU");
     }
+    percpu::join();
+    smp::ready();
     super::sched::idle()
 }
 

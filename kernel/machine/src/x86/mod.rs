@@ -22,6 +22,7 @@ pub(crate) mod power;
 pub(crate) mod reference;
 pub(crate) mod rtc;
 mod sched;
+mod smp;
 mod thread;
 mod tlb;
 mod trap;

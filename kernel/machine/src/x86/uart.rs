@@ -3,18 +3,19 @@
 //! Two ways out. [`early_write`] polls and takes no lock, so that it works from
 //! the first instruction and in a panic. [`write`] puts bytes into a ring that
 //! the transmit interrupt empties, so that nobody spins for a slow line; it
-//! polls while interrupts are not set up ([`start_interrupts`]) and when the
+//! polls while interrupts are not set up ([`use_interrupts`]) and when the
 //! ring is full and the caller is the only one who could empty it.
 //!
 //! Register names as in the data sheet of the PC16550D.
 
-use super::port;
+use super::{ioapic, port};
+use crate::irq;
 use crate::sync::IrqLock;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 
 const COM1: u16 = 0x3f8;
 /// ISA interrupt of COM1.
-pub(crate) const COM1_IRQ: u8 = 4;
+const COM1_IRQ: u8 = 4;
 
 /// Transmitter holding register, receiver buffer; divisor low while DLAB is set.
 const DATA: u16 = COM1;
@@ -29,7 +30,6 @@ const MCR: u16 = COM1 + 4;
 const LSR: u16 = COM1 + 5;
 const SCRATCH: u16 = COM1 + 7;
 
-const IER_RECEIVED: u8 = 1 << 0;
 const IER_TRANSMITTER_EMPTY: u8 = 1 << 1;
 const LCR_8N1: u8 = 0b11;
 const LCR_DLAB: u8 = 1 << 7;
@@ -37,7 +37,6 @@ const LCR_DLAB: u8 = 1 << 7;
 const MCR_ON: u8 = 0b1011;
 /// FIFOs on, both cleared, interrupt at 14 received bytes.
 const FCR_ON: u8 = 0b1100_0111;
-const LSR_DATA_READY: u8 = 1 << 0;
 const LSR_TRANSMITTER_EMPTY: u8 = 1 << 5;
 /// Bytes the transmitter takes at once when it is empty.
 const FIFO: usize = 16;
@@ -168,7 +167,7 @@ impl Ring {
         } else {
             0
         };
-        put(IER, IER_RECEIVED | transmit);
+        put(IER, transmit);
     }
 
     fn flush(&mut self) {
@@ -179,6 +178,8 @@ impl Ring {
 /// Writes through the ring, `\n` as `\r\n`.
 pub(crate) fn write(bytes: &[u8]) {
     if !INTERRUPTS.load(Relaxed) {
+        // One writer at a time: two would find the same place in the FIFO.
+        let _alone = RING_OUT.lock();
         return early_write(bytes);
     }
     // A long text is put in by pieces, so that interrupts are not off for long.
@@ -194,10 +195,15 @@ pub(crate) fn write(bytes: &[u8]) {
     }
 }
 
-/// From here on [`write`] uses the interrupt, which the caller has routed to
-/// [`interrupt`].
-pub(crate) fn start_interrupts() {
-    if present() {
+/// From here on [`write`] uses the interrupt, if it can be had.
+pub(crate) fn use_interrupts() {
+    if !present() {
+        return;
+    }
+    let Some(vector) = irq::claim_call(interrupt) else {
+        return;
+    };
+    if ioapic::route_isa(COM1_IRQ, vector) {
         INTERRUPTS.store(true, Relaxed);
         RING_OUT.lock().feed();
     }
@@ -212,17 +218,11 @@ pub(crate) fn enter_panic() {
     }
 }
 
-/// Serves the UART's interrupt; `received` gets each byte that came in.
-pub(crate) fn interrupt(mut received: impl FnMut(u8)) {
+/// Serves the UART's interrupt. What comes in is not used: a node has no console
+/// to log in on.
+fn interrupt() {
     let mut ring = RING_OUT.lock();
     // Reading the identification acknowledges the transmitter's cause.
     read(IIR);
-    // Bounded, because a broken port may claim data for ever.
-    for _ in 0..4 * FIFO {
-        if read(LSR) & LSR_DATA_READY == 0 {
-            break;
-        }
-        received(read(DATA));
-    }
     ring.feed();
 }
