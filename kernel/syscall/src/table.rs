@@ -186,6 +186,34 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_fadvise64 => file::sys_fadvise64(4), Full;
     __NR_readahead => file::sys_readahead(3), Full;
 
+    __NR_sendfile => transfer::sys_sendfile(4), Full;
+    __NR_splice => transfer::sys_splice(6), Full;
+    __NR_tee => transfer::sys_tee(4), Full;
+    __NR_vmsplice => transfer::sys_vmsplice(4), Full;
+    __NR_copy_file_range => transfer::sys_copy_file_range(6), Full;
+
+    // Objects behind a descriptor only.
+    __NR_pipe => events::sys_pipe(1), Full;
+    __NR_pipe2 => events::sys_pipe2(2), Full;
+    __NR_eventfd => events::sys_eventfd(1), Full;
+    __NR_eventfd2 => events::sys_eventfd2(2), Full;
+    __NR_timerfd_create => events::sys_timerfd_create(2), Full;
+    __NR_timerfd_settime => events::sys_timerfd_settime(4), Partial("no TFD_TIMER_CANCEL_ON_SET");
+    __NR_timerfd_gettime => events::sys_timerfd_gettime(2), Full;
+    __NR_memfd_create => events::sys_memfd_create(2), Partial("no MFD_HUGETLB");
+
+    // Waiting for files.
+    __NR_poll => poll::sys_poll(3), Full;
+    __NR_ppoll => poll::sys_ppoll(5), Full;
+    __NR_select => poll::sys_select(5), Full;
+    __NR_pselect6 => poll::sys_pselect6(6), Full;
+    __NR_epoll_create => poll::sys_epoll_create(1), Full;
+    __NR_epoll_create1 => poll::sys_epoll_create1(1), Full;
+    __NR_epoll_ctl => poll::sys_epoll_ctl(4), Full;
+    __NR_epoll_wait => poll::sys_epoll_wait(4), Full;
+    __NR_epoll_pwait => poll::sys_epoll_pwait(6), Full;
+    __NR_epoll_pwait2 => poll::sys_epoll_pwait2(6), Full;
+
     // Files by name.
     __NR_open => fs::sys_open(3), Full;
     __NR_openat => fs::sys_openat(4), Full;

@@ -289,8 +289,8 @@ pub trait FileOps: Any + Send + Sync {
 
 /// Somebody who wants to know when an [`OpenFile`] ends (an epoll's entry).
 pub trait Closing: Send + Sync {
-    /// The description is about to end.
-    fn closed(&self);
+    /// The description `file` is about to end.
+    fn closed(&self, file: &OpenFile);
 }
 
 /// An open file description (open(2)): what descriptors share after `dup` and
@@ -588,7 +588,7 @@ impl Drop for OpenFile {
         if self.watched.load(Relaxed) {
             for w in core::mem::take(self.closing.get_mut()) {
                 if let Some(w) = w.upgrade() {
-                    w.closed();
+                    w.closed(self);
                 }
             }
         }
