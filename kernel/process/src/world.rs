@@ -14,6 +14,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::Seq
 use machine::Account;
 use machine::sync::SpinLock;
 use machine::thread::CpuGroup;
+use net::NetStack;
 
 /// Most bytes of a host or domain name (`__NEW_UTS_LEN`).
 pub const HOST_NAME_MAX: usize = 64;
@@ -38,6 +39,8 @@ pub struct WorldSpec {
     pub account: Arc<Account>,
     /// Whose CPU time the threads share.
     pub group: Arc<CpuGroup>,
+    /// Its sockets, ports and names.
+    pub network: Arc<NetStack>,
     /// Most threads at one time.
     pub threads_max: u32,
     /// Most descriptors of a process (hard `RLIMIT_NOFILE`).
@@ -53,6 +56,7 @@ pub struct World {
     domain_name: SpinLock<String>,
     account: Arc<Account>,
     group: Arc<CpuGroup>,
+    network: Arc<NetStack>,
     threads_max: u32,
     files_max: u64,
     events: Box<dyn Events>,
@@ -75,6 +79,7 @@ impl World {
             domain_name: SpinLock::new(String::from("(none)")),
             account: spec.account,
             group: spec.group,
+            network: spec.network,
             threads_max: spec.threads_max,
             files_max: spec.files_max,
             events: spec.events,
@@ -126,6 +131,12 @@ impl World {
     #[must_use]
     pub fn group(&self) -> &Arc<CpuGroup> {
         &self.group
+    }
+
+    /// Its sockets, ports and names.
+    #[must_use]
+    pub fn network(&self) -> &Arc<NetStack> {
+        &self.network
     }
 
     /// Most threads at one time.
