@@ -11,6 +11,7 @@ extern crate alloc;
 pub mod blk;
 pub mod block;
 pub mod entropy;
+pub mod link;
 pub mod net;
 mod request;
 
