@@ -4,7 +4,7 @@ use crate::family::INIT;
 use crate::futex::{self, MATCH_ANY, robust};
 use crate::signal::{ActionFlags, Origin, Signal};
 use crate::status::{Change, ExitStatus};
-use crate::{Pid, Process, Thread};
+use crate::{Error, Pid, Process, Result, Thread};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -34,16 +34,20 @@ fn finish(me: &Arc<Thread>) {
     }
     // The last thread of the program gives its memory back here.
     drop(me.space.take());
-    process.release_parent();
+    // It is the first thread that `vfork` made.
+    if me.tid() == process.pid() {
+        process.release_parent();
+    }
     drop(me.files.take());
     drop(me.fs.take());
     process.add_ended(me);
+    // Before its siblings can see that it is gone: one may take over its number.
+    process.world().family.lock().remove_thread(me.tid());
     let mut inner = process.inner.lock();
     inner.threads.retain(|t| !Arc::ptr_eq(t, me));
     let last = inner.threads.is_empty();
     let change = Process::check_stopped(&mut inner);
     drop(inner);
-    process.world().family.lock().remove_thread(me.tid());
     if last {
         process.ended();
     } else {
@@ -53,6 +57,44 @@ fn finish(me: &Arc<Thread>) {
         }
     }
     process.threads_queue.wake_all();
+}
+
+/// Has all other threads of the process end, for `execve` by `me`, which gets the
+/// process's number if it has another one.
+///
+/// # Errors
+/// [`Error::Interrupted`] if the process ends instead.
+pub(crate) fn end_siblings(me: &Arc<Thread>) -> Result<()> {
+    let process = me.process();
+    let mut inner = process.inner.lock();
+    let taken = process.exec_by.load(SeqCst) != 0;
+    if taken || process.exit_status().is_some() {
+        return Err(Error::Interrupted);
+    }
+    if inner.threads.len() > 1 {
+        process.exec_by.store(me.tid(), SeqCst);
+        for t in inner.threads.iter().filter(|t| !Arc::ptr_eq(t, me)) {
+            t.alert();
+        }
+        // A stop that waits for threads that end instead is void.
+        inner.stop = None;
+        process.stopping.store(false, SeqCst);
+        drop(inner);
+        let alone = || process.thread_count() == 1 || process.exit_status().is_some();
+        process.threads_queue.wait(|| alone().then_some(()));
+    } else {
+        drop(inner);
+    }
+    let (old, new) = (me.tid(), process.pid());
+    if old != new {
+        process.world().family.lock().renumber_thread(old, new);
+        me.tid.store(new, SeqCst);
+    }
+    process.exec_by.store(0, SeqCst);
+    match process.exit_status() {
+        Some(_) => Err(Error::Interrupted),
+        None => Ok(()),
+    }
 }
 
 /// Tells those who share the memory that this thread is gone: locks it held, and
@@ -92,6 +134,7 @@ impl Process {
     fn ended(self: &Arc<Process>) {
         let status = self.exit_status().unwrap_or(ExitStatus::Exited(0));
         self.begin_exit(status);
+        self.release_parent();
         self.drop_timers(true);
         drop(self.actions.take());
         let program = core::mem::take(&mut *self.program.lock());

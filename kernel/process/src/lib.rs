@@ -20,6 +20,7 @@ extern crate std;
 pub mod clone;
 pub mod elf;
 mod error;
+pub mod exec;
 pub mod exit;
 mod family;
 pub mod fault;

@@ -4,21 +4,81 @@ use crate::ctx::Ctx;
 use crate::errno::Errno;
 use crate::table;
 use alloc::sync::Arc;
-use machine::thread::{self, UserRegs};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use machine::thread::{self, Exception, PageFault, UserRegs};
 use process::Thread;
 
-/// Runs the system call that `regs` ask for.
+/// Whether every call and its answer is logged.
+static TRACE: AtomicBool = AtomicBool::new(false);
+
+/// Logs every call and its answer from now on, or stops doing so.
+pub fn set_trace(on: bool) {
+    TRACE.store(on, Relaxed);
+}
+
+/// The kernel's side of every user thread.
+pub struct Hooks;
+
+/// Installs the hooks. The kernel calls it once at boot.
+pub fn install() {
+    thread::set_hooks(&Hooks);
+}
+
+impl thread::Hooks for Hooks {
+    #[inline]
+    fn syscall(&self, regs: &mut UserRegs) {
+        let current = thread::current();
+        let Some(me) = current.data::<Arc<Thread>>() else {
+            regs.rax = Errno::ENOSYS.to_rax();
+            return;
+        };
+        if TRACE.load(Relaxed) {
+            return traced(regs, me);
+        }
+        run(regs, me);
+    }
+
+    fn exception(&self, regs: &mut UserRegs, exception: Exception) {
+        process::fault::exception(regs.rip as usize, exception);
+    }
+
+    fn page_fault(&self, fault: PageFault) -> bool {
+        process::fault::page_fault(fault)
+    }
+
+    fn attention(&self, regs: &mut UserRegs) {
+        process::signal::attention(regs);
+    }
+}
+
 #[inline]
-pub fn syscall(regs: &mut UserRegs) {
-    let current = thread::current();
-    let Some(me) = current.data::<Arc<Thread>>() else {
-        regs.rax = Errno::ENOSYS.to_rax();
-        return;
-    };
+fn run(regs: &mut UserRegs, me: &Arc<Thread>) {
     let mut ctx = Ctx::new(regs, me);
     let answer = match table::dispatch(&mut ctx) {
         Ok(value) => value as u64,
-        Err(e) => e.to_rax(),
+        Err(e) => failed(me, e),
     };
     ctx.regs.rax = answer;
+}
+
+/// The value for a call that failed.
+#[inline]
+fn failed(me: &Thread, e: Errno) -> u64 {
+    if e.restarts() {
+        // The signal code turns this into what the program sees.
+        me.alert();
+    }
+    e.to_rax()
+}
+
+#[cold]
+fn traced(regs: &mut UserRegs, me: &Arc<Thread>) {
+    let number = regs.orig_rax as usize;
+    let name = table::NAMES.get(number).copied().unwrap_or("?");
+    let (a, b, c) = (regs.rdi, regs.rsi, regs.rdx);
+    let tid = me.tid();
+    log::info!("{tid} {name}({a:#x}, {b:#x}, {c:#x}, ...)");
+    run(regs, me);
+    let answer = regs.rax as i64;
+    log::info!("{tid} {name} = {answer:#x}");
 }

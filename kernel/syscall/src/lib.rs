@@ -21,6 +21,7 @@ mod convert;
 mod ctx;
 mod errno;
 mod events;
+mod exec;
 mod fcntl;
 mod file;
 mod fs;

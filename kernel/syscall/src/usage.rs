@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use core::time::Duration;
 use machine::time::Instant;
 use machine::user;
-use process::limits::{INFINITE, Limit, Resource};
+use process::limits::Limit;
 use process::{Counted, Process};
 use vfs::Caps;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -140,17 +140,7 @@ fn set(ctx: &Ctx<'_>, target: &Process, resource: usize, new: Limit) -> Result<(
 
 /// Tells the memory room about the limits it holds programs to.
 fn apply(target: &Process) {
-    let limits = target.limits();
-    let bytes = |r: Resource| match limits.soft(r) {
-        INFINITE => usize::MAX,
-        n => usize::try_from(n).unwrap_or(usize::MAX),
-    };
-    let memory = mm::Limits {
-        address_space: bytes(Resource::AddressSpace),
-        data: bytes(Resource::Data),
-        stack: bytes(Resource::Stack),
-        locked: bytes(Resource::LockedMemory),
-    };
+    let memory = target.limits().of_memory();
     let space = target.first_thread().and_then(|t| t.space.get());
     if let Some(space) = space {
         space.set_limits(memory);
