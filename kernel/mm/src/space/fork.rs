@@ -3,6 +3,7 @@
 use super::{AddressSpace, State};
 use crate::Error;
 use crate::area::{Area, AreaFlags};
+use crate::mappings::same;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -20,8 +21,15 @@ impl AddressSpace {
         let mut copy = child.state.write();
         copy.heap = state.heap.clone();
         copy.image_data = state.image_data;
+        let mut listed = None;
         for area in state.areas.iter() {
             if !area.flags.contains(AreaFlags::DONT_FORK) {
+                // The areas of a file mostly lie side by side: one entry does.
+                let list = area.backing.as_ref().and_then(|b| b.mappings());
+                if let Some(list) = list.filter(|l| !listed.is_some_and(|s| same(s, l))) {
+                    list.add(&child.me)?;
+                    listed = Some(list);
+                }
                 self.fork_area(area, &child, &mut copy)?;
             }
         }
@@ -31,9 +39,6 @@ impl AddressSpace {
     }
 
     fn fork_area(&self, area: &Area, child: &AddressSpace, copy: &mut State) -> Result<(), Error> {
-        if let Some(list) = area.backing.as_ref().and_then(|b| b.mappings()) {
-            list.add(&child.me)?;
-        }
         let wipe = area.flags.contains(AreaFlags::WIPE_ON_FORK);
         // Pages of an object come back by a fault; only pages of the space's own
         // have to be handed on now.

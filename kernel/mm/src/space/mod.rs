@@ -21,6 +21,7 @@ pub use report::{FutexKey, Region, RegionName, Stats, SyncMode, Usage};
 use crate::area::{Area, AreaFlags};
 use crate::areas::Areas;
 use crate::layout::{Layout, Randomize};
+use crate::mappings::same;
 use crate::{Error, MappingList};
 use alloc::sync::{Arc, Weak};
 use core::ops::Range;
@@ -181,7 +182,7 @@ impl AddressSpace {
         let state = self.state.read();
         for a in state.areas.iter() {
             let mine = a.backing.as_ref().and_then(|b| b.mappings());
-            if !mine.is_some_and(|m| crate::mappings::same(m, list)) {
+            if !mine.is_some_and(|m| same(m, list)) {
                 continue;
             }
             let end = a.index.saturating_add(a.pages() as u64);
@@ -239,9 +240,12 @@ impl Drop for AddressSpace {
         // space lives; its pages are given back now.
         self.table.unmap(USER_START..USER_END);
         let state = self.state.write();
+        let mut left = None;
         for a in state.areas.iter() {
-            if let Some(list) = a.backing.as_ref().and_then(|b| b.mappings()) {
+            let list = a.backing.as_ref().and_then(|b| b.mappings());
+            if let Some(list) = list.filter(|l| !left.is_some_and(|s| same(s, l))) {
                 list.remove(&self.me);
+                left = Some(list);
             }
         }
     }
