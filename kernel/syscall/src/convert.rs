@@ -127,3 +127,9 @@ impl From<vfs::Error> for Errno {
         }
     }
 }
+
+impl From<net::Error> for Errno {
+    fn from(e: net::Error) -> Errno {
+        vfs::Error::from(e).into()
+    }
+}

@@ -38,6 +38,7 @@ mod prctl;
 mod process;
 mod sched;
 mod signal;
+mod socket;
 mod stat;
 pub mod table;
 mod time;

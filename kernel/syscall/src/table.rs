@@ -286,6 +286,26 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_flistxattr => attrs::sys_flistxattr(3), Full;
     __NR_fremovexattr => attrs::sys_fremovexattr(2), Full;
 
+    // Sockets.
+    __NR_socket => socket::sys_socket(3), Partial("unix, inet, inet6 and netlink route sockets; raw and packet sockets answer EPERM");
+    __NR_socketpair => socket::sys_socketpair(4), Full;
+    __NR_bind => socket::sys_bind(3), Full;
+    __NR_listen => socket::sys_listen(2), Full;
+    __NR_accept => socket::sys_accept(3), Full;
+    __NR_accept4 => socket::sys_accept4(4), Full;
+    __NR_connect => socket::sys_connect(3), Partial("a TCP socket that is connected cannot be disconnected");
+    __NR_getsockname => socket::sys_getsockname(3), Full;
+    __NR_getpeername => socket::sys_getpeername(3), Full;
+    __NR_shutdown => socket::sys_shutdown(2), Full;
+    __NR_setsockopt => socket::sys_setsockopt(5), Partial("no multicast groups, filters, marks or time stamps (ENOPROTOOPT)");
+    __NR_getsockopt => socket::sys_getsockopt(5), Partial("as setsockopt; TCP_INFO knows state and segment size only");
+    __NR_sendto => socket::sys_sendto(6), Partial("no urgent data, no datagrams above the link's MTU on the wire");
+    __NR_sendmsg => socket::sys_sendmsg(3), Partial("as sendto");
+    __NR_sendmmsg => socket::sys_sendmmsg(4), Partial("as sendto");
+    __NR_recvfrom => socket::sys_recvfrom(6), Partial("no urgent data, no error queue");
+    __NR_recvmsg => socket::sys_recvmsg(3), Partial("as recvfrom");
+    __NR_recvmmsg => socket::sys_recvmmsg(5), Partial("as recvfrom");
+
     // Memory.
     __NR_mmap => memory::sys_mmap(6), Partial("MAP_HUGETLB answers ENOMEM");
     __NR_munmap => memory::sys_munmap(2), Full;
