@@ -2,7 +2,6 @@
 
 use crate::addr::PAGE_SIZE;
 use crate::frame::Frame;
-pub use crate::x86::boot::framebuffer;
 use crate::x86::boot::state;
 
 /// The ramdisk: read-only memory that stays for ever.

@@ -28,6 +28,7 @@ pub mod error;
 #[cfg(any(target_os = "none", test))]
 mod firmware;
 pub mod frame;
+pub mod framebuffer;
 pub mod io;
 pub mod irq;
 pub mod klog;

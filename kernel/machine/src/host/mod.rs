@@ -152,6 +152,14 @@ pub(crate) fn map_mmio(_phys: usize, _len: usize) -> Option<core::ptr::NonNull<u
     None
 }
 
+/// There is no screen.
+pub(crate) fn take_framebuffer() -> Option<(
+    core::ptr::NonNull<u8>,
+    bootloader_api::info::FrameBufferInfo,
+)> {
+    None
+}
+
 pub(crate) fn monotonic_ns() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     // Never zero, as on a machine that has been up for a moment.

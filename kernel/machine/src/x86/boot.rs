@@ -18,7 +18,8 @@ use bootloader_api::config::{BootloaderConfig, Mapping};
 use bootloader_api::info::{FrameBufferInfo, MemoryRegionKind, Optional};
 use bootloader_api::{BootInfo, entry_point};
 use core::mem::size_of;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 static CONFIG: BootloaderConfig = {
     let mut c = BootloaderConfig::new_default();
@@ -77,10 +78,18 @@ pub(crate) fn state() -> &'static State {
     }
 }
 
-/// Physical address, length and format of the boot framebuffer.
-#[must_use]
-pub fn framebuffer() -> Option<(usize, usize, FrameBufferInfo)> {
-    state().framebuffer
+/// Maps the boot framebuffer for the first who asks.
+pub(crate) fn take_framebuffer() -> Option<(NonNull<u8>, FrameBufferInfo)> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let (phys, len, mut info) = state().framebuffer?;
+    if TAKEN.swap(true, Relaxed) {
+        return None;
+    }
+    info.byte_len = info.byte_len.min(len);
+    Some((
+        kmap::map_device(phys, len, kmap::Cache::WriteCombining)?,
+        info,
+    ))
 }
 
 static FRAME_TABLE: AtomicUsize = AtomicUsize::new(0);

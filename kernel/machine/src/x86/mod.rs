@@ -31,7 +31,7 @@ mod usercopy;
 pub(crate) mod vectors;
 
 pub(crate) use apic::id_of as apic_id;
-pub(crate) use boot::frame_table;
+pub(crate) use boot::{frame_table, take_framebuffer};
 pub(crate) use clock::{monotonic_ns, user_clock};
 pub(crate) use control::{cpu_number_by_tscp, fsgsbase};
 pub(crate) use ioapic::{
