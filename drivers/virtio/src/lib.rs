@@ -10,6 +10,7 @@ extern crate alloc;
 
 pub mod blk;
 pub mod block;
+pub mod console;
 pub mod entropy;
 pub mod link;
 pub mod net;

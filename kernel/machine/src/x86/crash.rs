@@ -149,7 +149,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     for cpu in (0..percpu::cpu_count()).filter(|c| *c != percpu::cpu_current()) {
         apic::send_nmi(cpu);
     }
-    uart::enter_panic();
+    uart::drain();
     let mut text = Text {
         phys: PLACE.load(Ordering::Acquire),
         len: 0,

@@ -6,6 +6,7 @@ pub(crate) mod boot;
 pub(crate) mod clock;
 mod control;
 pub mod crash;
+mod entropy;
 mod entry;
 mod fpu;
 mod gdt;
@@ -34,6 +35,7 @@ pub(crate) use apic::id_of as apic_id;
 pub(crate) use boot::{frame_table, take_framebuffer};
 pub(crate) use clock::{monotonic_ns, user_clock};
 pub(crate) use control::{cpu_number_by_tscp, fsgsbase};
+pub(crate) use entropy::entropy;
 pub(crate) use ioapic::{
     route_isa as irq_route, set_masked as irq_set_masked, wire_of as irq_wire,
 };
@@ -79,19 +81,4 @@ pub(crate) fn irq_restore(state: IrqState) {
     if state.0 {
         interrupts::enable();
     }
-}
-
-/// A seed from what the CPU has.
-pub(crate) fn entropy() -> [u8; 32] {
-    let mut seed = [0; 32];
-    for part in seed.chunks_mut(8) {
-        let word = hardware_random().unwrap_or(0) ^ clock::tsc().rotate_left(32);
-        part.copy_from_slice(&word.to_le_bytes());
-    }
-    seed
-}
-
-fn hardware_random() -> Option<u64> {
-    let rng = x86_64::instructions::random::RdRand::new()?;
-    (0..10).find_map(|_| rng.get_u64())
 }

@@ -1,6 +1,6 @@
 //! Turning the machine around or off, and its power button. ACPI 6.5, 4.8.3.
 
-use super::{acpi, kmap, port};
+use super::{acpi, kmap, port, uart};
 use crate::firmware::acpi::{Fixed, Register};
 use crate::irq::IrqEvent;
 use crate::wait::Until;
@@ -15,9 +15,10 @@ const POWER_BUTTON: u16 = 1 << 8;
 
 /// Resets the machine by whatever works first: the ACPI reset register, the
 /// chipset's reset port, the keyboard controller, a triple fault. For a panic:
-/// it takes no lock.
+/// it waits for no lock.
 pub(crate) fn reset_now() -> ! {
     interrupts::disable();
+    uart::drain();
     if let Some((Register::Port(p), value)) = acpi::tables().fixed.and_then(|f| f.reset) {
         // SAFETY: the register the firmware names for a reset; nothing runs after.
         unsafe { port::write_u8(p, value) };
@@ -49,6 +50,7 @@ pub(crate) fn reset_now() -> ! {
 /// Turns the machine off (state S5); resets it if that does not work.
 pub(crate) fn off_now() -> ! {
     interrupts::disable();
+    uart::drain();
     let tables = acpi::tables();
     if let (Some(fixed), Some(off)) = (tables.fixed, tables.soft_off) {
         let controls = [

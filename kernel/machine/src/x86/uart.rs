@@ -209,9 +209,9 @@ pub(crate) fn use_interrupts() {
     }
 }
 
-/// A panic is about to write by polling: what is in the ring goes out first, if
-/// the ring is not just being used.
-pub(crate) fn enter_panic() {
+/// The machine is about to stop, or a panic to write by polling: what is in the
+/// ring goes out first, if the ring is not just being used.
+pub(crate) fn drain() {
     INTERRUPTS.store(false, Relaxed);
     if let Some(mut ring) = RING_OUT.try_lock() {
         ring.flush();
