@@ -8,6 +8,8 @@
 
 mod hal;
 mod queue;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 pub use queue::{Chain, Queue};

@@ -133,6 +133,19 @@ impl ModernPci {
         })
     }
 
+    /// A device whose registers are plain memory, for tests.
+    #[cfg(test)]
+    pub(super) fn fake(common: Mmio, notify: Mmio) -> ModernPci {
+        ModernPci {
+            kind: DeviceType::Block,
+            isr: notify.clone(),
+            common,
+            notify,
+            notify_multiplier: 2,
+            config: None,
+        }
+    }
+
     fn select(&self, queue: u16) {
         self.common.write_u16(common::QUEUE_SELECT, queue);
     }
