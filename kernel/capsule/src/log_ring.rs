@@ -209,6 +209,24 @@ impl FileOps for Output {
         Ok(source.moved())
     }
 
+    fn stat(&self) -> vfs::Stat {
+        vfs::Stat {
+            nlink: 1,
+            mode: vfs::Kind::Fifo.mode() | 0o600,
+            blksize: 4096,
+            ..vfs::Stat::default()
+        }
+    }
+
+    /// `/dev/stdout` is opened by many a server's log file setting.
+    fn reopen(
+        self: Arc<Self>,
+        _: &OpenFile,
+        _: &vfs::Opening<'_>,
+    ) -> vfs::Result<Arc<dyn FileOps>> {
+        Ok(self)
+    }
+
     fn name(&self, out: &mut dyn core::fmt::Write) {
         let _ = out.write_str("pipe:[log]");
     }

@@ -109,7 +109,7 @@ fn close_files(me: &Thread) {
         files = Arc::new(own);
         me.files.set(files.clone());
     }
-    drop(files.remove_cloexec());
+    files.close_cloexec();
 }
 
 impl Limits {

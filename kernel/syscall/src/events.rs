@@ -2,13 +2,16 @@
 
 use crate::ctx::Ctx;
 use crate::errno::{Errno, SysResult};
-use crate::path::UserPath;
+use crate::path::{UserPath, Walker};
 use alloc::sync::Arc;
 use core::time::Duration;
 use machine::user;
+use vfs::LastLink;
+use vfs::cred::Want;
 use vfs::eventfd::EventFd;
 use vfs::file::{FileOps, OpenFile, OpenFlags};
 use vfs::inode::{Kind, NewAttr};
+use vfs::inotify::{Inotify, Mask};
 use vfs::timerfd::{Clock, Setting, TimerFd};
 use vfs::tmpfs::TmpFs;
 
@@ -170,4 +173,51 @@ pub(crate) fn sys_memfd_create(ctx: &mut Ctx<'_>, name: usize, flags: usize) -> 
     }
     let cloexec = if flags & MFD_CLOEXEC != 0 { CLOEXEC } else { 0 };
     install(ctx, memory, cloexec)
+}
+
+/// inotify_init(2)
+pub(crate) fn sys_inotify_init(ctx: &mut Ctx<'_>) -> SysResult {
+    sys_inotify_init1(ctx, 0)
+}
+
+/// inotify_init1(2)
+pub(crate) fn sys_inotify_init1(ctx: &mut Ctx<'_>, flags: usize) -> SysResult {
+    if flags & !(CLOEXEC | NONBLOCK) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    install(ctx, Inotify::new(), flags)
+}
+
+/// inotify_add_watch(2)
+pub(crate) fn sys_inotify_add_watch(
+    ctx: &mut Ctx<'_>,
+    fd: usize,
+    path: usize,
+    mask: usize,
+) -> SysResult {
+    let mask = Mask::from_bits(mask as u32).ok_or(Errno::EINVAL)?;
+    if mask.contains(Mask::MASK_ADD | Mask::MASK_CREATE) {
+        return Err(Errno::EINVAL);
+    }
+    let file = ctx.file(fd)?;
+    let instance: &Inotify = file.downcast().ok_or(Errno::EINVAL)?;
+    let path = UserPath::read(path)?;
+    let walker = Walker::new(ctx)?;
+    let who = walker.who();
+    let last = if mask.contains(Mask::DONT_FOLLOW) {
+        LastLink::Stay
+    } else {
+        LastLink::Follow
+    };
+    let inode = who.inode(vfs::At::Cwd, path.bytes(), last)?;
+    inode.attr().check(who.cred, Want::READ)?;
+    Ok(instance.add(&inode, mask)? as usize)
+}
+
+/// inotify_rm_watch(2)
+pub(crate) fn sys_inotify_rm_watch(ctx: &mut Ctx<'_>, fd: usize, wd: usize) -> SysResult {
+    let file = ctx.file(fd)?;
+    let instance: &Inotify = file.downcast().ok_or(Errno::EINVAL)?;
+    instance.remove(wd as i32)?;
+    Ok(0)
 }

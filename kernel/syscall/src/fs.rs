@@ -23,12 +23,7 @@ fn open(ctx: &Ctx<'_>, dirfd: usize, path: usize, how: &How) -> SysResult {
     let base = Base::new(ctx, dirfd, &path)?;
     let file = walker.who().open(base.at(), path.bytes(), how)?;
     let cloexec = how.flags.contains(OpenFlags::CLOEXEC);
-    let limit = ctx.files_limit();
-    let fd = ctx
-        .thread()
-        .files
-        .with(|t| t.insert(file, cloexec, 0, limit))
-        .ok_or(Errno::ESRCH)??;
+    let fd = ctx.files()?.insert(file, cloexec, 0, ctx.files_limit())?;
     Ok(fd as usize)
 }
 

@@ -204,6 +204,11 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_timerfd_gettime => events::sys_timerfd_gettime(2), Full;
     __NR_memfd_create => events::sys_memfd_create(2), Partial("no MFD_HUGETLB");
 
+    __NR_inotify_init => events::sys_inotify_init(0), Full;
+    __NR_inotify_init1 => events::sys_inotify_init1(1), Full;
+    __NR_inotify_add_watch => events::sys_inotify_add_watch(3), Full;
+    __NR_inotify_rm_watch => events::sys_inotify_rm_watch(2), Full;
+
     // Waiting for files.
     __NR_poll => poll::sys_poll(3), Full;
     __NR_ppoll => poll::sys_ppoll(5), Full;

@@ -4,6 +4,7 @@ use crate::cred::Want;
 use crate::dentry::Dentry;
 use crate::error::{Error, Result};
 use crate::inode::{Inode, Kind, NewAttr, NewNode, RenameMode, S_ISGID, S_ISVTX};
+use crate::inotify::{self, Mask};
 use crate::mount::Path;
 use crate::open::sticky_forbids;
 use crate::walk::{At, Caller, Last, LastLink, LastName, Resolve, Walk, find_locked};
@@ -102,6 +103,9 @@ impl<'a> Caller<'a> {
             rdev: 0,
         };
         let inode = parent.create(name.bytes(), &node)?;
+        if inotify::is_used() {
+            inotify::entry(parent, name.bytes(), &*inode, Mask::CREATE, 0);
+        }
         let cache = &at.mount.tree().cache;
         at.dentry
             .remember(cache, name.bytes(), Some(inode.clone()))?;
@@ -139,6 +143,9 @@ impl<'a> Caller<'a> {
             return Err(Error::NotFound);
         }
         parent.link(name.bytes(), inode)?;
+        if inotify::is_used() {
+            inotify::entry(parent, name.bytes(), &**inode, Mask::CREATE, 0);
+        }
         let cache = &at.mount.tree().cache;
         at.dentry
             .remember(cache, name.bytes(), Some(inode.clone()))?;
@@ -169,6 +176,10 @@ impl<'a> Caller<'a> {
         }
         parent.unlink(name.bytes())?;
         victim.set_removed();
+        if inotify::is_used() {
+            inotify::unlinked(&**inode);
+            inotify::entry(parent, name.bytes(), &**inode, Mask::DELETE, 0);
+        }
         at.dentry.forget(&at.mount.tree().cache, name.bytes());
         Ok(())
     }
@@ -191,13 +202,17 @@ impl<'a> Caller<'a> {
         let dir = at.dentry.dir().ok_or(Error::NotDirectory)?;
         let _lock = dir.lock.lock();
         let victim = find_locked(at, name.bytes())?;
-        victim.inode().ok_or(Error::NotFound)?;
+        let inode = victim.inode().ok_or(Error::NotFound)?;
         let parent = self.check_can_remove(at, &victim)?;
         let below = victim.dir().ok_or(Error::NotDirectory)?;
         // Whoever makes entries in it holds its lock and looks whether it lives.
         let _below = below.lock.lock();
         parent.rmdir(name.bytes())?;
         victim.set_removed();
+        if inotify::is_used() {
+            inotify::unlinked(&**inode);
+            inotify::entry(parent, name.bytes(), &**inode, Mask::DELETE, 0);
+        }
         at.dentry.forget(&at.mount.tree().cache, name.bytes());
         Ok(())
     }
@@ -298,6 +313,16 @@ impl<'a> Caller<'a> {
         };
         let _below = victim.dir().map(|d| d.lock.lock());
         parent.rename(old.bytes(), new_parent, new.bytes(), mode)?;
+        if inotify::is_used() {
+            let cookie = inotify::cookie();
+            inotify::entry(parent, old.bytes(), &**inode, Mask::MOVED_FROM, cookie);
+            inotify::entry(new_parent, new.bytes(), &**inode, Mask::MOVED_TO, cookie);
+            inotify::moved(&**inode);
+            match victim.inode() {
+                Some(over) if !exchange => inotify::unlinked(&**over),
+                _ => {}
+            }
+        }
         let cache = &from.mount.tree().cache;
         from.dentry.forget(cache, old.bytes());
         to.dentry.forget(cache, new.bytes());

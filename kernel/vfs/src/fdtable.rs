@@ -147,17 +147,24 @@ impl FdTable {
         (at <= to).then(|| table.take(at).map(|f| (at, f)))?
     }
 
-    /// Takes all that close on `execve` out.
-    pub fn remove_cloexec(&self) -> Vec<Arc<OpenFile>> {
-        let mut gone = Vec::new();
+    /// Closes all that close on `execve`; how many those were.
+    pub fn close_cloexec(&self) -> usize {
+        let mut closed = 0;
         let mut from = 0;
         loop {
             let mut table = self.table.lock();
             let Some(at) = table.next_used(from) else {
-                return gone;
+                return closed;
             };
-            if table.is_cloexec(at) {
-                gone.extend(table.take(at));
+            let gone = if table.is_cloexec(at) {
+                table.take(at)
+            } else {
+                None
+            };
+            drop(table);
+            if let Some(file) = gone {
+                file.descriptor_closed(self.id);
+                closed += 1;
             }
             from = at + 1;
         }
@@ -248,6 +255,14 @@ impl FdTable {
         drop(to);
         drop(from);
         Ok(new)
+    }
+}
+
+impl Drop for FdTable {
+    fn drop(&mut self) {
+        for file in self.table.get_mut().files.iter().flatten() {
+            file.descriptor_closed(self.id);
+        }
     }
 }
 
@@ -427,7 +442,7 @@ mod tests {
                     }
                     Op::Fork => table = table.duplicate().unwrap(),
                     Op::Exec => {
-                        let n = table.remove_cloexec().len();
+                        let n = table.close_cloexec();
                         prop_assert_eq!(n, model.values().filter(|m| m.1).count());
                         model.retain(|_, m| !m.1);
                     }

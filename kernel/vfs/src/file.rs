@@ -5,6 +5,7 @@ use crate::cred::Credentials;
 use crate::error::{Error, Result};
 use crate::event::{Events, PollHub};
 use crate::inode::{Inode, Stat};
+use crate::inotify::{self, Mask};
 use crate::locks::Owner;
 use crate::mount::Path;
 use alloc::sync::{Arc, Weak};
@@ -449,6 +450,7 @@ impl OpenFile {
         let mut position = self.position.lock();
         let n = self.ops.pread(self, sink, *position)?;
         *position += n as u64;
+        self.happened(Mask::ACCESS);
         Ok(n)
     }
 
@@ -466,10 +468,12 @@ impl OpenFile {
         if self.flags().contains(OpenFlags::APPEND) {
             let (n, end) = self.ops.append(self, source)?;
             *position = end;
+            self.happened(Mask::MODIFY);
             return Ok(n);
         }
         let n = self.ops.pwrite(self, source, *position)?;
         *position += n as u64;
+        self.happened(Mask::MODIFY);
         Ok(n)
     }
 
@@ -480,7 +484,9 @@ impl OpenFile {
     #[inline]
     pub fn pread(&self, sink: &mut Sink<'_>, offset: u64) -> Result<usize> {
         self.check_read()?;
-        self.ops.pread(self, sink, offset)
+        let n = self.ops.pread(self, sink, offset)?;
+        self.happened(Mask::ACCESS);
+        Ok(n)
     }
 
     /// `pwrite(2)`; as on Linux, a file opened for appending is appended to.
@@ -490,10 +496,35 @@ impl OpenFile {
     #[inline]
     pub fn pwrite(&self, source: &mut Source<'_>, offset: u64) -> Result<usize> {
         self.check_write()?;
-        if self.positional && self.flags().contains(OpenFlags::APPEND) {
-            return self.ops.append(self, source).map(|(n, _)| n);
+        let n = if self.positional && self.flags().contains(OpenFlags::APPEND) {
+            self.ops.append(self, source)?.0
+        } else {
+            self.ops.pwrite(self, source, offset)?
+        };
+        self.happened(Mask::MODIFY);
+        Ok(n)
+    }
+
+    /// `ftruncate(2)`.
+    ///
+    /// # Errors
+    /// Those of the object; [`Error::Invalid`] if it is not open for writing.
+    pub fn truncate(&self, len: u64) -> Result<()> {
+        self.check_write().map_err(|_| Error::Invalid)?;
+        self.ops.truncate(self, len)?;
+        self.happened(Mask::MODIFY);
+        Ok(())
+    }
+
+    /// Tells those who watch the file, if anybody watches any.
+    #[inline]
+    pub(crate) fn happened(&self, mask: Mask) {
+        if inotify::is_used()
+            && let Some(path) = &self.path
+            && !self.is_path_only()
+        {
+            inotify::object(&path.dentry, mask);
         }
-        self.ops.pwrite(self, source, offset)
     }
 
     /// `lseek(2)`; the new position.
@@ -585,6 +616,11 @@ impl OpenFile {
 impl Drop for OpenFile {
     fn drop(&mut self) {
         self.release_locks(Owner::Description(self.id));
+        self.happened(if self.flags().writes() {
+            Mask::CLOSE_WRITE
+        } else {
+            Mask::CLOSE_NOWRITE
+        });
         if self.watched.load(Relaxed) {
             for w in core::mem::take(self.closing.get_mut()) {
                 if let Some(w) = w.upgrade() {

@@ -4,6 +4,7 @@
 use crate::cred::{Caps, Credentials, Want, permits};
 use crate::error::{Error, Result};
 use crate::file::{FileOps, Opening};
+use crate::inotify::Watches;
 use crate::locks::FileLocks;
 use crate::mount::Path;
 use alloc::boxed::Box;
@@ -122,6 +123,8 @@ pub struct Attr {
     btime: i64,
     /// Made by the first lock.
     locks: Once<Box<FileLocks>>,
+    /// Made by the first watch.
+    watches: Once<Box<Watches>>,
 }
 
 impl Attr {
@@ -147,7 +150,20 @@ impl Attr {
             ctime: AtomicI64::new(when),
             btime: when,
             locks: Once::new(),
+            watches: Once::new(),
         }
+    }
+
+    /// Its watches.
+    pub fn watches(&self) -> &Watches {
+        self.watches
+            .call_once(|| Box::new(Watches::new(Vec::new())))
+    }
+
+    /// Its watches, if it ever had one.
+    #[must_use]
+    pub fn watches_if_any(&self) -> Option<&Watches> {
+        self.watches.get().map(|w| &**w)
     }
 
     /// Its locks.

@@ -27,6 +27,7 @@ pub mod eventfd;
 pub mod fdtable;
 pub mod file;
 pub mod inode;
+pub mod inotify;
 pub mod locks;
 pub mod mount;
 pub mod name;

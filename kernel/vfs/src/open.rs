@@ -6,6 +6,7 @@ use crate::entries::new_attr;
 use crate::error::{Error, Result};
 use crate::file::{FileOps, OpenFile, OpenFlags, Opening, Seek};
 use crate::inode::{Kind, NewNode};
+use crate::inotify::{self, Mask};
 use crate::mount::{MountFlags, Path};
 use crate::walk::{At, Caller, Last, LastLink, Resolve, Walk, find_locked};
 use alloc::sync::Arc;
@@ -98,6 +99,9 @@ impl<'a> Caller<'a> {
             rdev: 0,
         };
         let inode = parent.create(name, &node)?;
+        if inotify::is_used() {
+            inotify::entry(parent, name, &*inode, Mask::CREATE, 0);
+        }
         let cache = &at.mount.tree().cache;
         Ok((at.dentry.remember(cache, name, Some(inode))?, true))
     }
@@ -175,7 +179,9 @@ impl<'a> Caller<'a> {
             return Err(Error::NotPermitted);
         }
         if attr.kind == Kind::Directory {
-            return Ok(OpenFile::new(directory_ops(), flags, Some(path)));
+            let file = OpenFile::new(directory_ops(), flags, Some(path));
+            file.happened(Mask::OPEN);
+            return Ok(file);
         }
         let how = Opening {
             flags,
@@ -187,7 +193,12 @@ impl<'a> Caller<'a> {
             inode.truncate(0)?;
         }
         let stands_in = inode.is_stand_in();
-        Ok(OpenFile::new(ops, flags, (!stands_in).then_some(path)))
+        let file = OpenFile::new(ops, flags, (!stands_in).then_some(path));
+        if truncates {
+            file.happened(Mask::MODIFY);
+        }
+        file.happened(Mask::OPEN);
+        Ok(file)
     }
 }
 
