@@ -36,11 +36,15 @@ mod pidfd;
 mod poll;
 mod prctl;
 mod process;
+#[cfg(test)]
+mod scenarios;
 mod sched;
 mod signal;
 mod socket;
 mod stat;
 pub mod table;
+#[cfg(test)]
+mod testing;
 mod time;
 mod time_types;
 mod timer;
