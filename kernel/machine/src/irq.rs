@@ -87,11 +87,13 @@ fn claim(mut fill: impl FnMut(&mut Slot)) -> Option<u8> {
 
 /// A vector whose interrupts call `f`, with interrupts off: for this room's own
 /// handlers of a few instructions.
+#[cfg(target_os = "none")]
 pub(crate) fn claim_call(f: fn()) -> Option<u8> {
     claim(|slot| slot.call = Some(f))
 }
 
 /// An interrupt came in on `vector`.
+#[cfg(any(target_os = "none", test))]
 pub(crate) fn signal(vector: u8) {
     let Some(slot) = slot(vector) else {
         STRAY.fetch_add(1, Ordering::Relaxed);

@@ -35,10 +35,10 @@ impl Registers {
             let afternoon = if self.hour & PM != 0 { 12 } else { 0 };
             number(self.hour & !PM)? % 12 + afternoon
         };
-        let century = match number(self.century) {
-            Some(c @ 19..=29) => c,
-            _ => 20,
-        };
+        // Some machines have something else where others keep the century.
+        let century = number(self.century)
+            .filter(|c| (19..=29).contains(c))
+            .unwrap_or(20);
         let (minute, second) = (number(self.minute)?, number(self.second)?);
         let (year, month, day) = (number(self.year)?, number(self.month)?, number(self.day)?);
         let valid = (1..=12).contains(&month)

@@ -27,7 +27,6 @@ static TSC_BASE: AtomicU64 = AtomicU64::new(0);
 static TSC_TO_NS: AtomicU64 = AtomicU64::new(0);
 /// [`Scale`] from nanoseconds to ticks of the alarm.
 static NS_TO_ALARM: AtomicU64 = AtomicU64::new(0);
-static TSC_HZ: AtomicU64 = AtomicU64::new(0);
 /// The alarm compares with the TSC instead of counting down.
 static ALARM_IS_DEADLINE: AtomicU8 = AtomicU8::new(0);
 /// The latest reading, where readings are held.
@@ -93,11 +92,6 @@ pub(crate) fn user_clock() -> Option<UserClock> {
     })
 }
 
-/// Ticks of the TSC per second.
-pub(crate) fn tsc_hz() -> u64 {
-    TSC_HZ.load(Relaxed)
-}
-
 /// Starts the clock and this CPU's alarm, and sets UTC from the real-time clock.
 /// Needs the local APIC ([`apic::init_cpu`]).
 pub(crate) fn init() {
@@ -113,7 +107,6 @@ pub(crate) fn init() {
         log::warn!("no clock tells the TSC's frequency: taking 1 GHz");
         1_000_000_000
     });
-    TSC_HZ.store(hz, Relaxed);
     TSC_BASE.store(tsc(), Relaxed);
     TSC_TO_NS.store(Scale::to_ns(hz).0, Relaxed);
     let alarm_hz = match measured {
