@@ -6,6 +6,7 @@
 //! the loader used.
 
 use super::entry::{self, HUGE, NO_EXEC, PRESENT, WRITABLE, index};
+use super::stacks;
 use super::{
     acpi, apic, clock, control, crash, fpu, gdt, ioapic, kmap, percpu, smp, thread, trap, uart,
     usercopy,
@@ -208,7 +209,7 @@ fn survey(info: &BootInfo) -> State {
     };
     let table_len = ram_end.div_ceil(PAGE_SIZE);
     let table = take(table_len * size_of::<frame::Meta>());
-    let stack_top = kmap::DIRECT + take(kmap::STACK_SIZE) + kmap::STACK_SIZE;
+    let stack_top = kmap::DIRECT + take(stacks::STACK_SIZE) + stacks::STACK_SIZE;
     let root = take(PAGE_SIZE);
     let mut page = || take(PAGE_SIZE);
     let mut b = kmap::Builder {
@@ -369,7 +370,7 @@ extern "C" fn on_own_tables() -> ! {
 /// What a further CPU must be given before it is started: its data and a stack,
 /// whose top is returned.
 pub(super) fn prepare_cpu(index: usize) -> Option<usize> {
-    let stack = kmap::KernelStack::new()?;
+    let stack = stacks::KernelStack::new()?;
     percpu::prepare(index);
     let top = stack.top();
     // The stack of an idle thread lasts as long as the machine.

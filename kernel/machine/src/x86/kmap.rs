@@ -5,7 +5,7 @@
 //! | `0xffff_8000_0000_0000` | all memory, one to one ([`DIRECT`]) |
 //! | `0xffff_9000_0000_0000` | the kernel's image, where the loader put it |
 //! | `0xffff_a000_0000_0000` | devices ([`map_mmio`]) |
-//! | `0xffff_a800_0000_0000` | kernel stacks, a guard below each |
+//! | `0xffff_a800_0000_0000` | kernel stacks (`stacks`) |
 //!
 //! The top-level entries of all of them exist from boot on and never change, so
 //! user page tables copy them once.
@@ -14,9 +14,7 @@ use super::entry::{
     self, GLOBAL, HUGE, NO_CACHE, NO_EXEC, PRESENT, Table, WRITABLE, WRITE_THROUGH, index,
 };
 use crate::addr::PAGE_SIZE;
-use crate::frame::Block;
 use crate::sync::{Once, SpinLock};
-use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -25,7 +23,8 @@ pub(super) const DIRECT: usize = 0xffff_8000_0000_0000;
 /// Where the loader is told to put the kernel.
 pub(super) const IMAGE: usize = 0xffff_9000_0000_0000;
 const MMIO: usize = 0xffff_a000_0000_0000;
-const STACKS: usize = 0xffff_a800_0000_0000;
+/// Where kernel stacks are (see `stacks`).
+pub(super) const STACKS: usize = 0xffff_a800_0000_0000;
 
 static ROOT: Once<usize> = Once::new();
 
@@ -99,20 +98,11 @@ pub(super) fn copy_kernel_half(table: usize) {
     }
 }
 
-struct Areas {
-    next_mmio: usize,
-    next_stack: usize,
-    free_stacks: Vec<KernelStack>,
-}
+/// Where the next device is mapped.
+static NEXT_MMIO: SpinLock<usize> = SpinLock::new(MMIO);
 
-static AREAS: SpinLock<Areas> = SpinLock::new(Areas {
-    next_mmio: MMIO,
-    next_stack: STACKS,
-    free_stacks: Vec::new(),
-});
-
-/// Maps one page of the kernel's half; the area's lock is held.
-fn map_page(va: usize, e: u64) -> Option<()> {
+/// Sets the entry of a page of the kernel's half; its area's lock is held.
+pub(super) fn map_page(va: usize, e: u64) -> Option<()> {
     let mut t = root();
     for level in (1..=3).rev() {
         // SAFETY: a kernel table; they are never freed.
@@ -152,8 +142,8 @@ pub(crate) fn map_device(phys: usize, len: usize, cache: Cache) -> Option<NonNul
     };
     let first = phys & !(PAGE_SIZE - 1);
     let end = phys.checked_add(len)?.checked_next_multiple_of(PAGE_SIZE)?;
-    let mut areas = AREAS.lock();
-    let base = areas.next_mmio;
+    let mut at = NEXT_MMIO.lock();
+    let base = *at;
     // A page between two mappings catches what runs over.
     let next = base.checked_add(end - first)?.checked_add(PAGE_SIZE)?;
     if next > STACKS {
@@ -165,64 +155,8 @@ pub(crate) fn map_device(phys: usize, len: usize, cache: Cache) -> Option<NonNul
             page as u64 | PRESENT | WRITABLE | GLOBAL | NO_EXEC | kind,
         )?;
     }
-    areas.next_mmio = next;
+    *at = next;
     NonNull::new((base + phys - first) as *mut u8)
-}
-
-/// Bytes of a kernel stack.
-pub(super) const STACK_SIZE: usize = 32 << 10;
-const STACK_ORDER: usize = 3;
-/// Distance of stacks; what is not stack is a guard that faults.
-const STACK_STRIDE: usize = 64 << 10;
-/// Stacks there can be: threads of the whole node.
-const STACKS_MAX: usize = 16 << 10;
-
-/// A kernel stack with an unmapped guard below it.
-#[derive(Debug)]
-pub(super) struct KernelStack {
-    top: usize,
-}
-
-impl KernelStack {
-    /// A stack: a used one if there is, else a new one.
-    pub(super) fn new() -> Option<KernelStack> {
-        let mut areas = AREAS.lock();
-        if let Some(s) = areas.free_stacks.pop() {
-            return Some(s);
-        }
-        let base = areas.next_stack;
-        if base >= STACKS + STACKS_MAX * STACK_STRIDE {
-            return None;
-        }
-        // Room for every stack there is, so that a thread can end without memory.
-        let made = (base - STACKS) / STACK_STRIDE + 1;
-        let more = made.saturating_sub(areas.free_stacks.len());
-        areas.free_stacks.try_reserve(more).ok()?;
-        let block = Block::alloc(STACK_ORDER)?;
-        let bottom = base + STACK_STRIDE - STACK_SIZE;
-        for i in 0..STACK_SIZE / PAGE_SIZE {
-            let page = (block.phys() + i * PAGE_SIZE) as u64;
-            map_page(
-                bottom + i * PAGE_SIZE,
-                page | PRESENT | WRITABLE | GLOBAL | NO_EXEC,
-            )?;
-        }
-        areas.next_stack = base + STACK_STRIDE;
-        block.leak();
-        Some(KernelStack {
-            top: base + STACK_STRIDE,
-        })
-    }
-
-    /// The address above its highest byte.
-    pub(super) fn top(&self) -> usize {
-        self.top
-    }
-
-    /// Puts it back for the next thread; its mapping stays.
-    pub(super) fn recycle(self) {
-        AREAS.lock().free_stacks.push(self);
-    }
 }
 
 /// Physical address behind a kernel address that is mapped by small pages or
@@ -252,5 +186,3 @@ pub(crate) fn translate(va: usize) -> Option<usize> {
 pub(super) fn direct(phys: usize) -> *mut u8 {
     (DIRECT + phys) as *mut u8
 }
-
-const _: () = assert!(STACK_SIZE == PAGE_SIZE << STACK_ORDER);

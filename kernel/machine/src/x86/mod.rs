@@ -24,6 +24,7 @@ pub(crate) mod reference;
 pub(crate) mod rtc;
 mod sched;
 mod smp;
+mod stacks;
 mod thread;
 mod tlb;
 mod trap;

@@ -30,6 +30,8 @@ const SLICE_NS: u64 = 4_000_000;
 const CREDIT_NS: u64 = 3_000_000;
 /// A woken thread pre-empts only one that is this far ahead of it.
 const PREEMPT_NS: u64 = 500_000;
+/// Busy CPUs compare their queues at most this often.
+const SPREAD_NS: u64 = 10_000_000;
 /// The period over which a group's quota is counted.
 const PERIOD_NS: u64 = 100_000_000;
 
@@ -95,6 +97,8 @@ pub(super) struct Queue {
     /// What the clock event of this CPU is set to.
     armed: u64,
     slice_end: u64,
+    /// When this CPU may next give work away.
+    spread_at: u64,
 }
 
 // SAFETY: the pointers are to living threads, followed under the lock.
@@ -109,6 +113,7 @@ static QUEUES: Each<IrqLock<Queue>> = Each::new(
             idle: true,
             armed: u64::MAX,
             slice_end: u64::MAX,
+            spread_at: 0,
         })
     }; CPUS_MAX],
 );
@@ -116,6 +121,9 @@ static QUEUES: Each<IrqLock<Queue>> = Each::new(
 /// Virtual time each CPU has come to; never goes back. A thread that moves keeps
 /// its distance to it.
 static FLOOR: Each<AtomicU64> = Each::new([const { AtomicU64::new(0) }; CPUS_MAX]);
+
+/// Threads that run or wait on each CPU, as of its last look at its queue.
+static LOAD: Each<AtomicUsize> = Each::new([const { AtomicUsize::new(0) }; CPUS_MAX]);
 
 /// CPUs with nothing to do, bit by bit.
 static IDLE: AtomicU64 = AtomicU64::new(0);
@@ -170,8 +178,8 @@ fn charge(t: &Thread, now: u64) -> u64 {
     let ran = now.saturating_sub(since);
     t.charge_run(ran);
     let group = t.group();
-    if group.quota_per_mille().is_some() {
-        use_quota(group, now, ran);
+    if let Some(quota) = group.quota_per_mille() {
+        use_quota(group, quota, now, ran);
     }
     let threads = group.arch.runnable.load(Relaxed).max(1) as u64;
     let weighed = match group.weight() {
@@ -187,29 +195,45 @@ fn charge(t: &Thread, now: u64) -> u64 {
     v
 }
 
-fn use_quota(group: &CpuGroup, now: u64, ran: u64) {
+/// What a group may use in a period.
+fn allowed(quota_per_mille: u64) -> u64 {
+    quota_per_mille.saturating_mul(PERIOD_NS / 1000).max(1)
+}
+
+/// Counts `ran` against the quota. What was used beyond it is paid off in the
+/// periods that follow.
+fn use_quota(group: &CpuGroup, quota: u64, now: u64, ran: u64) {
     let period = now / PERIOD_NS;
-    if group.arch.period.swap(period, Relaxed) != period {
-        group.arch.period_used.store(0, Relaxed);
+    let passed = period.saturating_sub(group.arch.period.swap(period, Relaxed));
+    if passed > 0 {
+        let paid = allowed(quota).saturating_mul(passed);
+        let used = group.arch.period_used.load(Relaxed);
+        group
+            .arch
+            .period_used
+            .store(used.saturating_sub(paid), Relaxed);
     }
     group.arch.period_used.fetch_add(ran, Relaxed);
 }
 
 /// When a thread of a group that has used up its quota may run again.
 pub(super) fn throttled_until(group: &CpuGroup) -> Option<Instant> {
-    let quota = group.quota_per_mille()?;
-    let allowed = quota.saturating_mul(PERIOD_NS / 1000);
+    let allowed = allowed(group.quota_per_mille()?);
     let now = clock::monotonic_ns();
-    let period = now / PERIOD_NS;
-    let current = group.arch.period.load(Relaxed) == period;
-    let over = current && group.arch.period_used.load(Relaxed) >= allowed;
-    over.then(|| Instant((period + 1) * PERIOD_NS))
+    let period = group.arch.period.load(Relaxed);
+    // The first period in which less than all is used up.
+    let first = period + group.arch.period_used.load(Relaxed) / allowed;
+    (first > now / PERIOD_NS).then(|| Instant(first * PERIOD_NS))
 }
 
 /// Puts a thread that was parked (or is new) into a queue.
 pub(super) fn enqueue(t: &Thread, fresh: bool) {
     t.group().arch.runnable.fetch_add(1, Relaxed);
     let cpu = choose(t);
+    // The next one is not to choose the same idle CPU before this one has woken it.
+    if IDLE.load(Relaxed) >> cpu & 1 != 0 {
+        IDLE.fetch_and(!(1 << cpu), AcqRel);
+    }
     let mut q = queue_of(cpu).lock();
     let floor = FLOOR.of(cpu).load(Relaxed);
     let start = if fresh {
@@ -289,6 +313,21 @@ fn choose(t: &Thread) -> usize {
         return last;
     }
     (if idle != 0 { idle } else { allowed }).trailing_zeros() as usize
+}
+
+/// Lets an idle CPU, if there is one, look for work that waits elsewhere.
+fn call_idle() {
+    let idle = IDLE.load(Relaxed);
+    if idle == 0 {
+        return;
+    }
+    let cpu = idle.trailing_zeros() as usize;
+    if IDLE.fetch_and(!(1 << cpu), AcqRel) >> cpu & 1 != 0
+        && let Some(p) = percpu::of(cpu)
+    {
+        p.need_resched.store(true, Relaxed);
+        apic::send_ipi(cpu, vectors::RESCHEDULE);
+    }
 }
 
 /// Ends the running thread's turn after a slice, if its end is not set yet.
@@ -375,16 +414,29 @@ pub(super) fn reschedule(leave: Leave) {
     } else if IDLE.load(Relaxed) & bit != 0 {
         IDLE.fetch_and(!bit, AcqRel);
     }
+    let more = q.ready.first().is_some();
     // SAFETY: a thread from a queue, or the idle thread: alive.
     let next = unsafe { &*next };
-    let turns = !q.ready.first().is_none() || next.group().quota_per_mille().is_some();
+    let turns = more || next.group().quota_per_mille().is_some();
     q.slice_end = if turns && !q.idle {
         now + SLICE_NS
     } else {
         u64::MAX
     };
     arm(&mut q);
+    LOAD.of(cpu)
+        .store(q.ready.len() + usize::from(!q.idle), Relaxed);
+    let spread = q.ready.len() > 1 && now >= q.spread_at;
+    if spread {
+        q.spread_at = now + SPREAD_NS;
+    }
     drop(q);
+    if more {
+        call_idle();
+    }
+    if spread {
+        give_away(cpu);
+    }
     next.arch.since.store(now, Relaxed);
     next.arch
         .state
@@ -395,25 +447,53 @@ pub(super) fn reschedule(leave: Leave) {
     }
 }
 
+/// Moves a waiting thread of this CPU to the CPU with the least to do, if that
+/// makes the two more even.
+fn give_away(cpu: usize) {
+    let load = |c: usize| LOAD.of(c).load(Relaxed);
+    let Some(other) = (0..percpu::cpu_count())
+        .filter(|c| *c != cpu)
+        .min_by_key(|c| load(*c))
+    else {
+        return;
+    };
+    if load(cpu) < load(other) + 2 {
+        return;
+    }
+    let Some(t) = take_for(cpu, other) else {
+        return;
+    };
+    // SAFETY: taken out of its queue, so it stays until it is queued again.
+    let t = unsafe { &*t };
+    let mut q = queue_of(other).lock();
+    insert(&mut q, t);
+    let preempt = preempts(&q, t.arch.vruntime.load(Relaxed));
+    notify(other, q, preempt);
+}
+
+/// Takes a thread that may run on CPU `to` out of the queue of CPU `from`; its
+/// virtual time counts on `to` then.
+fn take_for(from: usize, to: usize) -> Option<*const Thread> {
+    let mut q = queue_of(from).lock();
+    let (_, found) = q
+        .ready
+        .iter()
+        // SAFETY: a queued thread is alive; the queue is locked.
+        .find(|(_, r)| unsafe { (*r.0).affinity() } >> to & 1 != 0)?;
+    q.ready.remove(found);
+    // SAFETY: taken out of the queue, so nobody else runs or frees it.
+    let t = unsafe { &*found.0 };
+    t.arch.vruntime.store(moved(t, to), Relaxed);
+    // Its distance is to this CPU's time from here on.
+    t.arch.cpu.store(to as u32, Relaxed);
+    Some(found.0)
+}
+
 /// A ready thread of another CPU's queue that may run here.
 fn steal(cpu: usize) -> Option<*const Thread> {
-    for other in (0..percpu::cpu_count()).filter(|c| *c != cpu) {
-        let mut q = queue_of(other).lock();
-        let found = q
-            .ready
-            .iter()
-            // SAFETY: a queued thread is alive; the queue is locked.
-            .find(|(_, r)| unsafe { (*r.0).affinity() } >> cpu & 1 != 0)
-            .map(|(_, r)| r);
-        if let Some(r) = found {
-            q.ready.remove(r);
-            // SAFETY: taken out of the queue, so it is this CPU's to run.
-            let t = unsafe { &*r.0 };
-            t.arch.vruntime.store(moved(t, cpu), Relaxed);
-            return Some(r.0);
-        }
-    }
-    None
+    (0..percpu::cpu_count())
+        .filter(|c| *c != cpu)
+        .find_map(|other| take_for(other, cpu))
 }
 
 /// The clock event of this CPU, from its interrupt handler.

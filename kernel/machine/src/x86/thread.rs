@@ -1,9 +1,10 @@
 //! Threads on the metal: their states, stacks and the switch between them.
 
 use super::fpu::Area;
-use super::kmap::KernelStack;
+
 use super::paging::PageTable;
 use super::sched::{self, Leave};
+use super::stacks::KernelStack;
 use super::{control, gdt, kmap, percpu};
 use crate::error::AllocError;
 use crate::sync::IrqLock;

@@ -141,14 +141,43 @@ static PENDING: AtomicU64 = AtomicU64::new(0);
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static PAGES: [AtomicUsize; PAGES_MAX] = [const { AtomicUsize::new(0) }; PAGES_MAX];
 
+/// In [`COUNT`]: everything, the kernel's half too.
+const ALL: usize = usize::MAX;
+
+/// Makes every CPU forget the kernel's half.
+pub(super) fn forget_kernel() {
+    let me = 1u64 << percpu::cpu_current();
+    let all = u64::MAX >> (64 - percpu::cpu_count().clamp(1, 64));
+    forget_global();
+    if all & !me != 0 {
+        request(all & !me, &[], ALL);
+    }
+}
+
+/// Clearing and setting CR4.PGE forgets global entries as well (SDM vol. 3,
+/// 4.10.4.1).
+fn forget_global() {
+    use x86_64::registers::control::{Cr4, Cr4Flags};
+    let cr4 = Cr4::read();
+    // SAFETY: only how long entries are remembered changes.
+    unsafe {
+        Cr4::write(cr4 - Cr4Flags::PAGE_GLOBAL);
+        Cr4::write(cr4);
+    }
+}
+
 fn shoot_down(mask: u64, pages: &[usize]) {
+    request(mask, pages, pages.len());
+}
+
+fn request(mask: u64, pages: &[usize], count: usize) {
     // Interrupts are on here (all room code runs so): whoever spins for this lock
     // still answers the request of the one who holds it.
     let _one = REQUEST.lock();
     for (slot, va) in PAGES.iter().zip(pages) {
         slot.store(*va, Ordering::Relaxed);
     }
-    COUNT.store(pages.len(), Ordering::Relaxed);
+    COUNT.store(count, Ordering::Relaxed);
     PENDING.store(mask, Ordering::Release);
     let mut left = mask;
     while left != 0 {
@@ -168,11 +197,14 @@ pub(super) fn answer() {
         return;
     }
     let n = COUNT.load(Ordering::Relaxed);
-    if n == 0 {
-        tlb::flush_all();
-    }
-    for slot in PAGES.iter().take(n) {
-        tlb::flush(VirtAddr::new_truncate(slot.load(Ordering::Relaxed) as u64));
+    match n {
+        ALL => forget_global(),
+        0 => tlb::flush_all(),
+        _ => {
+            for slot in PAGES.iter().take(n) {
+                tlb::flush(VirtAddr::new_truncate(slot.load(Ordering::Relaxed) as u64));
+            }
+        }
     }
     PENDING.fetch_and(!me, Ordering::AcqRel);
 }
