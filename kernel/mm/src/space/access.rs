@@ -46,7 +46,7 @@ impl AddressSpace {
         access: Access,
         mut f: impl FnMut(&Frame, usize, usize, usize) -> usize,
     ) -> usize {
-        let mut done = 0;
+        let (mut done, mut tries) = (0, TRIES);
         while done < len {
             let Some(at) = addr.checked_add(done).filter(|a| *a < USER_END) else {
                 break;
@@ -64,7 +64,8 @@ impl AddressSpace {
                     access,
                     from_user: false,
                 };
-                if self.handle_fault(fault).is_err() {
+                tries -= 1;
+                if tries == 0 || self.handle_fault(fault).is_err() {
                     break;
                 }
                 continue;
