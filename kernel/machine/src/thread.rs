@@ -120,6 +120,8 @@ pub struct PageFault {
     pub access: crate::paging::Access,
     /// Whether user mode touched it (else a kernel copy).
     pub from_user: bool,
+    /// Whether a page was there that forbids the access, at that moment.
+    pub present: bool,
 }
 
 /// An exception in user mode, page faults that a hook resolved aside.

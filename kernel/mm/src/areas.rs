@@ -44,8 +44,18 @@ pub(crate) struct Place {
     slot: usize,
 }
 
+/// What the last search for free space found out: below `high` and above `top`
+/// there is no gap of `len` bytes or more.
+#[derive(Clone, Copy, Debug, Default)]
+struct Searched {
+    high: usize,
+    top: usize,
+    len: usize,
+}
+
 pub(crate) struct Areas {
     chunks: Vec<Chunk>,
+    searched: Searched,
     count: usize,
     totals: Totals,
     account: Arc<Account>,
@@ -55,6 +65,7 @@ impl Areas {
     pub(crate) fn new(account: Arc<Account>) -> Areas {
         Areas {
             chunks: Vec::new(),
+            searched: Searched::default(),
             count: 0,
             totals: Totals::default(),
             account,
@@ -119,8 +130,12 @@ impl Areas {
 
     /// The areas from `at` on.
     pub(crate) fn from(&self, at: Place) -> impl Iterator<Item = &Area> {
-        let rest = self.chunks.get(at.chunk..).unwrap_or_default().iter();
-        rest.flat_map(|c| &c.areas).skip(at.slot)
+        let chunks = self.chunks.get(at.chunk..).unwrap_or_default();
+        let (first, rest) = match chunks.split_first() {
+            Some((c, rest)) => (c.areas.get(at.slot..).unwrap_or_default(), rest),
+            None => (&[][..], chunks),
+        };
+        first.iter().chain(rest.iter().flat_map(|c| &c.areas))
     }
 
     /// The areas that overlap `range`.
@@ -183,7 +198,7 @@ impl Areas {
         let c = &mut self.chunks[at.chunk];
         c.end = c.end.max(area.end);
         c.areas.insert(at.slot, area);
-        self.note_gap(at);
+        self.raise_bound(at);
         Ok(at)
     }
 
@@ -275,18 +290,42 @@ impl Areas {
         Some(result)
     }
 
-    /// Raises the bound of a chunk to the gap below the area at `at`.
-    fn note_gap(&mut self, at: Place) {
-        let below = self.prev(at).and_then(|p| self.get(p)).map_or(0, |a| a.end);
-        if let Some(c) = self.chunks.get_mut(at.chunk)
-            && let Some(a) = c.areas.get(at.slot)
-        {
-            c.gap = c.gap.max(a.floor().saturating_sub(below));
-        }
+    /// Raises the bound of a chunk to the gap below the area at `at`; that area's
+    /// floor.
+    fn raise_bound(&mut self, at: Place) -> Option<usize> {
+        let below = self.prev(at).and_then(|p| self.get(p));
+        let below = below.map_or(0, |a| a.end);
+        let c = self.chunks.get_mut(at.chunk)?;
+        let floor = c.areas.get(at.slot)?.floor();
+        c.gap = c.gap.max(floor.saturating_sub(below));
+        Some(floor)
     }
 
-    /// The highest free range of `len` bytes in `low..high`: its start.
+    /// The gap below the area at `at` has grown.
+    fn note_gap(&mut self, at: Place) {
+        // Without an area above, the gap reaches up to wherever one looks from.
+        let top = self.raise_bound(at).unwrap_or(usize::MAX);
+        self.searched.top = self.searched.top.max(top);
+    }
+
+    /// The highest free range of `len` bytes in `low..high`: its start. Remembers
+    /// where it was, so that the next search with this `high` starts there.
     pub(crate) fn find_gap(&mut self, len: usize, low: usize, high: usize) -> Option<usize> {
+        let s = self.searched;
+        let known = s.high == high && len >= s.len;
+        let from = if known { high.min(s.top) } else { high };
+        let start = self.search(len, low, from)?;
+        self.searched = Searched {
+            high,
+            top: start + len,
+            len,
+        };
+        Some(start)
+    }
+
+    /// As [`Areas::find_gap`], for a range that is not looked through again and
+    /// again: nothing is remembered.
+    pub(crate) fn search(&mut self, len: usize, low: usize, high: usize) -> Option<usize> {
         let fits = |top: usize, below: usize| {
             let base = below.max(low);
             (top >= base && top - base >= len).then(|| top - len)

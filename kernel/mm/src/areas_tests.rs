@@ -44,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (16usize..1000, 1usize..6).prop_map(|(s, n)| Step::Insert(s, n)),
         3 => (16usize..1000).prop_map(Step::Remove),
         1 => (16usize..1000).prop_map(Step::Shrink),
-        3 => (1usize..40, 16usize..500, 500usize..1100).prop_map(|(n, l, h)| Step::Gap(n, l, h)),
+        3 => (1usize..40, 16usize..200, prop_oneof![Just(900usize), Just(1100), 500usize..1100]).prop_map(|(n, l, h)| Step::Gap(n, l, h)),
     ]
 }
 
@@ -85,6 +85,8 @@ proptest! {
                 Step::Gap(n, low, high) => {
                     let got = areas.find_gap(n * PAGE_SIZE, low * PAGE_SIZE, high * PAGE_SIZE);
                     prop_assert_eq!(got.map(|g| g / PAGE_SIZE), naive_gap(&model, n, low, high));
+                    let again = areas.search(n * PAGE_SIZE, low * PAGE_SIZE, high * PAGE_SIZE);
+                    prop_assert_eq!(again, got);
                 }
             }
             let all: Vec<_> = areas.iter().map(|a| (a.start / PAGE_SIZE, a.end / PAGE_SIZE)).collect();

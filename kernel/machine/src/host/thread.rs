@@ -164,6 +164,7 @@ pub(super) fn resolve(addr: usize, access: Access) -> Option<Frame> {
             addr,
             access,
             from_user: false,
+            present: space.query(addr).is_some_and(|m| !m.access.is_empty()),
         };
         if !thread::hooks()?.page_fault(fault) {
             return None;

@@ -372,6 +372,7 @@ fn page_fault(regs: &mut UserRegs, error: u64, addr: usize, from_user: bool) {
         addr,
         access,
         from_user,
+        present: error & 1 != 0,
     };
     let resolved = thread::hooks().is_some_and(|h| h.page_fault(fault));
     match (resolved, way_out) {

@@ -2,6 +2,7 @@
 //! `execve` fills a new stack, `process_vm_readv` and `/proc/PID/mem` look into
 //! other processes.
 
+use super::fault::Before;
 use super::{AddressSpace, State};
 use crate::FaultError;
 use machine::Frame;
@@ -63,6 +64,7 @@ impl AddressSpace {
                     addr: at,
                     access,
                     from_user: false,
+                    present: true,
                 };
                 tries -= 1;
                 if tries == 0 || self.handle_fault(fault).is_err() {
@@ -88,7 +90,7 @@ impl AddressSpace {
             {
                 return Ok(page.frame);
             }
-            self.fault_in(area, addr, access)?;
+            self.fault_in(area, addr, access, Before::Unknown)?;
         }
         Err(FaultError::Denied)
     }

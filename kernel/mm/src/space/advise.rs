@@ -1,5 +1,6 @@
 //! `madvise`.
 
+use super::fault::Before;
 use super::{AddressSpace, page_range};
 use crate::area::AreaFlags;
 use crate::{Backing, Error, FaultError};
@@ -185,10 +186,11 @@ impl AddressSpace {
         for va in range.step_by(machine::addr::PAGE_SIZE) {
             let state = self.state.read();
             let area = state.areas.find(va).ok_or(Error::NotMapped)?;
-            self.fault_in(area, va, access).map_err(|e| match e {
-                FaultError::Denied => Error::Unsuitable,
-                e => e.into(),
-            })?;
+            self.fault_in(area, va, access, Before::Unknown)
+                .map_err(|e| match e {
+                    FaultError::Denied => Error::Unsuitable,
+                    e => e.into(),
+                })?;
             drop(state);
             machine::thread::cond_resched();
         }

@@ -51,7 +51,7 @@ impl AddressSpace {
                 owned: AtomicBool::new(false),
             };
             let locked = if area.is_locked() { pages } else { 0 };
-            let refused = state.areas.find_gap(new - old, old, new) != Some(old)
+            let refused = state.areas.search(new - old, old, new) != Some(old)
                 || state.check_limits(&self.limits, pages, pages).is_err()
                 || state.check_locked(&self.limits, locked).is_err()
                 || state.insert_merged(area).is_err();

@@ -75,12 +75,21 @@ impl State {
         range: Range<usize>,
     ) -> Result<Removed, Error> {
         let mut removed = Removed::new();
+        let at = self.areas.locate(range.start);
+        match self.areas.get(at) {
+            Some(a) if a.start < range.end => {
+                // Mostly it is one area and all of it.
+                if a.range() == range {
+                    removed.extend(self.areas.remove(at));
+                    table.unmap(range);
+                    return Ok(removed);
+                }
+            }
+            _ => return Ok(removed),
+        }
         self.split_at(range.start)?;
         self.split_at(range.end)?;
         let count = self.areas.overlapping(range.clone()).count();
-        if count == 0 {
-            return Ok(removed);
-        }
         removed.try_reserve(count).map_err(|_| Error::OutOfMemory)?;
         for _ in 0..count {
             removed.extend(self.areas.remove(self.areas.locate(range.start)));

@@ -19,6 +19,15 @@ const AROUND: usize = 16;
 /// its count must not overflow.
 const ZERO_PAGE_REFERENCES_MAX: usize = 1 << 30;
 
+/// What was mapped where a fault happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    /// Nothing, a moment ago.
+    Nothing,
+    /// A page, perhaps.
+    Unknown,
+}
+
 /// A page of zeros that every read of untouched memory can share.
 fn zero_page() -> Option<Frame> {
     static ZERO: Once<Option<Frame>> = Once::new();
@@ -36,17 +45,23 @@ impl AddressSpace {
     /// # Errors
     /// [`FaultError`]: the signal to raise.
     pub fn handle_fault(&self, fault: PageFault) -> Result<(), FaultError> {
+        let before = if fault.present {
+            Before::Unknown
+        } else {
+            Before::Nothing
+        };
         {
             let state = self.state.read();
             if let Some(area) = state.areas.find(fault.addr) {
-                return self.fault_in(area, fault.addr, fault.access);
+                return self.fault_in(area, fault.addr, fault.access, before);
             }
         }
         // Nothing there: below a stack, perhaps.
         self.grow_stack(fault.addr)?;
         let state = self.state.read();
         let area = state.areas.find(fault.addr);
-        self.fault_in(area.ok_or(FaultError::NotMapped)?, fault.addr, fault.access)
+        let area = area.ok_or(FaultError::NotMapped)?;
+        self.fault_in(area, fault.addr, fault.access, before)
     }
 
     /// Maps the page of `addr`, which lies in `area`. The caller holds the lock.
@@ -55,6 +70,7 @@ impl AddressSpace {
         area: &Area,
         addr: usize,
         access: Access,
+        before: Before,
     ) -> Result<(), FaultError> {
         let va = page_floor(addr);
         let allowed = hardware(area.access);
@@ -63,23 +79,38 @@ impl AddressSpace {
         }
         let write = access.contains(Access::WRITE);
         match &area.backing {
-            None if write => self.write_anonymous(area, va),
+            None if write => self.write_anonymous(area, va, before),
             None => self.read_anonymous(area, va),
             Some(object) if area.is_shared() => self.fault_shared(area, &**object, va, write),
-            Some(object) if write => self.write_private(area, &**object, va),
+            Some(object) if write => self.write_private(area, &**object, va, before),
             Some(object) => self.read_object(area, &**object, va, area.hardware() - Access::WRITE),
         }
     }
 
-    fn write_anonymous(&self, area: &Area, va: usize) -> Result<(), FaultError> {
-        if self.write_present(area, va)? {
+    fn write_anonymous(&self, area: &Area, va: usize, before: Before) -> Result<(), FaultError> {
+        if before == Before::Unknown && self.write_present(area, va)? {
             return Ok(());
         }
         let frame = Frame::zeroed(&self.account)?;
+        self.map_own(area, va, frame, before)
+    }
+
+    /// Maps a page of the area's own where nothing was. If another thread was
+    /// faster, its page stays.
+    fn map_own(
+        &self,
+        area: &Area,
+        va: usize,
+        frame: Frame,
+        before: Before,
+    ) -> Result<(), FaultError> {
         area.note_owned();
-        // If another thread was faster, its page stays and the access is tried
-        // again on that one.
-        self.table.map_if_empty(va, frame, area.hardware())?;
+        let mapped = self.table.map_if_empty(va, frame, area.hardware())?;
+        if mapped == MapOutcome::Occupied && before == Before::Nothing {
+            // There was one after all: one that came meanwhile, or one that no
+            // access was allowed to until now.
+            self.write_present(area, va)?;
+        }
         Ok(())
     }
 
@@ -111,15 +142,15 @@ impl AddressSpace {
         area: &Area,
         object: &dyn Backing,
         va: usize,
+        before: Before,
     ) -> Result<(), FaultError> {
-        if self.write_present(area, va)? {
+        if before == Before::Unknown && self.write_present(area, va)? {
             return Ok(());
         }
         let epoch = object.mappings().map(|l| l.epoch());
         let index = area.index_of(va);
         let copy = object.page(index, false)?.copied(&self.account)?;
-        area.note_owned();
-        self.table.map_if_empty(va, copy, area.hardware())?;
+        self.map_own(area, va, copy, before)?;
         // A copy of a page that still exists may stay: it could have been made a
         // moment earlier. Beyond the object's end there is nothing to be mapped.
         if object.mappings().map(|l| l.epoch()) != epoch
@@ -268,7 +299,7 @@ impl AddressSpace {
         let access = if own { Access::WRITE } else { Access::READ };
         let end = area.end.min(end).min(va + AROUND * PAGE_SIZE);
         for at in (va..end).step_by(PAGE_SIZE) {
-            self.fault_in(area, at, access)?;
+            self.fault_in(area, at, access, Before::Unknown)?;
         }
         Ok(end)
     }

@@ -116,7 +116,7 @@ impl AddressSpace {
     /// [`Error::BadRange`], [`Error::Denied`] for rights beyond `max_access`,
     /// [`Error::NotPermitted`] for a fixed address below the first a program may
     /// map, [`Error::Exists`], [`Error::NoSpace`], limits and memory.
-    pub fn map(&self, request: MapRequest) -> Result<usize, Error> {
+    pub fn map(&self, mut request: MapRequest) -> Result<usize, Error> {
         if !request.max_access.contains(request.access) {
             return Err(Error::Denied);
         }
@@ -126,7 +126,8 @@ impl AddressSpace {
             _ => return Err(Error::NoSpace),
         };
         check_placement(request.placement, len)?;
-        let (backing, index) = self.object(&request, len)?;
+        let source = core::mem::replace(&mut request.source, Source::Anonymous);
+        let (backing, index) = self.object(source, request.flags, len)?;
         if let Some(list) = backing.as_ref().and_then(|b| b.mappings()) {
             list.add(&self.me)?;
         }
@@ -159,11 +160,12 @@ impl AddressSpace {
     /// The object to map and the index of its first page.
     fn object(
         &self,
-        request: &MapRequest,
+        source: Source,
+        flags: AreaFlags,
         len: usize,
     ) -> Result<(Option<Arc<dyn Backing>>, u64), Error> {
         let pages = (len >> PAGE_SHIFT) as u64;
-        match &request.source {
+        match source {
             Source::Object { backing, offset } => {
                 if !offset.is_multiple_of(PAGE_SIZE as u64) {
                     return Err(Error::BadRange);
@@ -172,9 +174,9 @@ impl AddressSpace {
                 if index.saturating_add(pages) > 1 << (63 - PAGE_SHIFT) {
                     return Err(Error::Overflow);
                 }
-                Ok((Some(backing.clone()), index))
+                Ok((Some(backing), index))
             }
-            Source::Anonymous if request.flags.contains(AreaFlags::SHARED) => {
+            Source::Anonymous if flags.contains(AreaFlags::SHARED) => {
                 static NEXT_INODE: AtomicU64 = AtomicU64::new(1);
                 let name = String::from("/dev/zero (deleted)");
                 let inode = NEXT_INODE.fetch_add(1, Relaxed);
@@ -233,17 +235,17 @@ impl AddressSpace {
     ) -> Result<usize, Error> {
         let areas = &mut state.areas;
         let found = match placement {
-            Placement::Low => areas.find_gap(len, LOW_START, LOW_END),
+            Placement::Low => areas.search(len, LOW_START, LOW_END),
             Placement::Hint(hint) => {
                 let addr = page_floor(hint);
                 let wanted =
                     (hint != 0 && addr >= USER_START && len <= USER_END - addr.min(USER_END))
-                        .then(|| areas.find_gap(len, addr, addr + len))
+                        .then(|| areas.search(len, addr, addr + len))
                         .flatten();
                 let base = self.layout.mmap_base;
                 wanted
                     .or_else(|| areas.find_gap(len, USER_START, base))
-                    .or_else(|| areas.find_gap(len, base, USER_END))
+                    .or_else(|| areas.search(len, base, USER_END))
             }
             Placement::Fixed(addr) | Placement::FixedNoReplace(addr) => Some(addr),
         };

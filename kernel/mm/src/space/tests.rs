@@ -31,6 +31,7 @@ fn fault(addr: usize, access: Access) -> PageFault {
         addr,
         access,
         from_user: true,
+        present: false,
     }
 }
 
