@@ -140,6 +140,14 @@ impl Area {
         upper
     }
 
+    /// Lets it start at `at`, which lies inside.
+    pub(crate) fn cut_head(&mut self, at: usize) {
+        if self.backing.is_some() {
+            self.index = self.index_of(at);
+        }
+        self.start = at;
+    }
+
     /// Whether `upper`, which starts where this ends, could be part of it.
     pub(crate) fn continues_with(&self, upper: &Area) -> bool {
         let same_object = match (&self.backing, &upper.backing) {

@@ -78,9 +78,20 @@ impl State {
         let at = self.areas.locate(range.start);
         match self.areas.get(at) {
             Some(a) if a.start < range.end => {
-                // Mostly it is one area and all of it.
-                if a.range() == range {
-                    removed.extend(self.areas.remove(at));
+                // Mostly it is one area: all of it, or its head or tail, for which
+                // no memory is needed.
+                let (starts, ends) = (a.start == range.start, a.end == range.end);
+                let inside = a.start <= range.start && range.end <= a.end;
+                if inside && (starts || ends) {
+                    match (starts, ends) {
+                        (true, true) => removed.extend(self.areas.remove(at)),
+                        (true, false) => {
+                            self.areas.update(at, |a| a.cut_head(range.end));
+                        }
+                        _ => {
+                            self.areas.update(at, |a| a.end = range.start);
+                        }
+                    }
                     table.unmap(range);
                     return Ok(removed);
                 }
