@@ -5,7 +5,7 @@
 //! owner, a damaged blob), so here a bundle is put together piece by piece from
 //! the types that the command line itself is built on.
 
-use crate::Artifacts;
+use crate::{Artifacts, command::output};
 use anyhow::{Context as _, Result, anyhow};
 use skep_api::{
     Hash, KeyPair, PublicKey,
@@ -21,6 +21,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// Name of the 3Bot's capsule and, in its image, of its program.
@@ -87,6 +88,21 @@ impl Image {
     /// An image of these files, given as path, mode and content.
     pub fn of_files(files: &[(&str, u16, &[u8])]) -> Result<Self> {
         Self::build(TreeBuilder::new(), BTreeMap::new(), files)
+    }
+
+    /// An image of everything in a folder of this machine, as root's.
+    pub fn of_folder(folder: &Path) -> Result<Self> {
+        let packed = Artifacts::new().target().join("qemu-ramdisks/folder-image");
+        let cli = Artifacts::new().require(Artifacts::new().cli())?;
+        let mut pack = Command::new(cli);
+        output(
+            pack.arg("pack")
+                .arg("--dir")
+                .arg(folder)
+                .arg("-o")
+                .arg(&packed),
+        )?;
+        Self::open(&packed)
     }
 
     /// The same image with these files more, whose paths it must not have yet.

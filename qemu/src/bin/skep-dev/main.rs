@@ -1,5 +1,6 @@
 //! `skep-dev`: what `scripts/build`, `scripts/run` and `scripts/test` do.
 
+mod bench;
 mod build;
 mod cargo;
 mod check;
@@ -15,7 +16,8 @@ use std::{env, process::ExitCode};
 const USAGE: &str = "\
 usage: skep-dev build [PART...]     build everything, or: kernel user direct image
        skep-dev run [--help | FLAG...]
-       skep-dev test [--long] [--list | NAME...]";
+       skep-dev test [--long] [--list | NAME...]
+       skep-dev bench ARGUMENT...   those of the shared harness; `skep` names this node";
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -36,6 +38,8 @@ fn dispatch(words: &[String]) -> Result<ExitCode> {
         }
         Some((command, flags)) if command == "run" => run::run(flags),
         Some((command, options)) if command == "test" => test::test(options),
+        Some((command, words)) if command == "bench" => bench::bench(words),
+        Some((command, words)) if command == "bench-ramdisk" => bench::bench_ramdisk(words),
         _ => bail!("{USAGE}"),
     }
 }

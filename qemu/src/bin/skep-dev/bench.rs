@@ -1,0 +1,129 @@
+//! `skep-dev bench`: Skep beside Linux guests, measured by the project's shared
+//! harness, whose programs run as one capsule.
+//!
+//! The harness starts each system by a TOML file that this module writes; before
+//! each start it calls back (`bench-ramdisk`) for a ramdisk whose capsule runs the
+//! command of that start.
+
+use crate::build::{Part, build_parts};
+use anyhow::{Context as _, Result, bail, ensure};
+use skep_api::manifest::{Outbound, RestartPolicy};
+use skep_qemu::{
+    Artifacts,
+    ramdisk::{Image, Ramdisk, manifest, port},
+};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+/// Where the shared harness lies, beside a checkout.
+const HARNESS: &str = "../shared/bench";
+/// Where the harness keeps guests, programs and results.
+const OUT: &str = "/tmp/skep-bench";
+
+fn out() -> PathBuf {
+    env::var_os("BENCH_OUT").map_or_else(|| PathBuf::from(OUT), PathBuf::from)
+}
+
+/// Builds the node, describes it to the harness, and passes on the words.
+pub(crate) fn bench(words: &[String]) -> Result<ExitCode> {
+    let artifacts = Artifacts::new();
+    let harness = artifacts.root().join(HARNESS).join("bench.py");
+    ensure!(
+        harness.exists(),
+        "the benchmark harness is not at {}",
+        harness.display()
+    );
+    ensure!(
+        out().join("micro").exists(),
+        "the benchmark's programs are not in {}: run build.sh of the harness first",
+        out().display()
+    );
+    build_parts(&[Part::Kernel, Part::User, Part::Direct])?;
+    let system = out().join("skep.toml");
+    fs::write(&system, describe(&artifacts)?)?;
+    let words = words.iter().map(|word| match word.as_str() {
+        "skep" => system.display().to_string(),
+        other => other.to_string(),
+    });
+    let status = Command::new("python3").arg(&harness).args(words).status()?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The harness's description of Skep.
+fn describe(artifacts: &Artifacts) -> Result<String> {
+    let tool = env::current_exe().context("cannot find this program")?;
+    let tool = tool.display();
+    let kernel = artifacts.direct();
+    let kernel = kernel.display();
+    Ok(format!(
+        r#"desc = "Skep, started directly, one capsule"
+qemu = ["-kernel", "{kernel}", "-initrd", "{{out}}/skep-{{pid}}.ramdisk"]
+prepare = "{tool} bench-ramdisk {{role}} {{out}}/skep-{{pid}}.ramdisk {{cmd}}"
+image = ["{kernel}", "{{out}}/skep-{{pid}}.ramdisk"]
+disks = false
+[cmd]
+http = "/bin/httpd 80"
+micro = "/bin/micro"
+apps = "/bench/apps.sh"
+serve = "/bench/apps.sh serve"
+[marks]
+threads = "CPU"
+"#
+    ))
+}
+
+/// `bench-ramdisk ROLE FILE COMMAND...`
+pub(crate) fn bench_ramdisk(words: &[String]) -> Result<ExitCode> {
+    let [role, file, command @ ..] = words else {
+        bail!("usage: skep-dev bench-ramdisk ROLE FILE COMMAND...");
+    };
+    let image = match role.as_str() {
+        "http" => programs(&["httpd"])?,
+        "micro" => programs(&["micro"])?,
+        "serve" | "apps" => Image::of_folder(&out().join("root"))?,
+        _ => bail!("no such role: {role}"),
+    };
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let mut capsule = manifest("bench", &image, &command);
+    capsule.limits.memory_bytes = 1 << 30;
+    capsule.limits.processes = 1024;
+    capsule.limits.files = 16 << 10;
+    capsule.outbound = Outbound::Allow;
+    capsule.restart.policy = RestartPolicy::Never;
+    capsule.environment.push(("HOME".into(), "/".into()));
+    capsule.ports = match role.as_str() {
+        "http" => vec![port(80, 80)],
+        "serve" => vec![port(80, 80), port(6379, 6379), port(5201, 5201)],
+        _ => Vec::new(),
+    };
+    let mut ramdisk = Ramdisk::new()?;
+    ramdisk.config.console.capsules = true;
+    ramdisk.capsule(&capsule, &image)?;
+    fs::write(file, ramdisk.bytes()?).with_context(|| format!("cannot write {file}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An image with these of the harness's programs in `/bin`.
+fn programs(names: &[&str]) -> Result<Image> {
+    let mut files = Vec::new();
+    for name in names {
+        let path = out().join(name);
+        files.push((format!("/bin/{name}"), read(&path)?));
+    }
+    let files: Vec<_> = files
+        .iter()
+        .map(|(path, data)| (path.as_str(), 0o755, data.as_slice()))
+        .collect();
+    Image::of_files(&files)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
