@@ -29,6 +29,8 @@ mod futex;
 pub mod hooks;
 mod ids;
 mod memory;
+#[cfg(test)]
+mod memory_tests;
 mod misc;
 mod names;
 mod path;
