@@ -450,31 +450,57 @@ impl PageTable {
         result.map(|()| next)
     }
 
-    /// Moves the mappings of `from` to the same number of pages at `to`.
+    /// Moves the mappings of `from` to the same number of pages at `to`; the two
+    /// do not overlap.
     ///
     /// # Errors
     /// No memory for a table; part of the range may have moved then.
     pub fn relocate(&self, from: Range<usize>, to: usize) -> Result<(), AllocError> {
-        let from = cut(&from);
-        let mut va = from.start;
-        while va < from.end {
-            let target = to.wrapping_add(va - from.start);
-            let found = {
-                let _guard = self.lock.lock();
-                self.find(va).map(|s| s.load(Relaxed)).filter(|e| owns(*e))
-            };
-            if let Some(e) = found
-                && valid(target)
-            {
-                // SAFETY: callers change a space under its own (mm's) lock; and a
-                // leaf that went meanwhile was still counted under ours above.
-                let Some(m) = self.query(va) else { continue };
-                self.map(target, m.frame, access_of(e))?;
-                self.unmap(va..va + PAGE_SIZE);
+        let mut result = Ok(());
+        let start = from.start;
+        Self::in_batches(cut(&from), |rest| {
+            let end = rest.end;
+            match self.relocate_batch(rest, |va| to.wrapping_add(va - start)) {
+                Ok(next) => next,
+                Err(e) => {
+                    result = Err(e);
+                    end
+                }
             }
-            va += PAGE_SIZE;
-        }
-        Ok(())
+        });
+        result
+    }
+
+    fn relocate_batch(
+        &self,
+        rest: Range<usize>,
+        target: impl Fn(usize) -> usize,
+    ) -> Result<usize, AllocError> {
+        let _guard = self.lock.lock();
+        let mut gather = Gather::new(self);
+        let mut result = Ok(());
+        let next = self.walk(rest, BATCH, |va, slot, table| {
+            let to = target(va);
+            if result.is_err() || !valid(to) {
+                return;
+            }
+            let (there, there_table) = match self.make(to) {
+                Ok(found) => found,
+                Err(e) => return result = Err(e),
+            };
+            let old = there.swap(slot.swap(0, Relaxed), Relaxed);
+            gather.changed(va);
+            if owns(old) {
+                self.resident.fetch_sub(1, Relaxed);
+                gather.leaf(to, old);
+            } else {
+                tables::used(there_table);
+            }
+            if tables::unused(table) {
+                self.prune(va, &mut gather);
+            }
+        });
+        result.map(|()| next)
     }
 
     /// Calls `f` with address and mapping of each page mapped in `range`, in
