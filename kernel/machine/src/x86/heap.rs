@@ -17,7 +17,6 @@ use crate::sync::SpinLock;
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Sizes of the classes; all are multiples of 16.
 const CLASSES: [usize; 14] = [
@@ -92,7 +91,6 @@ static SHARED: [SpinLock<Stack>; CLASSES.len()] =
 static ARENA: SpinLock<Arenas> = SpinLock::new(Arenas {
     heaps: [const { None }; ARENAS],
 });
-static BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// Objects a CPU keeps of each class before half of them go back: 16 KiB, or 64.
 const KEEP: [usize; CLASSES.len()] = {
@@ -106,11 +104,6 @@ const KEEP: [usize; CLASSES.len()] = {
     }
     keep
 };
-
-/// Bytes taken from the frame allocator for classes and arenas so far.
-pub(crate) fn held_bytes() -> usize {
-    BYTES.load(Relaxed)
-}
 
 fn alloc_small(class: usize) -> *mut u8 {
     debug_assert!(
@@ -137,7 +130,6 @@ fn refill(mine: &mut Stack, class: usize) {
         };
         let (base, len) = (block.ptr(), block.len());
         block.leak();
-        BYTES.fetch_add(len, Relaxed);
         for i in 0..len / CLASSES[class] {
             // SAFETY: inside the block just taken.
             shared.push(unsafe { base.add(i * CLASSES[class]) }.cast());
@@ -189,7 +181,6 @@ impl Arenas {
         let block = Block::alloc(ARENA_ORDER)?;
         let (base, len) = (block.ptr(), block.len());
         block.leak();
-        BYTES.fetch_add(len, Relaxed);
         let mut heap = linked_list_allocator::Heap::empty();
         // SAFETY: the block is ours for ever.
         unsafe { heap.init(base, len) };

@@ -496,8 +496,9 @@ fn steal(cpu: usize) -> Option<*const Thread> {
         .find_map(|other| take_for(other, cpu))
 }
 
-/// The clock event of this CPU, from its interrupt handler.
-pub(super) fn clock_event() {
+/// The clock event of this CPU, from its interrupt handler; whether it came in
+/// kernel mode.
+pub(super) fn clock_event(in_kernel: bool) {
     let cpu = percpu::cpu_current();
     let now = clock::monotonic_ns();
     loop {
@@ -519,6 +520,10 @@ pub(super) fn clock_event() {
                 if now >= q.slice_end {
                     q.slice_end = u64::MAX;
                     percpu::here().need_resched.store(true, Relaxed);
+                    if in_kernel && !q.idle {
+                        // A sample: whose turn ends in the kernel has spent it there.
+                        crate::thread::current().charge_kernel(SLICE_NS);
+                    }
                 }
                 q.armed = u64::MAX;
                 arm(&mut q);

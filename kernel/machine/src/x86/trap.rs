@@ -286,7 +286,7 @@ extern "C" fn trap_rust(vector: u64, regs: *mut UserRegs) {
         usercopy::close();
     }
     if vector >= 32 {
-        interrupt(vector as u8);
+        interrupt(vector as u8, from_user);
     } else if vector == 14 {
         let addr = Cr2::read_raw() as usize;
         page_fault(regs, error, addr, from_user);
@@ -301,13 +301,13 @@ extern "C" fn trap_rust(vector: u64, regs: *mut UserRegs) {
     }
 }
 
-fn interrupt(vector: u8) {
+fn interrupt(vector: u8, from_user: bool) {
     let here = percpu::here();
     here.in_irq.set(true);
     match vector {
         vectors::TIMER => {
             apic::eoi();
-            sched::clock_event();
+            sched::clock_event(!from_user);
         }
         vectors::RESCHEDULE => {
             apic::eoi();
