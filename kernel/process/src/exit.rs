@@ -41,6 +41,7 @@ fn finish(me: &Arc<Thread>) {
     drop(me.files.take());
     drop(me.fs.take());
     process.add_ended(me);
+    *process.last_comm.lock() = me.comm_bytes();
     // Before its siblings can see that it is gone: one may take over its number.
     process.world().family.lock().remove_thread(me.tid());
     let mut inner = process.inner.lock();

@@ -30,6 +30,7 @@ pub mod limits;
 mod oom;
 mod pidfd;
 mod process;
+pub mod procfs;
 mod program;
 pub mod signal;
 mod signalfd;
@@ -55,6 +56,11 @@ pub use thread::{COMM_LEN, Thread};
 pub use unknown::UnknownCalls;
 pub use usage::{Counted, Times};
 pub use world::{Events, HOST_NAME_MAX, World, WorldSpec};
+
+/// The Linux release whose interface this is, as programs parse it (`uname -r`).
+pub const RELEASE: &str = "6.1.0-skep";
+/// The kernel's own version (`uname -v`).
+pub const VERSION: &str = concat!("#1 SMP PREEMPT_DYNAMIC Skep ", env!("CARGO_PKG_VERSION"));
 
 /// The number of a process, thread, process group or session in its world.
 pub type Pid = u32;

@@ -70,6 +70,15 @@ fn kill(world: &World, victim: &Arc<Process>) {
 }
 
 impl Process {
+    /// How likely it is to be chosen, 0 to about 2000 (`/proc/PID/oom_score`).
+    #[must_use]
+    pub fn oom_score(&self) -> usize {
+        let limit = self.world().account().limit();
+        let total = limit.min(machine::frame::stats().total).max(1);
+        let share = (self.resident_pages() * 1000 / total) as i64;
+        usize::try_from(1000 + share + i64::from(self.oom_adjust())).unwrap_or(0) * 2 / 3
+    }
+
     /// Pages of its memory that are there now.
     #[must_use]
     pub fn resident_pages(&self) -> usize {

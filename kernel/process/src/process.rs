@@ -4,9 +4,11 @@ use crate::limits::Limits;
 use crate::signal::{Actions, Origin, Queue, SigInfo, Signal};
 use crate::slot::Slot;
 use crate::status::{Change, ExitStatus};
+use crate::thread::comm_text;
 use crate::timers::Timers;
 use crate::usage::Usage;
-use crate::{Pid, Thread, World};
+use crate::{COMM_LEN, Pid, Thread, World};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -92,6 +94,8 @@ pub struct Process {
     /// `PR_SET_NO_NEW_PRIVS`.
     pub(crate) no_new_privs: AtomicBool,
     keep_caps: AtomicBool,
+    /// Name of the last thread that ended, which a zombie keeps.
+    pub(crate) last_comm: SpinLock<[u8; COMM_LEN]>,
     /// `oom_score_adj`, -1000 to 1000.
     oom_adjust: AtomicI32,
 }
@@ -144,6 +148,7 @@ impl Process {
             uid: AtomicU32::new(parent.map_or(0, Process::uid)),
             no_new_privs: AtomicBool::new(parent.is_some_and(Process::no_new_privs)),
             keep_caps: AtomicBool::new(false),
+            last_comm: SpinLock::new([0; COMM_LEN]),
             oom_adjust: AtomicI32::new(inherit(Process::oom_adjust)),
             world,
         }
@@ -255,6 +260,13 @@ impl Process {
         let family = self.world.family.lock();
         let group = family.group(self.pid);
         group.is_ok_and(|g| family.is_orphaned(g, None))
+    }
+
+    /// Its name: that of its first thread, or of the last one that ended.
+    #[must_use]
+    pub fn comm(&self) -> String {
+        let first = self.first_thread().map(|t| t.comm_bytes());
+        comm_text(&first.unwrap_or(*self.last_comm.lock()))
     }
 
     /// What is known of its program.

@@ -129,9 +129,7 @@ impl Thread {
     /// Its name: the program's file name, or what `PR_SET_NAME` said.
     #[must_use]
     pub fn comm(&self) -> String {
-        let raw = self.comm_bytes();
-        let name = raw.split(|b| *b == 0).next().unwrap_or(&raw);
-        String::from_utf8_lossy(name).into_owned()
+        comm_text(&self.comm_bytes())
     }
 
     /// Its name, padded with NULs.
@@ -185,6 +183,12 @@ impl Thread {
         let n = self.faults.load(Relaxed);
         self.faults.store(n + 1, Relaxed);
     }
+}
+
+/// The name in `raw`, without its padding.
+pub(crate) fn comm_text(raw: &[u8; COMM_LEN]) -> String {
+    let name = raw.split(|b| *b == 0).next().unwrap_or(raw);
+    String::from_utf8_lossy(name).into_owned()
 }
 
 /// A thread name made from `name`.

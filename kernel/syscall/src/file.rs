@@ -38,7 +38,7 @@ pub(crate) fn written(ctx: &Ctx<'_>, result: vfs::Result<usize>) -> SysResult {
 #[cold]
 fn write_failed(ctx: &Ctx<'_>, e: Errno) -> Errno {
     if e == Errno::EPIPE {
-        ctx.process().raise(Signal::PIPE);
+        ctx.thread().raise(Signal::PIPE);
     }
     e
 }

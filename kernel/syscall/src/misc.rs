@@ -8,17 +8,12 @@ use linux_raw_sys::general as c;
 use machine::addr::PAGE_SIZE;
 use machine::time::Instant;
 use machine::{frame, random, user};
-use process::HOST_NAME_MAX;
+use process::{HOST_NAME_MAX, RELEASE, VERSION};
 use vfs::Caps;
 use zerocopy::{Immutable, IntoBytes};
 
 /// Bytes of each field of `struct utsname`.
 const FIELD: usize = HOST_NAME_MAX + 1;
-/// The Linux release whose interface this is, as programs parse it.
-pub(crate) const RELEASE: &str = "6.1.0-skep";
-/// The kernel's own version.
-pub(crate) const VERSION: &str = concat!("#1 SMP PREEMPT_DYNAMIC Skep ", env!("CARGO_PKG_VERSION"));
-
 /// Calls a capsule never gets (EPERM).
 pub(crate) fn sys_not_permitted(_: &mut Ctx<'_>) -> SysResult {
     Err(Errno::EPERM)

@@ -460,6 +460,68 @@ fn a_fork_bomb_ends_at_the_limit() {
     });
 }
 
+/// The content of a file, up to 4 KiB of it.
+fn read_file(p: &mut Prog<'_>, path: &str) -> Vec<u8> {
+    let mut name = [0u8; 64];
+    name[..path.len()].copy_from_slice(path.as_bytes());
+    p.put(DATA, &name);
+    let fd = p.call(nr::__NR_open, &[DATA, 0, 0]);
+    assert!(fd >= 0, "{path}: {fd}");
+    let n = p.call(nr::__NR_read, &[fd as usize, DATA, 4096]);
+    p.call(nr::__NR_close, &[fd as usize]);
+    let bytes: [u8; 4096] = p.get(DATA);
+    bytes[..usize::try_from(n).expect(path)].to_vec()
+}
+
+#[test]
+fn proc_tells_about_processes() {
+    let child = code(|p| {
+        loop {
+            pause(p);
+        }
+    });
+    Stage::new().run(move |p| {
+        let text = |b: Vec<u8>| alloc::string::String::from_utf8(b).unwrap();
+        assert_eq!(read_file(p, "/proc/self/cmdline"), b"init\0");
+        let stat = text(read_file(p, "/proc/1/stat"));
+        assert!(stat.starts_with("1 (init) R 0 1 1 0 -1 "), "{stat}");
+        assert_eq!(stat.split_whitespace().count(), 52, "{stat}");
+        let status = text(read_file(p, "/proc/self/status"));
+        assert!(status.contains("\nPid:\t1\nPPid:\t0\n"), "{status}");
+        let maps = text(read_file(p, "/proc/self/maps"));
+        assert!(
+            maps.contains("r-xp 00000000") && maps.contains("/init\n"),
+            "{maps}"
+        );
+        assert!(maps.contains("[stack]"), "{maps}");
+        let limits = text(read_file(p, "/proc/self/limits"));
+        assert!(limits.contains("Max processes             64 "), "{limits}");
+        for name in [
+            "smaps",
+            "smaps_rollup",
+            "statm",
+            "auxv",
+            "oom_score",
+            "comm",
+        ] {
+            let path = alloc::format!("/proc/thread-self/{name}");
+            assert!(!read_file(p, &path).is_empty(), "{name}");
+        }
+        let pid = i64::from(p.fork(child));
+        kill(p, pid, 19);
+        p.wait(pid, 2);
+        let stat = text(read_file(p, "/proc/2/stat"));
+        assert!(stat.starts_with("2 (init) T 1 1 1 "), "{stat}");
+        kill(p, pid, 9);
+        while !text(read_file(p, "/proc/2/stat")).starts_with("2 (init) Z 1 ") {
+            p.nap();
+        }
+        p.wait(pid, 0);
+        p.put(DATA, b"/proc/2\0");
+        assert_eq!(p.call(nr::__NR_open, &[DATA, 0, 0]), -2);
+    });
+}
+
 #[test]
 fn an_unknown_call_is_counted() {
     let s = Stage::new();

@@ -422,7 +422,7 @@ pub(crate) fn sys_restart_syscall(ctx: &mut Ctx<'_>) -> SysResult {
             remaining,
         }) => crate::time::resume_sleep(ctx, clock, deadline, remaining),
         Some(wait @ Restart::Futex { .. }) => crate::futex::resume_wait(ctx, wait),
-        _ => Err(Errno::EINTR),
+        None => Err(Errno::EINTR),
     }
 }
 

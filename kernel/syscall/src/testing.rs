@@ -230,6 +230,8 @@ impl Stage {
             account: account.clone(),
             sockets_max: 16,
         };
+        let cred = Credentials::root(Caps::all());
+        let fs = Arc::new(FsContext::new(root.clone()));
         let (tx, news) = channel();
         let world = World::new(WorldSpec {
             name: String::from("test"),
@@ -241,13 +243,32 @@ impl Stage {
             files_max: 64,
             events: Box::new(Listener(Mutex::new(tx))),
         });
-        Stage {
+        let stage = Stage {
             world,
             news,
             account,
-            fs: Arc::new(FsContext::new(root)),
-            cred: Credentials::root(Caps::all()),
-        }
+            fs,
+            cred,
+        };
+        stage.mount_proc();
+        stage
+    }
+
+    fn mount_proc(&self) {
+        let who = self.who();
+        who.make(At::Cwd, b"/proc", vfs::Kind::Directory, 0o555, &[])
+            .unwrap();
+        let at = who.lookup(At::Cwd, b"/proc", LastLink::Follow).unwrap();
+        let tree = vfs::procfs::tree(vfs::procfs::ProcConfig {
+            processes: process::procfs::source(self.world.clone()),
+            account: self.account.clone(),
+            group: self.world.group().clone(),
+            started: machine::time::Instant::now(),
+            release: process::RELEASE,
+            version: process::VERSION,
+            files: Vec::new(),
+        });
+        Mount::attach(&at, tree, MountFlags::empty(), "proc").unwrap();
     }
 
     fn who(&self) -> Caller<'_> {

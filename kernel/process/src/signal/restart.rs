@@ -18,7 +18,6 @@ const NO_CALL: u64 = u64::MAX;
 const EINTR: i64 = 4;
 const ERESTARTSYS: i64 = 512;
 const ERESTARTNOINTR: i64 = 513;
-const ERESTARTNOHAND: i64 = 514;
 const ERESTART_RESTARTBLOCK: i64 = 516;
 
 fn interrupted(regs: &UserRegs) -> Option<i64> {
@@ -62,6 +61,8 @@ mod tests {
     use super::*;
     use crate::signal::Restart;
 
+    const ERESTARTNOHAND: i64 = 514;
+
     fn regs(error: i64) -> UserRegs {
         UserRegs {
             rax: (-error) as u64,
@@ -100,10 +101,10 @@ mod tests {
         let mut r = regs(ERESTARTNOHAND);
         without_handler(&s, &mut r);
         assert_eq!(outcome(&r), (7, 0x1000));
-        s.set_restart(Restart::Poll {
-            fds: 0,
-            count: 0,
+        s.set_restart(Restart::Sleep {
+            clock: 1,
             deadline: 0,
+            remaining: 0,
         });
         let mut r = regs(ERESTART_RESTARTBLOCK);
         without_handler(&s, &mut r);

@@ -60,6 +60,11 @@ impl Process {
         Ok(())
     }
 
+    /// Signals that wait with what their senders said, for the process itself.
+    pub(crate) fn queued_signals(&self) -> usize {
+        self.inner.lock().pending.len()
+    }
+
     fn queue_limit(&self) -> usize {
         usize::try_from(self.limits().soft(Resource::PendingSignals)).unwrap_or(usize::MAX)
     }
@@ -178,6 +183,12 @@ impl Thread {
         }
         process.signal_hub().notify(Events::READABLE);
         Ok(())
+    }
+
+    /// Sends `signal` to this thread because of what it just did (`SIGPIPE`).
+    pub fn raise(&self, signal: Signal) {
+        // A standard signal is never refused.
+        let _ = self.signal(signal, SigInfo::kernel(signal), Origin::Inside);
     }
 
     /// Raises `signal` in the calling thread because of what it just did. If the

@@ -42,15 +42,6 @@ pub enum Restart {
         /// Where the time left goes, or 0.
         remaining: usize,
     },
-    /// `poll` until a time since boot.
-    Poll {
-        /// The array of `struct pollfd`.
-        fds: usize,
-        /// Its length.
-        count: usize,
-        /// Nanoseconds since boot; `u64::MAX` for none.
-        deadline: u64,
-    },
     /// `FUTEX_WAIT` until a time since boot.
     Futex {
         /// The word.

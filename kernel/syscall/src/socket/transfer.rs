@@ -64,7 +64,7 @@ fn send(
         let e = interrupted(e, send_timeout(socket));
         let signals = !flags.contains(MsgFlags::NOSIGNAL) && socket.style() != DATAGRAMS;
         if e == Errno::EPIPE && signals {
-            ctx.process().raise(Signal::PIPE);
+            ctx.thread().raise(Signal::PIPE);
         }
         e
     })

@@ -1,0 +1,218 @@
+//! What `/proc` shows of processes (proc(5)); the file room makes files of it.
+
+mod memory;
+mod stat;
+mod status;
+
+use crate::{Pid, Process, Thread, World};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt::{self, Write};
+use vfs::procfs::{ProcProcess, ProcSource};
+use vfs::pseudo::Text;
+use vfs::{FdTable, FsContext, Path};
+
+/// What `/proc` shows of `world`.
+#[must_use]
+pub fn source(world: Arc<World>) -> Arc<dyn ProcSource> {
+    Arc::new(Source(world))
+}
+
+struct Source(Arc<World>);
+
+impl ProcSource for Source {
+    fn pids(&self) -> Vec<u32> {
+        self.0.processes().iter().map(|p| p.pid()).collect()
+    }
+
+    fn process(&self, pid: u32) -> Option<Arc<dyn ProcProcess>> {
+        let of_thread = || self.0.thread(pid).map(|t| t.process().clone());
+        let process = self.0.process(pid).or_else(of_thread)?;
+        Some(Arc::new(View(process)))
+    }
+
+    fn current(&self) -> Option<(u32, u32)> {
+        let current = machine::thread::current();
+        let me = current.data::<Arc<Thread>>()?;
+        // A reader from outside is nobody in this world.
+        Arc::ptr_eq(me.process().world(), &self.0).then(|| (me.process().pid(), me.tid()))
+    }
+
+    fn load(&self) -> (usize, usize, u32) {
+        let (threads, last) = self.0.thread_count();
+        // Whoever asks runs.
+        (threads, 1, last)
+    }
+
+    fn forks(&self) -> u64 {
+        self.0.forks()
+    }
+
+    fn threads_max(&self) -> u32 {
+        self.0.threads_max()
+    }
+
+    fn host_name(&self) -> String {
+        self.0.host_name()
+    }
+
+    fn set_host_name(&self, name: &[u8]) -> vfs::Result<()> {
+        let name = name.strip_suffix(b"\n").unwrap_or(name);
+        if name.len() > crate::HOST_NAME_MAX {
+            return Err(vfs::Error::Invalid);
+        }
+        self.0
+            .set_host_name(String::from_utf8_lossy(name).into_owned());
+        Ok(())
+    }
+
+    fn domain_name(&self) -> String {
+        self.0.domain_name()
+    }
+}
+
+/// One process, or one of its threads.
+struct View(Arc<Process>);
+
+/// Files of a process's directory and their modes.
+const FILES: [(&str, u32); 16] = [
+    ("auxv", 0o400),
+    ("cmdline", 0o444),
+    ("comm", 0o644),
+    ("coredump_filter", 0o444),
+    ("environ", 0o400),
+    ("limits", 0o444),
+    ("maps", 0o444),
+    ("oom_score", 0o444),
+    ("oom_score_adj", 0o644),
+    ("personality", 0o400),
+    ("smaps", 0o444),
+    ("smaps_rollup", 0o444),
+    ("stat", 0o444),
+    ("statm", 0o444),
+    ("status", 0o444),
+    ("wchan", 0o444),
+];
+
+impl View {
+    /// The thread of that number, or any of the process's.
+    fn thread(&self, tid: Option<Pid>) -> Option<Arc<Thread>> {
+        match tid {
+            None => self.0.first_thread(),
+            Some(tid) => self.0.threads().into_iter().find(|t| t.tid() == tid),
+        }
+    }
+
+    /// Copies a part of the program's memory, at most a megabyte.
+    fn memory(&self, (start, end): (usize, usize), out: &mut Text) -> fmt::Result {
+        const MOST: usize = 1 << 20;
+        let space = self.thread(None).and_then(|t| t.space.get());
+        let Some(space) = space else {
+            return Ok(());
+        };
+        let len = end.saturating_sub(start).min(MOST);
+        let at = out.0.len();
+        out.0.try_reserve(len).map_err(|_| fmt::Error)?;
+        out.0.resize(at + len, 0);
+        let done = space.read(start, out.0.get_mut(at..).unwrap_or_default());
+        out.0.truncate(at + done);
+        Ok(())
+    }
+
+    fn text(&self, tid: Option<Pid>, name: &str, out: &mut Text) -> fmt::Result {
+        let process = &self.0;
+        match name {
+            "auxv" => {
+                let auxv = process.program().auxv;
+                out.0.try_reserve(auxv.len()).map_err(|_| fmt::Error)?;
+                out.0.extend_from_slice(&auxv);
+                Ok(())
+            }
+            "cmdline" => self.memory(process.program().arguments, out),
+            "environ" => self.memory(process.program().environment, out),
+            "comm" => {
+                let thread = self.thread(tid);
+                let name = thread.map_or_else(|| process.comm(), |t| t.comm());
+                writeln!(out, "{name}")
+            }
+            // No dumps are written, whatever this says; it is Linux's default.
+            "coredump_filter" => writeln!(out, "00000033"),
+            "limits" => status::limits(process, out),
+            "maps" => memory::maps(self.thread(None).as_deref(), out),
+            "smaps" => memory::smaps(self.thread(None).as_deref(), out),
+            "smaps_rollup" => memory::rollup(self.thread(None).as_deref(), out),
+            "oom_score" => writeln!(out, "{}", process.oom_score()),
+            "oom_score_adj" => writeln!(out, "{}", process.oom_adjust()),
+            "personality" => writeln!(out, "{:08x}", process.personality()),
+            "stat" => stat::stat(process, self.thread(tid).as_deref(), tid, out),
+            "statm" => memory::statm(self.thread(None).as_deref(), out),
+            "status" => status::status(process, self.thread(tid).as_deref(), tid, out),
+            "wchan" => write!(out, "0"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ProcProcess for View {
+    fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+
+    fn owner(&self) -> (u32, u32) {
+        let cred = self.thread(None).and_then(|t| t.cred.get());
+        match cred {
+            Some(c) if self.0.dumpable() == 1 => (c.euid, c.egid),
+            _ => (0, 0),
+        }
+    }
+
+    fn threads(&self) -> Vec<u32> {
+        let mut all: Vec<_> = self.0.threads().iter().map(|t| t.tid()).collect();
+        all.sort_unstable();
+        all
+    }
+
+    fn files(&self) -> Option<Arc<FdTable>> {
+        self.thread(None)?.files.get()
+    }
+
+    fn places(&self) -> Option<Arc<FsContext>> {
+        self.thread(None)?.fs.get()
+    }
+
+    fn exe(&self) -> Option<Path> {
+        self.0.exe()
+    }
+
+    fn names(&self) -> &'static [(&'static str, u32)] {
+        &FILES
+    }
+
+    fn read(&self, tid: Option<u32>, name: &str, out: &mut Text) -> vfs::Result<()> {
+        if tid.is_some() && self.thread(tid).is_none() {
+            return Err(vfs::Error::NoProcess);
+        }
+        self.text(tid, name, out).map_err(|_| vfs::Error::NoMemory)
+    }
+
+    fn write(&self, tid: Option<u32>, name: &str, bytes: &[u8]) -> vfs::Result<()> {
+        match name {
+            "comm" => {
+                let thread = self.thread(tid).ok_or(vfs::Error::NoProcess)?;
+                thread.set_comm(bytes.strip_suffix(b"\n").unwrap_or(bytes));
+                Ok(())
+            }
+            "oom_score_adj" => {
+                let text = core::str::from_utf8(bytes).map_err(|_| vfs::Error::Invalid)?;
+                let value: i32 = text.trim().parse().map_err(|_| vfs::Error::Invalid)?;
+                if !(-1000..=1000).contains(&value) {
+                    return Err(vfs::Error::Invalid);
+                }
+                self.0.set_oom_adjust(value);
+                Ok(())
+            }
+            _ => Err(vfs::Error::NotPermitted),
+        }
+    }
+}
