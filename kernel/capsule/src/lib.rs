@@ -1,5 +1,16 @@
 //! The capsule as a kernel object (design D3): what the owner signed, verified and
 //! run, with nothing reachable outside it.
+//!
+//! * [`medium`], [`blobs`], [`image`]: content out of the ramdisk, hashed piece by
+//!   piece when it is first touched (design D4).
+//! * [`verify`]: which manifests the owner has signed.
+//! * [`Capsules`] is the room, [`Capsule`] one start of a manifest; [`lifecycle`]
+//!   is the way from a manifest to a running capsule and back to nothing, [`root`]
+//!   its file tree, [`launch`] and [`exec`] its programs, [`log_ring`] what they
+//!   print.
+//! * [`control`] answers the 3Bot over [`device`], with a [`session`] for each
+//!   opening; [`events`] tells it what happens. The [`keeper`] is the room's own
+//!   thread: it clears up and keeps the 3Bot alive (design D9, level 3).
 #![no_std]
 
 extern crate alloc;
@@ -7,11 +18,27 @@ extern crate alloc;
 extern crate std;
 
 pub mod blobs;
+mod capsule;
+mod control;
+mod device;
 pub mod events;
+mod exec;
 pub mod image;
+mod keeper;
+mod launch;
+mod lifecycle;
 pub mod log_ring;
 pub mod medium;
+mod platform;
+mod room;
+mod root;
 mod session;
 #[cfg(test)]
 mod testing;
 pub mod verify;
+
+pub use capsule::Capsule;
+pub use control::{KERNEL, SESSIONS_MAX};
+pub use device::Device;
+pub use platform::{BootLog, Platform};
+pub use room::{Capsules, Setup};

@@ -4,7 +4,24 @@
 
 extern crate alloc;
 
-use machine as _;
+mod devices;
+mod network;
+mod platform;
+mod ramdisk;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use capsule::{BootLog, Capsules, KERNEL, Setup};
+use core::time::Duration;
+use machine::thread::{self, Builder};
+use machine::time::Instant;
+use net::NetNode;
+use platform::Machine;
+
+static BOOT: BootLog = BootLog::new();
+
+/// How often a node that cannot do its work says why.
+const REMINDER: Duration = Duration::from_secs(60);
 
 /// What the kernel does once threads run.
 #[expect(
@@ -13,5 +30,51 @@ use machine as _;
 )]
 #[unsafe(no_mangle)]
 fn skep_main() {
-    log::info!("threads run");
+    BOOT.done("machine");
+    log::info!("{KERNEL} on {} CPUs", machine::cpu::count());
+    platform::tell_of_crash();
+    match start() {
+        Ok(()) => {}
+        Err(why) => stay_idle(&why),
+    }
+}
+
+/// Everything from the ramdisk to the 3Bot; why not, in words.
+fn start() -> Result<(), String> {
+    let (store, config) = ramdisk::open()?;
+    ramdisk::set_console(&config.console);
+    BOOT.done("ramdisk");
+    syscall::hooks::install();
+    let net = NetNode::new();
+    devices::start(&net);
+    BOOT.done("devices");
+    network::configure(&net, &config.network);
+    let setup = Setup {
+        store,
+        config,
+        net,
+        platform: Box::new(Machine),
+        boot: &BOOT,
+    };
+    let capsules = Capsules::new(setup).map_err(|_| no_memory())?;
+    platform::watch_power_button(&capsules).map_err(|_| no_memory())?;
+    capsules.begin();
+    capsules.report_refusals();
+    Ok(())
+}
+
+fn no_memory() -> String {
+    String::from("there is not enough memory to start")
+}
+
+/// Stays up for whoever comes to look, saying again and again what is wrong.
+fn stay_idle(why: &str) {
+    let button = Builder::new("power-button").spawn(platform::power_off_by_button);
+    if button.is_err() {
+        log::warn!("the power button does nothing: {}", no_memory());
+    }
+    loop {
+        log::error!("this node has nothing to run: {why}");
+        let _ = thread::sleep_until(Instant::now().after(REMINDER), false);
+    }
 }

@@ -266,6 +266,14 @@ impl World {
         init.exit_status().is_none() || signal == Signal::KILL
     }
 
+    /// Sends `signal` to every process on the owner's behalf.
+    pub fn signal_all(&self, signal: Signal) {
+        for p in self.processes() {
+            // A standard signal is never refused; another may find its queue full.
+            let _ = p.signal(signal, SigInfo::kernel(signal), Origin::Outside);
+        }
+    }
+
     /// Ends all processes (the owner stops the capsule, or its first process has
     /// ended).
     pub fn kill_all(&self) {

@@ -1,0 +1,62 @@
+//! What the room needs of the machine around it and cannot name itself.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use machine::sync::SpinLock;
+use machine::time::Instant;
+use skep_api::control::{BootStep, CrashRecord};
+
+/// Most steps of a boot that are kept.
+const STEPS_MAX: usize = 64;
+
+/// The machine as a whole. The kernel binary implements it.
+pub trait Platform: Send + Sync {
+    /// The record of the last kernel panic.
+    fn crash(&self) -> Option<CrashRecord>;
+
+    /// Forgets that record.
+    fn clear_crash(&self);
+
+    /// Whether [`Platform::power_off`] will work.
+    fn can_power_off(&self) -> bool;
+
+    /// Restarts the machine. Returns only if that failed.
+    fn restart(&self);
+
+    /// Switches the machine off. Returns only if that failed.
+    fn power_off(&self);
+}
+
+/// When the steps of this boot were done.
+#[derive(Default)]
+pub struct BootLog {
+    steps: SpinLock<Vec<BootStep>>,
+}
+
+impl BootLog {
+    /// A boot that has just begun.
+    #[must_use]
+    pub const fn new() -> BootLog {
+        BootLog {
+            steps: SpinLock::new(Vec::new()),
+        }
+    }
+
+    /// `name` is done now. What has no room is left out.
+    pub fn done(&self, name: &str) {
+        let step = BootStep {
+            name: String::from(name),
+            done_ns: Instant::now().0,
+        };
+        let mut steps = self.steps.lock();
+        if steps.len() < STEPS_MAX && steps.try_reserve(1).is_ok() {
+            steps.push(step);
+        }
+    }
+
+    /// The steps so far.
+    #[must_use]
+    pub fn steps(&self) -> Vec<BootStep> {
+        self.steps.lock().clone()
+    }
+}

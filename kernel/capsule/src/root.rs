@@ -1,0 +1,158 @@
+//! The file tree of a capsule: its image, and what every program takes for granted.
+
+use crate::image::Lower;
+use crate::room::Capsules;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::fmt::Write;
+use machine::Account;
+use machine::io::Source;
+use net::NetStack;
+use process::World;
+use vfs::mount::MountFlags;
+use vfs::open::How;
+use vfs::tmpfs::{Config, TmpFs};
+use vfs::{At, Caller, Caps, Credentials, Error, FsContext, Kind, LastLink, Mount, OpenFlags};
+use vfs::{Result, Tree};
+
+const RESOLVERS: &[u8] = b"/etc/resolv.conf";
+/// Restrictions of everything that is mounted beside the image.
+const PLAIN: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
+
+/// What a capsule's file tree is told about the capsule.
+pub(crate) struct Supplies<'a> {
+    /// Its host name.
+    pub(crate) host_name: &'a str,
+    /// The node's name servers, as `resolv.conf` has them.
+    pub(crate) resolvers: String,
+    /// Whose control device it gets, if it gets one.
+    pub(crate) control: Option<&'a Arc<Capsules>>,
+    /// Its processes, for `/proc`.
+    pub(crate) world: &'a Arc<World>,
+    /// Its network, for `/proc/net`.
+    pub(crate) stack: &'a Arc<NetStack>,
+}
+
+/// Acts on a capsule's files as the kernel, past all permissions.
+struct Hand {
+    fs: FsContext,
+    cred: Credentials,
+}
+
+impl Hand {
+    fn new(root: &Arc<Mount>) -> Hand {
+        let fs = FsContext::new(root.path());
+        fs.set_umask(0);
+        Hand {
+            fs,
+            cred: Credentials::root(Caps::all()),
+        }
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        Caller {
+            fs: &self.fs,
+            cred: &self.cred,
+        }
+    }
+
+    /// Makes the directory `path` unless something of that name is there.
+    fn directory(&self, path: &[u8], mode: u32) -> Result<()> {
+        match self
+            .caller()
+            .make(At::Cwd, path, Kind::Directory, mode, &[])
+        {
+            Ok(_) | Err(Error::Exists) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Mounts `tree` on the directory `path`.
+    fn mount(&self, path: &[u8], tree: Arc<Tree>, source: &'static str) -> Result<()> {
+        let at = self.caller().lookup(At::Cwd, path, LastLink::Follow)?;
+        Mount::attach(&at, tree, PLAIN, source).map(drop)
+    }
+
+    /// Writes the file `path`; with `only_new` one that is there already stays.
+    /// Whether it was written.
+    fn write(&self, path: &[u8], text: &str, only_new: bool) -> Result<bool> {
+        let mut flags = OpenFlags::WRITE_ONLY | OpenFlags::CREATE | OpenFlags::TRUNCATE;
+        flags.set(OpenFlags::EXCLUSIVE, only_new);
+        let how = How {
+            flags,
+            mode: 0o644,
+            ..How::default()
+        };
+        match self.caller().open(At::Cwd, path, &how) {
+            Ok(file) => {
+                file.write(&mut Source::kernel(text.as_bytes()))?;
+                Ok(true)
+            }
+            Err(Error::Exists) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Builds the file tree of a capsule over `lower`: the mount at its top, and
+/// whether its list of name servers is the kernel's.
+pub(crate) fn build(
+    account: &Arc<Account>,
+    lower: Arc<Lower>,
+    supplies: &Supplies<'_>,
+) -> Result<(Arc<Mount>, bool)> {
+    let tree = TmpFs::tree_over(account.clone(), Config::default(), lower)?;
+    let root = Mount::root(tree, MountFlags::empty(), "image");
+    let hand = Hand::new(&root);
+    for (path, mode) in [
+        (&b"/dev"[..], 0o755),
+        (b"/etc", 0o755),
+        (b"/proc", 0o555),
+        (b"/sys", 0o555),
+        (b"/tmp", 0o1777),
+        (b"/run", 0o755),
+    ] {
+        hand.directory(path, mode)?;
+    }
+    mount_all(&hand, account, supplies)?;
+    let name = supplies.host_name;
+    hand.write(b"/etc/hostname", &format!("{name}\n"), true)?;
+    let hosts = format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost {name}\n");
+    hand.write(b"/etc/hosts", &hosts, true)?;
+    let owns_resolvers = hand.write(RESOLVERS, &supplies.resolvers, true)?;
+    Ok((root, owns_resolvers))
+}
+
+fn mount_all(hand: &Hand, account: &Arc<Account>, _: &Supplies<'_>) -> Result<()> {
+    let tmpfs = || TmpFs::tree(account.clone(), Config::default());
+    hand.mount(b"/tmp", tmpfs()?, "tmpfs")?;
+    hand.directory(b"/dev/shm", 0o1777)?;
+    hand.mount(b"/dev/shm", tmpfs()?, "tmpfs")
+}
+
+impl Capsules {
+    /// The node's name servers, as `resolv.conf` has them.
+    pub(crate) fn resolvers(&self) -> String {
+        let mut text = String::new();
+        for server in &self.net.config().dns {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "nameserver {server}");
+        }
+        text
+    }
+
+    /// Tells running capsules of the name servers that the node has now.
+    pub(crate) fn refresh_resolvers(&self) {
+        let text = self.resolvers();
+        for capsule in self.all() {
+            let Some(parts) = capsule.parts().filter(|p| p.owns_resolvers) else {
+                continue;
+            };
+            if let Err(e) = Hand::new(&parts.root).write(RESOLVERS, &text, false) {
+                let name = capsule.name();
+                log::warn!("capsule {name}: its list of name servers stays as it is: {e:?}");
+            }
+        }
+    }
+}

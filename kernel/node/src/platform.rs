@@ -1,0 +1,78 @@
+//! The machine as a whole: its last crash, its power.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use capsule::{Capsules, KERNEL, Platform};
+use machine::power::{self, PowerButton};
+use machine::sync::SpinLock;
+use machine::thread::Builder;
+use machine::{AllocError, crash};
+use skep_api::control::CrashRecord;
+
+/// Whether the last crash has been taken note of.
+static FORGOTTEN: SpinLock<bool> = SpinLock::new(false);
+
+/// The machine under the capsules.
+pub(crate) struct Machine;
+
+impl Platform for Machine {
+    fn crash(&self) -> Option<CrashRecord> {
+        if *FORGOTTEN.lock() {
+            return None;
+        }
+        let record = crash::previous()?;
+        let text = record.text.trim_start();
+        let (reason, detail) = text.split_once('\n').unwrap_or((text, ""));
+        Some(CrashRecord {
+            unix_ms: None,
+            uptime_ns: 0,
+            cpu: 0,
+            kernel: String::from(KERNEL),
+            reason: String::from(reason),
+            detail: String::from(detail),
+        })
+    }
+
+    fn clear_crash(&self) {
+        *FORGOTTEN.lock() = true;
+    }
+
+    fn can_power_off(&self) -> bool {
+        true
+    }
+
+    fn restart(&self) {
+        power::reboot();
+    }
+
+    fn power_off(&self) {
+        power::power_off();
+    }
+}
+
+/// Says on the console that the last boot ended in a panic, and why.
+pub(crate) fn tell_of_crash() {
+    if let Some(record) = Machine.crash() {
+        log::warn!("the last boot ended in a crash: {}", record.reason);
+    }
+}
+
+/// Has the power button stop the capsules and then the machine.
+pub(crate) fn watch_power_button(capsules: &Arc<Capsules>) -> Result<(), AllocError> {
+    let capsules = capsules.clone();
+    let watch = move || {
+        while let Some(true) = PowerButton::open().map(|b| b.wait()) {
+            if let Err(e) = capsules.begin_shutdown(true) {
+                log::error!("the node cannot go down now: {e:?}");
+            }
+        }
+    };
+    Builder::new("power-button").spawn(watch).map(drop)
+}
+
+/// Switches the machine off when its button is pressed: there is nothing to stop.
+pub(crate) fn power_off_by_button() {
+    if PowerButton::open().is_some_and(|b| b.wait()) {
+        power::power_off();
+    }
+}

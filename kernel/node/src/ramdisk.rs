@@ -1,0 +1,50 @@
+//! The ramdisk: what the node is to be.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use capsule::blobs::BlobStore;
+use log::LevelFilter;
+use skep_api::bundle::EntryKind;
+use skep_api::node::{Console, ENTRY_NAME, LogLevel, NodeConfig};
+
+/// The content of the ramdisk and the node's configuration in it; why not, in words.
+pub(crate) fn open() -> Result<(Arc<BlobStore>, NodeConfig), String> {
+    let Some(ramdisk) = machine::boot::ramdisk() else {
+        return Err(String::from("the boot medium has no ramdisk"));
+    };
+    let store = BlobStore::open(Box::new(ramdisk)).map_err(|e| format!("ramdisk: {e}"))?;
+    let bundle = store.bundle();
+    if bundle.is_truncated() {
+        log::warn!(
+            "the ramdisk is cut short: {} bytes of {}; what is whole is used",
+            ramdisk.bytes().len(),
+            bundle.declared_len()
+        );
+    }
+    let entry = bundle.entry(EntryKind::Node, ENTRY_NAME);
+    let bytes = entry.map_err(|e| format!("node configuration: {e}"))?;
+    let config = NodeConfig::decode(bytes).map_err(|e| format!("node configuration: {e}"))?;
+    log::info!(
+        "node {}: {} manifests, {} blobs",
+        config.name,
+        bundle
+            .entries()
+            .filter(|e| e.kind == EntryKind::Manifest)
+            .count(),
+        bundle.blobs().count()
+    );
+    Ok((store, config))
+}
+
+/// Shows what the node's configuration wants to be shown.
+pub(crate) fn set_console(console: &Console) {
+    log::set_max_level(match console.level {
+        LogLevel::Error => LevelFilter::Error,
+        LogLevel::Warn => LevelFilter::Warn,
+        LogLevel::Info => LevelFilter::Info,
+        LogLevel::Debug => LevelFilter::Debug,
+        LogLevel::Trace => LevelFilter::Trace,
+    });
+}
