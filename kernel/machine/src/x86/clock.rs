@@ -3,8 +3,8 @@
 //!
 //! The TSC's frequency comes from CPUID where the CPU or the hypervisor tells it,
 //! else from a measurement against the HPET, the ACPI timer or the PIT. If the
-//! TSCs of the CPUs disagree ([`distrust_tsc`]), the HPET becomes the clock; on a
-//! machine without one, readings are held to never go back.
+//! TSC changes its pace, or those of two CPUs disagree ([`distrust_tsc`]), the HPET
+//! becomes the clock; on a machine without one, readings are held to never go back.
 
 use super::reference::{Hpet, Reference};
 use super::{acpi, apic, rtc};
@@ -96,7 +96,8 @@ pub(crate) fn user_clock() -> Option<UserClock> {
 /// Needs the local APIC ([`apic::init_cpu`]).
 pub(crate) fn init() {
     let tables = acpi::tables();
-    let deadline = cpu_has_deadline();
+    let steady = is_steady();
+    let deadline = steady && cpu_has_deadline();
     let told = told_hz();
     let measured = if told.is_some() && deadline {
         None
@@ -125,6 +126,9 @@ pub(crate) fn init() {
         if told.is_some() { "told" } else { "measured" },
         if deadline { "TSC deadline" } else { "count" },
     );
+    if !steady {
+        distrust_tsc("the TSC changes its pace with the CPU's");
+    }
     if let Some(seconds) = rtc::unix_seconds() {
         time::set_wall(seconds.saturating_mul(1_000_000_000));
     }
@@ -156,8 +160,8 @@ pub(crate) fn arm(deadline: Option<Instant>) {
     }
 }
 
-/// The TSCs of two CPUs were seen to disagree: from here on another clock counts.
-pub(crate) fn distrust_tsc() {
+/// The TSC is not to be trusted: from here on another clock counts.
+pub(crate) fn distrust_tsc(why: &str) {
     if SOURCE.load(Relaxed) != BY_TSC {
         return;
     }
@@ -175,7 +179,7 @@ pub(crate) fn distrust_tsc() {
         _ => BY_TSC_HELD,
     };
     log::warn!(
-        "the TSCs of the CPUs disagree: {}",
+        "{why}: {}",
         if source == BY_HPET {
             "the HPET is the clock"
         } else {
@@ -185,6 +189,15 @@ pub(crate) fn distrust_tsc() {
     LATEST.fetch_max(tsc_ns(), Relaxed);
     SOURCE.store(source, Relaxed);
     vdso::publish();
+}
+
+/// Whether the TSC keeps its pace whatever the CPU does (SDM vol. 3B, 18.17.1). A
+/// virtual machine's is the host's affair, which often does not say so.
+fn is_steady() -> bool {
+    const POWER: u32 = 0x8000_0007;
+    let hypervisor = __cpuid(1).ecx & 1 << 31 != 0;
+    let invariant = __cpuid(0x8000_0000).eax >= POWER && __cpuid(POWER).edx & 1 << 8 != 0;
+    hypervisor || invariant
 }
 
 fn cpu_has_deadline() -> bool {

@@ -220,7 +220,7 @@ pub(super) fn start() {
     let running = || READY.load(Ordering::Acquire) + 1;
     spin_until(Duration::from_secs(1), || running() > came);
     if TSC_WENT_BACK.load(Ordering::Relaxed) {
-        clock::distrust_tsc();
+        clock::distrust_tsc("the TSCs of the CPUs disagree");
     }
     let running = running();
     if running <= ids.len() {
