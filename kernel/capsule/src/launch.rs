@@ -78,10 +78,8 @@ pub(crate) fn first(
     parts: &Parts,
     capsule: &Capsule,
     program: &Program<'_>,
-    echo: bool,
+    output: Arc<Output>,
 ) -> Result<NewTask, ControlError> {
-    let name = echo.then(|| capsule.name());
-    let output = Output::new(capsule.log().clone(), name);
     spawn(parts, capsule, program, output).map_err(|e| exec_failed(&e))
 }
 

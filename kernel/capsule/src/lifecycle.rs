@@ -3,6 +3,7 @@
 use crate::capsule::{Capsule, Ear, Parts};
 use crate::control::add_unknown;
 use crate::launch::{self, Program};
+use crate::log_ring::Output;
 use crate::room::Capsules;
 use crate::root::{self, Supplies};
 use crate::verify::{Accepted, brief, words};
@@ -58,8 +59,10 @@ impl Capsules {
         let admitted = self.manifests.admit(&accepted.manifest);
         admitted.map_err(ControlError::Refused)?;
         let capsule = Capsule::new(self, id, accepted, is_system, log);
-        let parts = self.build(&capsule)?;
-        let task = launch(&parts, &capsule, self.echoes(&capsule))?;
+        let echo = self.echoes(&capsule).then(|| capsule.name());
+        let output = Output::new(capsule.log().clone(), echo);
+        let parts = self.build(&capsule, output.clone())?;
+        let task = launch(&parts, &capsule, output)?;
         capsule.set_running(parts);
         self.record(&capsule);
         log::info!("capsule {name} started");
@@ -69,7 +72,11 @@ impl Capsules {
     }
 
     /// All that a capsule holds, before it has a process.
-    fn build(self: &Arc<Self>, capsule: &Arc<Capsule>) -> Result<Parts, ControlError> {
+    fn build(
+        self: &Arc<Self>,
+        capsule: &Arc<Capsule>,
+        output: Arc<Output>,
+    ) -> Result<Parts, ControlError> {
         let manifest = capsule.manifest();
         let image = self.image(manifest.tree)?;
         let limits = &manifest.limits;
@@ -94,7 +101,7 @@ impl Capsules {
             resolvers: self.resolvers(),
             control: capsule.is_system().then_some(self),
             world: &world,
-            stack: &stack,
+            output,
         };
         let (root, owns_resolvers) =
             root::build(&account, lower, &supplies).map_err(|e| not_built(&e))?;
@@ -286,7 +293,7 @@ impl Capsules {
 }
 
 /// Makes the first process.
-fn launch(parts: &Parts, capsule: &Capsule, echo: bool) -> Result<NewTask, ControlError> {
+fn launch(parts: &Parts, capsule: &Capsule, output: Arc<Output>) -> Result<NewTask, ControlError> {
     let manifest = capsule.manifest();
     let variables = manifest.environment.iter();
     let environment: Vec<String> = variables.map(|(n, v)| format!("{n}={v}")).collect();
@@ -294,7 +301,7 @@ fn launch(parts: &Parts, capsule: &Capsule, echo: bool) -> Result<NewTask, Contr
         command: &manifest.command,
         environment: &environment,
     };
-    launch::first(parts, capsule, &program, echo)
+    launch::first(parts, capsule, &program, output)
 }
 
 /// Why a file tree could not be set up.

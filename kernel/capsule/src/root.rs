@@ -1,17 +1,23 @@
 //! The file tree of a capsule: its image, and what every program takes for granted.
 
+use crate::device::Device;
 use crate::image::Lower;
+use crate::log_ring::Output;
 use crate::room::Capsules;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt::Write;
 use machine::Account;
 use machine::io::Source;
-use net::NetStack;
+use machine::time::Instant;
 use process::World;
+use vfs::devfs::{self, DevConfig, DevNode};
 use vfs::mount::MountFlags;
 use vfs::open::How;
+use vfs::procfs::{self, ProcConfig};
+use vfs::sysfs::{self, CgroupConfig};
 use vfs::tmpfs::{Config, TmpFs};
 use vfs::{At, Caller, Caps, Credentials, Error, FsContext, Kind, LastLink, Mount, OpenFlags};
 use vfs::{Result, Tree};
@@ -19,6 +25,9 @@ use vfs::{Result, Tree};
 const RESOLVERS: &[u8] = b"/etc/resolv.conf";
 /// Restrictions of everything that is mounted beside the image.
 const PLAIN: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
+const DEVICES: MountFlags = MountFlags::NOSUID;
+/// Major number of "misc" devices, and a minor that Linux gives nobody.
+const CONTROL_NUMBER: (u32, u32) = (10, 250);
 
 /// What a capsule's file tree is told about the capsule.
 pub(crate) struct Supplies<'a> {
@@ -30,8 +39,8 @@ pub(crate) struct Supplies<'a> {
     pub(crate) control: Option<&'a Arc<Capsules>>,
     /// Its processes, for `/proc`.
     pub(crate) world: &'a Arc<World>,
-    /// Its network, for `/proc/net`.
-    pub(crate) stack: &'a Arc<NetStack>,
+    /// Where what it prints goes, for `/dev/console`.
+    pub(crate) output: Arc<Output>,
 }
 
 /// Acts on a capsule's files as the kernel, past all permissions.
@@ -69,9 +78,15 @@ impl Hand {
     }
 
     /// Mounts `tree` on the directory `path`.
-    fn mount(&self, path: &[u8], tree: Arc<Tree>, source: &'static str) -> Result<()> {
+    fn mount(
+        &self,
+        path: &[u8],
+        tree: Arc<Tree>,
+        flags: MountFlags,
+        source: &'static str,
+    ) -> Result<()> {
         let at = self.caller().lookup(At::Cwd, path, LastLink::Follow)?;
-        Mount::attach(&at, tree, PLAIN, source).map(drop)
+        Mount::attach(&at, tree, flags, source).map(drop)
     }
 
     /// Writes the file `path`; with `only_new` one that is there already stays.
@@ -124,11 +139,55 @@ pub(crate) fn build(
     Ok((root, owns_resolvers))
 }
 
-fn mount_all(hand: &Hand, account: &Arc<Account>, _: &Supplies<'_>) -> Result<()> {
+fn mount_all(hand: &Hand, account: &Arc<Account>, supplies: &Supplies<'_>) -> Result<()> {
     let tmpfs = || TmpFs::tree(account.clone(), Config::default());
-    hand.mount(b"/tmp", tmpfs()?, "tmpfs")?;
-    hand.directory(b"/dev/shm", 0o1777)?;
-    hand.mount(b"/dev/shm", tmpfs()?, "tmpfs")
+    hand.mount(b"/dev", devices(account, supplies)?, DEVICES, "devtmpfs")?;
+    hand.mount(b"/dev/shm", tmpfs()?, PLAIN, "tmpfs")?;
+    hand.mount(b"/tmp", tmpfs()?, PLAIN, "tmpfs")?;
+    hand.mount(b"/proc", processes(supplies), PLAIN, "proc")?;
+    hand.mount(b"/sys", sysfs::tree(), PLAIN, "sysfs")?;
+    let world = supplies.world.clone();
+    let threads = move || {
+        (
+            u64::from(world.threads_max()),
+            world.thread_count().0 as u64,
+        )
+    };
+    let cgroup = sysfs::cgroup_tree(&CgroupConfig {
+        account: account.clone(),
+        group: supplies.world.group().clone(),
+        threads: Arc::new(threads),
+    });
+    hand.mount(b"/sys/fs/cgroup", cgroup, PLAIN, "cgroup2")
+}
+
+fn devices(account: &Arc<Account>, supplies: &Supplies<'_>) -> Result<Arc<Tree>> {
+    let control = supplies.control.map(|room| {
+        let room = room.clone();
+        DevNode {
+            name: "skep",
+            number: CONTROL_NUMBER,
+            mode: 0o600,
+            opener: Arc::new(move || Ok(Device::open(&room)?)),
+        }
+    });
+    devfs::tree(DevConfig {
+        account: account.clone(),
+        console: Some(supplies.output.clone()),
+        nodes: control.into_iter().collect(),
+    })
+}
+
+fn processes(supplies: &Supplies<'_>) -> Arc<Tree> {
+    procfs::tree(ProcConfig {
+        processes: process::procfs::source(supplies.world.clone()),
+        account: supplies.world.account().clone(),
+        group: supplies.world.group().clone(),
+        started: Instant::now(),
+        release: process::RELEASE,
+        version: process::VERSION,
+        files: Vec::new(),
+    })
 }
 
 impl Capsules {
