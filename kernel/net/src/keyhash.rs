@@ -7,14 +7,14 @@ use core::hash::{BuildHasher, Hasher};
 
 /// Makes [`KeyHasher`]s with one secret.
 #[derive(Clone, Copy, Debug)]
-pub struct KeyedState {
+pub(crate) struct KeyedState {
     keys: [u64; 2],
 }
 
 impl KeyedState {
     /// A state with a new secret.
     #[must_use]
-    pub fn random() -> KeyedState {
+    pub(crate) fn random() -> KeyedState {
         KeyedState {
             keys: [
                 machine::random::next_u64() | 1,
@@ -25,7 +25,7 @@ impl KeyedState {
 }
 
 /// Hashes one key.
-pub struct KeyHasher {
+pub(crate) struct KeyHasher {
     state: u64,
     keys: [u64; 2],
 }
@@ -81,10 +81,10 @@ impl BuildHasher for KeyedState {
 }
 
 /// A hash map for keys that strangers choose.
-pub type KeyedMap<K, V> = hashbrown::HashMap<K, V, KeyedState>;
+pub(crate) type KeyedMap<K, V> = hashbrown::HashMap<K, V, KeyedState>;
 
 /// An empty [`KeyedMap`] with a secret of its own.
 #[must_use]
-pub fn map<K, V>() -> KeyedMap<K, V> {
+pub(crate) fn map<K, V>() -> KeyedMap<K, V> {
     KeyedMap::with_hasher(KeyedState::random())
 }

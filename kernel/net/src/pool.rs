@@ -6,6 +6,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 use machine::sync::SpinLock;
 use machine::{Account, AllocError, Frame};
 
@@ -16,6 +17,8 @@ const SPARE_MAX: usize = 64;
 pub struct PagePool {
     account: Arc<Account>,
     spare: SpinLock<Vec<Frame>>,
+    /// The capsule has ended: nothing is kept any more.
+    closed: AtomicBool,
 }
 
 impl PagePool {
@@ -25,6 +28,7 @@ impl PagePool {
         PagePool {
             account,
             spare: SpinLock::new(Vec::new()),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -49,7 +53,7 @@ impl PagePool {
     /// Takes a page back. Pages that somebody else still refers to (file pages
     /// that `sendfile` put into a ring) are let go.
     pub(crate) fn give(&self, frame: Frame) {
-        if frame.references() != 1 || frame.is_fixed() {
+        if self.closed.load(Ordering::Relaxed) || frame.references() != 1 || frame.is_fixed() {
             return;
         }
         let mut spare = self.spare.lock();
@@ -58,8 +62,9 @@ impl PagePool {
         }
     }
 
-    /// Lets all spare pages go.
-    pub(crate) fn drain(&self) {
+    /// Lets all spare pages go, and keeps none from now on.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
         let all = core::mem::take(&mut *self.spare.lock());
         drop(all);
     }

@@ -361,12 +361,8 @@ impl NetStack {
             .udp_ports()
             .lock()
             .retain(|_, core| core.upgrade().is_some_and(|c| c.stack() != self.id));
-        self.pool.drain();
-        self.sockets.drain();
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+        self.pool.close();
+        self.sockets.close();
     }
 
     /// A queue for messages that this capsule pays for.

@@ -11,7 +11,8 @@ use crate::ports::{Binding, Claim};
 use crate::stack::{NetStack, Route};
 use crate::stream::{Endpoint, Manners, Pair, Phase};
 use crate::wire::Conn;
-use alloc::sync::Arc;
+use alloc::collections::VecDeque;
+use alloc::sync::{Arc, Weak};
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::Relaxed;
@@ -86,6 +87,8 @@ pub struct TcpListener {
     pub(crate) queue: AcceptQueue<TcpLink>,
     /// Connections from the wire whose handshake is not complete.
     pub(crate) half_open: AtomicUsize,
+    /// These and some that are complete by now, oldest first.
+    pub(crate) handshakes: SpinLock<VecDeque<Weak<Conn>>>,
     /// The listening socket's options, which accepted ones inherit.
     pub(crate) options: Arc<Options>,
 }
@@ -254,6 +257,7 @@ impl Tcp {
             Arc::new(TcpListener {
                 queue: AcceptQueue::new(hub.clone(), backlog),
                 half_open: AtomicUsize::new(0),
+                handshakes: SpinLock::new(VecDeque::new()),
                 options: options.clone(),
             })
         });

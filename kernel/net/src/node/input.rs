@@ -109,7 +109,11 @@ impl NetNode {
                 if dhcp {
                     self.control_input(Some(frame));
                 } else if local || to.is_broadcast() {
-                    self.udp_input(header, packet.payload());
+                    let taken = self.udp_input(header, packet.payload());
+                    // The control interface has no sockets either, and says so.
+                    if !taken && local && self.resets.take() {
+                        self.control_input(Some(frame));
+                    }
                 }
             }
             IpProtocol::Icmp if local => {
@@ -141,7 +145,10 @@ impl NetNode {
                 self.tcp_input(header, &frame[ETHERNET_HEADER..], packet.payload())
             }
             IpProtocol::Udp if local && !from.is_unspecified() => {
-                self.udp_input(header, packet.payload());
+                let taken = self.udp_input(header, packet.payload());
+                if !taken && self.resets.take() {
+                    self.control_input(Some(frame));
+                }
             }
             IpProtocol::Icmpv6 if local || to.is_multicast() => {
                 self.icmpv6_input(header, packet.payload(), mac);
@@ -196,14 +203,15 @@ impl NetNode {
         }
     }
 
-    fn udp_input(self: &Arc<Self>, h: Header, payload: &[u8]) {
+    /// Whether there was a socket for it, or it was not worth an answer.
+    fn udp_input(self: &Arc<Self>, h: Header, payload: &[u8]) -> bool {
         let Ok(udp) = UdpPacket::new_checked(payload) else {
-            return;
+            return true;
         };
         let caps = ChecksumCapabilities::default();
         let parsed = UdpRepr::parse(&udp, &h.from.into(), &h.to.into(), &caps);
         if parsed.is_err() || udp.src_port() == 0 {
-            return;
+            return true;
         }
         let from = SocketAddr::new(h.from, udp.src_port());
         let hash = self.hash.hash_one((from, udp.dst_port()));
@@ -215,9 +223,11 @@ impl NetNode {
                     .and_then(alloc::sync::Weak::upgrade)
             }
         };
+        let found = core.is_some();
         if let Some(core) = core {
             core.deliver(from, h.to, udp.payload(), h.ttl, h.tos);
         }
+        found
     }
 
     /// A router or host says that a packet of ours did not arrive.

@@ -154,15 +154,6 @@ impl Neighbours {
     pub(super) fn clear(&self) {
         self.table.lock().clear();
     }
-
-    /// Calls `f` with every neighbour that has an address.
-    pub(super) fn for_each(&self, mut f: impl FnMut(IpAddr, [u8; 6])) {
-        for (ip, e) in self.table.lock().iter() {
-            if let Some(mac) = e.mac {
-                f(*ip, mac);
-            }
-        }
-    }
 }
 
 fn hold(e: &mut Entry, frame: &[u8]) {

@@ -6,10 +6,10 @@ use machine::time::Instant;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
-/// Most resets in a second: a scan must not turn us into a source of traffic.
+/// Most resets and ICMP errors in a second: a scan must not turn us into a source of traffic.
 const PER_SECOND: u64 = 1000;
 
-/// How many resets were sent in the current second.
+/// How many answers were sent in the current second.
 #[derive(Default)]
 pub(super) struct Limit {
     second: AtomicU64,
@@ -17,7 +17,8 @@ pub(super) struct Limit {
 }
 
 impl Limit {
-    fn take(&self) -> bool {
+    /// Whether one more answer may be sent now.
+    pub(super) fn take(&self) -> bool {
         let now = Instant::now().0 / 1_000_000_000;
         if self.second.swap(now, Ordering::Relaxed) != now {
             self.sent.store(0, Ordering::Relaxed);

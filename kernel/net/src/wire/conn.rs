@@ -177,11 +177,19 @@ impl Conn {
     }
 
     /// There were too many handshakes: forgets this one if it is not complete.
-    pub(super) fn give_up_handshake(&self) {
+    /// Whether it was not.
+    pub(super) fn give_up_handshake(&self) -> bool {
         let mut core = self.core.lock();
-        if core.handshake.is_some() {
+        let pending = core.handshake.is_some();
+        if pending {
             self.finish(&mut core);
         }
+        pending
+    }
+
+    /// Whether it is not complete.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.core.lock().handshake.is_some()
     }
 
     /// An ICMP message says that a packet did not arrive. Only an attempt to

@@ -20,8 +20,6 @@ const SHARDS: usize = 16;
 const LATE: Duration = Duration::from_secs(30);
 /// Most closed connections remembered.
 const LATE_MAX: usize = 4096;
-/// Most connections of the whole node whose handshake is not complete.
-const HALF_OPEN_MAX: usize = 1024;
 
 /// A connection's addresses on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,7 +58,6 @@ pub(crate) struct Flows {
     late: SpinLock<(KeyedMap<Flow, Late>, VecDeque<Flow>)>,
     /// Connections that found the link full.
     blocked: SpinLock<Vec<Weak<Conn>>>,
-    half_open: SpinLock<VecDeque<Weak<Conn>>>,
 }
 
 impl Flows {
@@ -70,7 +67,6 @@ impl Flows {
             shards: [(); SHARDS].map(|()| SpinLock::new(keyhash::map())),
             late: SpinLock::new((keyhash::map(), VecDeque::new())),
             blocked: SpinLock::new(Vec::new()),
-            half_open: SpinLock::new(VecDeque::new()),
         }
     }
 
@@ -173,23 +169,6 @@ impl Flows {
         let list = core::mem::take(&mut *self.blocked.lock());
         for conn in list.iter().filter_map(Weak::upgrade) {
             conn.unblocked();
-        }
-    }
-
-    /// Notes a handshake that has begun. When too many have, the oldest that is
-    /// still not complete goes.
-    pub(super) fn begin(&self, conn: &Arc<Conn>) {
-        let mut list = self.half_open.lock();
-        let mut victim = None;
-        if list.len() >= HALF_OPEN_MAX {
-            victim = list.pop_front();
-        }
-        if list.try_reserve(1).is_ok() {
-            list.push_back(Arc::downgrade(conn));
-        }
-        drop(list);
-        if let Some(c) = victim.and_then(|v| v.upgrade()) {
-            c.give_up_handshake();
         }
     }
 

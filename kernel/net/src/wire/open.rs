@@ -3,7 +3,6 @@
 use super::conn::prepare;
 use super::{Conn, Flow};
 use crate::error::{Error, Result};
-use crate::listener::Offer;
 use crate::node::Protocol;
 use crate::options::Options;
 use crate::ports::{EPHEMERAL_FIRST, EPHEMERAL_LAST};
@@ -16,8 +15,10 @@ use core::sync::atomic::Ordering::Relaxed;
 use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
 use vfs::PollHub;
 
-/// Handshakes under way that a listener with a tiny backlog may have.
-const HALF_OPEN_MIN: usize = 16;
+/// Handshakes under way that a listener with a small backlog may have, and the
+/// most that any may have.
+const HALF_OPEN_MIN: usize = 128;
+const HALF_OPEN_MAX: usize = 512;
 
 /// What becomes an acceptable connection when the handshake is complete.
 pub(super) struct Handshake {
@@ -31,7 +32,9 @@ impl Handshake {
         let Some(link) = self.link.take() else {
             return false;
         };
-        matches!(self.listener.queue.offer(link, false), Ok(Offer::Admitted))
+        // SYNs are turned away while the backlog is full, but handshakes that were
+        // under way by then may end together: they wait behind it.
+        self.listener.queue.offer(link, true).is_ok()
     }
 }
 
@@ -50,9 +53,34 @@ fn pair(stack: &NetStack, hub: Arc<PollHub>, send: usize, receive: usize) -> (En
     )
 }
 
-/// Answers a SYN for `listener`, which `port` of `stack` belongs to. When there
-/// are too many already the SYN is dropped, as Linux does: the other side sends
-/// it again.
+/// Makes room for one more handshake: the oldest that is not complete goes, so
+/// that a flood of SYNs cannot close the port for others.
+fn make_room(listener: &TcpListener, backlog: usize) {
+    let limit = backlog.clamp(HALF_OPEN_MIN, HALF_OPEN_MAX);
+    while listener.half_open.load(Relaxed) >= limit {
+        let oldest = listener.handshakes.lock().pop_front();
+        match oldest {
+            Some(conn) => _ = conn.upgrade().is_some_and(|c| c.give_up_handshake()),
+            None => return,
+        }
+    }
+}
+
+/// Notes a handshake that has begun.
+fn note(listener: &TcpListener, conn: &Arc<Conn>) {
+    let mut list = listener.handshakes.lock();
+    if list.len() >= 4 * HALF_OPEN_MAX {
+        // Most of these were completed long ago.
+        list.retain(|c| c.upgrade().is_some_and(|c| c.is_handshaking()));
+    }
+    if list.try_reserve(1).is_ok() {
+        list.push_back(Arc::downgrade(conn));
+    }
+}
+
+/// Answers a SYN for `listener`, which `port` of `stack` belongs to. While the
+/// backlog is full the SYN is dropped, as Linux does: the other side sends it
+/// again.
 pub(crate) fn open(
     stack: &Arc<NetStack>,
     port: u16,
@@ -61,10 +89,10 @@ pub(crate) fn open(
     packet: &[u8],
 ) {
     let (backlog, _) = listener.queue.depth();
-    let under_way = listener.half_open.load(Relaxed);
-    if under_way >= backlog.max(HALF_OPEN_MIN) || !listener.queue.has_room() {
+    if !listener.queue.has_room() {
         return;
     }
+    make_room(listener, backlog);
     let node = stack.node();
     let Some(engines) = node.engines() else {
         return;
@@ -98,7 +126,7 @@ pub(crate) fn open(
             conn: Some(conn.clone()),
         }),
     };
-    node.flows.begin(&conn);
+    note(listener, &conn);
     conn.begin(Some(packet), Some(handshake), engines.fresh());
 }
 

@@ -10,7 +10,7 @@
 use crate::error::{Error, Result};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use machine::Account;
 use machine::addr::PAGE_SIZE;
 use machine::sync::SpinLock;
@@ -88,6 +88,8 @@ pub(crate) struct SocketPool {
     /// Bytes in sockets that are in use.
     used: Arc<AtomicUsize>,
     spare: SpinLock<Vec<WireSocket>>,
+    /// The capsule has ended: nothing is kept any more.
+    closed: AtomicBool,
 }
 
 impl SocketPool {
@@ -96,6 +98,7 @@ impl SocketPool {
             account,
             used: Arc::new(AtomicUsize::new(0)),
             spare: SpinLock::new(Vec::new()),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -130,6 +133,9 @@ impl SocketPool {
     /// Takes a socket back whose connection is over.
     pub(super) fn give(&self, mut socket: WireSocket) {
         socket.idle();
+        if self.closed.load(Ordering::Relaxed) {
+            return;
+        }
         let mut spare = self.spare.lock();
         let kept: usize = spare.iter().map(|s| 2 * s.size).sum();
         let fits = spare.len() < SPARE_MAX && kept + 2 * socket.size <= SPARE_BYTES_MAX;
@@ -138,8 +144,9 @@ impl SocketPool {
         }
     }
 
-    /// Lets all spare sockets go.
-    pub(crate) fn drain(&self) {
+    /// Lets all spare sockets go, and keeps none from now on.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
         let all = core::mem::take(&mut *self.spare.lock());
         drop(all);
     }

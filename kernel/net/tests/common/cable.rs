@@ -1,0 +1,179 @@
+//! A cable between two nodes, good or bad.
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "as in common")]
+
+use super::common::node;
+use net::{Link, NetNode, Protocol, Published, StaticConfig};
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::thread;
+
+/// How bad a cable is, in frames per thousand.
+#[derive(Clone, Copy, Default)]
+pub struct Faults {
+    pub lost: u32,
+    pub twice: u32,
+    pub late: u32,
+    pub seed: u32,
+}
+
+#[derive(Default)]
+struct Wire {
+    frames: Mutex<(VecDeque<Vec<u8>>, bool)>,
+    news: Condvar,
+}
+
+/// One end.
+pub struct End {
+    mac: [u8; 6],
+    out: Arc<Wire>,
+    faults: Faults,
+    dice: Mutex<u32>,
+    owner: Mutex<Weak<NetNode>>,
+    pub sent: std::sync::atomic::AtomicUsize,
+}
+
+const QUEUE: usize = 256;
+
+impl End {
+    fn roll(&self) -> u32 {
+        let mut x = self.dice.lock().unwrap();
+        *x ^= *x << 13;
+        *x ^= *x >> 17;
+        *x ^= *x << 5;
+        *x % 1000
+    }
+}
+
+impl Link for End {
+    fn mac(&self) -> [u8; 6] {
+        self.mac
+    }
+    fn mtu(&self) -> usize {
+        1500
+    }
+    fn is_up(&self) -> bool {
+        true
+    }
+    fn transmit(&self, frame: &[u8]) -> bool {
+        assert!(frame.len() <= 1514, "a frame of {} bytes", frame.len());
+        self.sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let (lost, twice, late) = (self.roll(), self.roll(), self.roll());
+        let mut q = self.out.frames.lock().unwrap();
+        if q.0.len() >= QUEUE {
+            return false;
+        }
+        if lost < self.faults.lost {
+            return true;
+        }
+        if late < self.faults.late && !q.0.is_empty() {
+            let at = q.0.len() - 1;
+            q.0.insert(at, frame.to_vec());
+        } else {
+            q.0.push_back(frame.to_vec());
+        }
+        if twice < self.faults.twice {
+            q.0.push_back(frame.to_vec());
+        }
+        drop(q);
+        self.out.news.notify_one();
+        true
+    }
+    fn room(&self) -> usize {
+        QUEUE.saturating_sub(self.out.frames.lock().unwrap().0.len())
+    }
+    fn flush(&self) {}
+}
+
+/// Both ends; dropping it cuts the cable.
+pub struct Cable {
+    wires: [Arc<Wire>; 2],
+    pub ends: [Arc<End>; 2],
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        for w in &self.wires {
+            w.frames.lock().unwrap().1 = true;
+            w.news.notify_all();
+        }
+    }
+}
+
+/// A cable, its ends not yet in a node.
+pub fn cable(faults: Faults) -> Cable {
+    let _ = machine::timer::start();
+    let wires = [(); 2].map(|()| Arc::new(Wire::default()));
+    let end = |i: usize| {
+        Arc::new(End {
+            mac: [2, 0, 0, 0, 0, i as u8 + 1],
+            out: wires[i].clone(),
+            faults,
+            dice: Mutex::new(faults.seed ^ (i as u32 + 77)),
+            owner: Mutex::new(Weak::new()),
+            sent: 0.into(),
+        })
+    };
+    let ends = [end(0), end(1)];
+    Cable { wires, ends }
+}
+
+impl Cable {
+    /// Puts end `i` into `node`; what the other end sends comes in there.
+    pub fn plug(&self, i: usize, node: &Arc<NetNode>) {
+        *self.ends[i].owner.lock().unwrap() = Arc::downgrade(node);
+        node.attach_link(self.ends[i].clone());
+        let wire = self.wires[1 - i].clone();
+        let (node, sender) = (Arc::downgrade(node), self.ends[1 - i].clone());
+        thread::spawn(move || {
+            loop {
+                let (frame, was_full) = {
+                    let mut q = wire.frames.lock().unwrap();
+                    loop {
+                        if q.1 {
+                            return;
+                        }
+                        let full = q.0.len() >= QUEUE;
+                        if let Some(f) = q.0.pop_front() {
+                            break (f, full);
+                        }
+                        q = wire.news.wait(q).unwrap();
+                    }
+                };
+                let Some(node) = node.upgrade() else { return };
+                node.receive(&frame);
+                if was_full && let Some(s) = sender.owner.lock().unwrap().upgrade() {
+                    s.transmit_ready();
+                }
+            }
+        });
+    }
+}
+
+pub const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+/// Two nodes with addresses [`A`] and [`B`], joined by a cable.
+pub fn joined(faults: Faults) -> (Arc<NetNode>, Arc<NetNode>, Cable) {
+    let c = cable(faults);
+    let nodes = [node(), node()];
+    for (i, ip) in [A, B].into_iter().enumerate() {
+        c.plug(i, &nodes[i]);
+        assert!(nodes[i].configure_static(&StaticConfig {
+            address: ip,
+            prefix: 24,
+            gateway: Some(B),
+            dns: Default::default(),
+        }));
+    }
+    let [a, b] = nodes;
+    (a, b, c)
+}
+
+pub fn publish(protocol: Protocol, capsule: u16, node: u16) -> Vec<Published> {
+    vec![Published {
+        protocol,
+        capsule,
+        node,
+    }]
+}

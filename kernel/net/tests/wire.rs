@@ -1,0 +1,335 @@
+//! Connections over a cable between two nodes.
+
+#[path = "common/cable.rs"]
+mod cable;
+mod common;
+
+use cable::*;
+use common::*;
+use net::*;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+use vfs::Events;
+
+const ECONNRESET: Error = Error::File(vfs::Error::Foreign(104));
+const REFUSED: Error = Error::File(vfs::Error::Foreign(111));
+
+struct Pair {
+    client: Arc<NetStack>,
+    server: Arc<NetStack>,
+    _nodes: [Arc<NetNode>; 2],
+    cable: Cable,
+}
+
+/// A client's capsule on one node, a server's that publishes 80 as 8080 on the
+/// other.
+fn pair(faults: Faults) -> Pair {
+    let (a, b, cable) = joined(faults);
+    Pair {
+        client: stack_on(&a, vec![], false),
+        server: stack_on(&b, publish(Protocol::Tcp, 80, 8080), false),
+        _nodes: [a, b],
+        cable,
+    }
+}
+
+impl Pair {
+    fn connect(&self) -> Arc<Socket> {
+        let c = tcp(&self.client);
+        c.connect(&at("10.0.0.2:8080"), me(), false).unwrap();
+        c
+    }
+}
+
+fn eventually(what: &str, mut cond: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !cond() {
+        assert!(Instant::now() < end, "never: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Sends `data` from one side and reads it on the other.
+fn transfer(from: Arc<Socket>, to: &Socket, data: &[u8]) {
+    let copy = data.to_vec();
+    let t = thread::spawn(move || {
+        assert_eq!(send(&from, &copy).unwrap(), copy.len());
+        from.shutdown(false, true).unwrap();
+        from
+    });
+    let got = read_all(to).unwrap();
+    assert_eq!(got.len(), data.len());
+    assert!(got == data, "bytes differ");
+    t.join().unwrap();
+}
+
+#[test]
+fn both_directions_carry_megabytes_unchanged() {
+    let p = pair(Faults::default());
+    let l = listener(&p.server, "0.0.0.0:80", 8);
+    let c = p.connect();
+    let (a, from) = l.accept(false).unwrap();
+    let Address::Inet(from) = from else { panic!() };
+    assert_eq!(from.ip(), A);
+    assert_eq!(c.local(), Address::Inet(from));
+    assert_eq!(a.local(), at("10.0.0.2:80"), "the capsule's own port");
+    assert_eq!(c.remote().unwrap(), at("10.0.0.2:8080"));
+    let data = pattern(4 << 20);
+    let start = Instant::now();
+    transfer(c.clone(), &a, &data);
+    transfer(a.clone(), &c, &data);
+    println!("8 MiB in {:?}", start.elapsed());
+    drop((a, c));
+    p.server.shutdown();
+    p.client.shutdown();
+    drop(l);
+    for s in [&p.server, &p.client] {
+        eventually("no pages", || s.account().used() == 0);
+    }
+}
+
+#[test]
+fn a_bad_cable_delays_but_does_not_damage() {
+    for seed in [1, 2, 3] {
+        let p = pair(Faults {
+            lost: 5,
+            twice: 20,
+            late: 50,
+            seed,
+        });
+        let l = listener(&p.server, "0.0.0.0:80", 8);
+        let c = p.connect();
+        let (a, _) = l.accept(false).unwrap();
+        transfer(c, &a, &pattern(300 << 10));
+    }
+}
+
+#[test]
+fn a_slow_reader_stops_the_sender() {
+    let p = pair(Faults::default());
+    let l = listener(&p.server, "0.0.0.0:80", 8);
+    let c = p.connect();
+    let (a, _) = l.accept(false).unwrap();
+    let mut sent = 0;
+    let data = pattern(64 << 10);
+    let mut last = Instant::now();
+    while last.elapsed() < Duration::from_millis(300) {
+        if let Ok(n) = send_now(&c, &data) {
+            sent += n;
+            last = Instant::now();
+        } else {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    assert!((256 << 10..4 << 20).contains(&sent), "{sent}");
+    c.shutdown(false, true).unwrap();
+    assert_eq!(read_all(&a).unwrap().len(), sent);
+}
+
+#[test]
+fn refused_and_in_progress() {
+    let p = pair(Faults::default());
+    let c = tcp(&p.client);
+    assert_eq!(c.connect(&at("10.0.0.2:81"), me(), false), Err(REFUSED));
+    let l = listener(&p.server, "0.0.0.0:80", 8);
+    let r = c.connect(&at("10.0.0.2:8080"), me(), true);
+    assert!(matches!(r, Err(Error::InProgress) | Ok(())), "{r:?}");
+    eventually("connected", || c.readiness().contains(Events::OUT));
+    assert_eq!(c.option(1, 4).unwrap(), 0u32.to_ne_bytes());
+    assert!(l.accept(false).is_ok());
+    // Not published, although the capsule listens there.
+    let c = tcp(&p.client);
+    let _own = listener(&p.server, "0.0.0.0:7000", 8);
+    c.connect(&at("10.0.0.2:7000"), me(), true).unwrap_err();
+    eventually("refused", || c.readiness().contains(Events::ERR));
+    assert_eq!(c.option(1, 4).unwrap(), 111u32.to_ne_bytes());
+}
+
+#[test]
+fn a_host_that_does_not_answer_is_unreachable() {
+    let p = pair(Faults::default());
+    let c = tcp(&p.client);
+    let start = Instant::now();
+    let r = c.connect(&at("10.0.0.99:80"), me(), false);
+    assert_eq!(r, Err(Error::File(vfs::Error::Foreign(113))));
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn half_close_reset_and_unread_bytes() {
+    let p = pair(Faults::default());
+    let l = listener(&p.server, "0.0.0.0:80", 8);
+    let c = p.connect();
+    let (a, _) = l.accept(false).unwrap();
+    send(&c, b"request").unwrap();
+    c.shutdown(false, true).unwrap();
+    assert_eq!(read_all(&a).unwrap(), b"request");
+    send(&a, b"answer").unwrap();
+    drop(a);
+    assert_eq!(read_all(&c).unwrap(), b"answer");
+    assert!(c.readiness().contains(Events::HUP));
+
+    let c = p.connect();
+    let (a, _) = l.accept(false).unwrap();
+    send(&c, b"never read").unwrap();
+    eventually("arrived", || a.readiness().contains(Events::IN));
+    drop(a);
+    assert_eq!(recv(&c, 1), Err(ECONNRESET));
+
+    let c = p.connect();
+    let (a, _) = l.accept(false).unwrap();
+    let linger = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
+    c.set_option(1, 13, &linger).unwrap();
+    drop(c);
+    assert_eq!(recv(&a, 1), Err(ECONNRESET));
+}
+
+#[test]
+fn a_full_backlog_delays_connections_and_loses_none() {
+    let p = pair(Faults::default());
+    let l = listener(&p.server, "0.0.0.0:80", 2);
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let c = tcp(&p.client);
+            let _ = c.connect(&at("10.0.0.2:8080"), me(), true);
+            c
+        })
+        .collect();
+    thread::sleep(Duration::from_millis(100));
+    for _ in 0..clients.len() {
+        let (a, _) = l.accept(false).unwrap();
+        send(&a, b"x").unwrap();
+    }
+    for c in &clients {
+        assert_eq!(recv(c, 4).unwrap(), b"x");
+    }
+}
+
+#[test]
+fn many_short_connections_leave_nothing() {
+    let p = pair(Faults::default());
+    let l = listener(&p.server, "0.0.0.0:80", 64);
+    let t = thread::spawn(move || {
+        for _ in 0..600 {
+            let (a, _) = l.accept(false).unwrap();
+            let data = recv(&a, 64).unwrap();
+            send(&a, &data).unwrap();
+        }
+        l
+    });
+    let start = Instant::now();
+    let clients: Vec<_> = (0..3)
+        .map(|_| {
+            let s = p.client.clone();
+            thread::spawn(move || {
+                for i in 0..200u32 {
+                    let c = tcp(&s);
+                    c.connect(&at("10.0.0.2:8080"), me(), false).unwrap();
+                    send(&c, &i.to_ne_bytes()).unwrap();
+                    assert_eq!(read_all(&c).unwrap(), i.to_ne_bytes());
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|c| c.join().unwrap());
+    println!("600 connections in {:?}", start.elapsed());
+    drop(t.join().unwrap());
+    for s in [&p.client, &p.server] {
+        eventually("no sockets", || s.socket_count() == 0);
+        s.shutdown();
+        eventually("no pages", || s.account().used() == 0);
+    }
+}
+
+#[test]
+fn the_end_of_a_capsule_resets_its_connections() {
+    let p = pair(Faults::default());
+    let l = listener(&p.server, "0.0.0.0:80", 8);
+    let c = p.connect();
+    let (a, _) = l.accept(false).unwrap();
+    p.server.shutdown();
+    assert_eq!(recv(&c, 1), Err(ECONNRESET));
+    drop((a, l));
+    eventually("no pages", || p.server.account().used() == 0);
+    let again = tcp(&p.client);
+    assert_eq!(
+        again.connect(&at("10.0.0.2:8080"), me(), false),
+        Err(REFUSED)
+    );
+}
+
+#[test]
+fn an_idle_connection_is_quiet() {
+    let p = pair(Faults::default());
+    let l = listener(&p.server, "0.0.0.0:80", 8);
+    let c = p.connect();
+    let (a, _) = l.accept(false).unwrap();
+    send(&c, b"x").unwrap();
+    assert_eq!(recv(&a, 1).unwrap(), b"x");
+    thread::sleep(Duration::from_millis(300));
+    let count = || -> usize {
+        let sent = |e: &Arc<End>| e.sent.load(std::sync::atomic::Ordering::Relaxed);
+        p.cable.ends.iter().map(sent).sum()
+    };
+    let before = count();
+    thread::sleep(Duration::from_millis(2000));
+    // Router solicitations end after the first seconds; nothing else is sent.
+    assert!(count() - before <= 2, "{} frames", count() - before);
+}
+
+#[test]
+fn datagrams_cross_in_both_directions() {
+    let (a, b, _cable) = joined(Faults::default());
+    let client = stack_on(&a, vec![], false);
+    let server = stack_on(&b, publish(Protocol::Udp, 53, 5353), false);
+    let s = udp(&server);
+    s.bind(at("0.0.0.0:53")).unwrap();
+    let c = udp(&client);
+    c.connect(&at("10.0.0.2:5353"), me(), false).unwrap();
+    for i in 0..50u32 {
+        send(&c, &i.to_ne_bytes()).unwrap();
+        let (q, r) = recv_with(&s, 64, MsgFlags::empty()).unwrap();
+        assert_eq!(q, i.to_ne_bytes());
+        send_to(&s, b"answer", r.from.unwrap()).unwrap();
+        assert_eq!(recv(&c, 64).unwrap(), b"answer");
+    }
+    assert_eq!(send(&c, &[0; 1473]), Err(Error::MessageSize));
+    assert_eq!(send(&c, &[0; 1472]).unwrap(), 1472);
+    // A port that nobody has.
+    c.connect(&at("10.0.0.2:9"), me(), false).unwrap();
+    send(&c, b"x").unwrap();
+    assert_eq!(recv(&c, 1), Err(REFUSED));
+}
+
+#[test]
+fn a_capsule_that_may_not_go_out_cannot() {
+    let (a, b, _cable) = joined(Faults::default());
+    let account = Arc::new(machine::Account::new(1000).unwrap());
+    let inside = a
+        .new_stack(StackConfig {
+            ports: publish(Protocol::Tcp, 80, 80),
+            outbound: false,
+            system: false,
+            account,
+            sockets_max: 10,
+        })
+        .unwrap();
+    let c = tcp(&inside);
+    let r = c.connect(&at("10.0.0.2:80"), me(), false);
+    assert_eq!(r, Err(Error::NetworkUnreachable));
+    let u = udp(&inside);
+    let r = send_to(&u, b"x", at("10.0.0.2:53"));
+    assert_eq!(r, Err(Error::NetworkUnreachable));
+    // What it publishes answers.
+    let l = listener(&inside, "0.0.0.0:80", 4);
+    let out = tcp(&stack_on(&b, vec![], false));
+    out.connect(&at("10.0.0.1:80"), me(), false).unwrap();
+    let (s, _) = l.accept(false).unwrap();
+    send(&s, b"reply").unwrap();
+    assert_eq!(recv(&out, 9).unwrap(), b"reply");
+    // And its own node reaches it without the wire.
+    let near = tcp(&stack_on(&a, vec![], false));
+    near.connect(&at("10.0.0.1:80"), me(), false).unwrap();
+    assert!(l.accept(true).is_ok());
+}
