@@ -33,6 +33,7 @@ pub mod ring;
 pub mod socket;
 pub mod stack;
 pub mod stream;
+pub mod tables;
 pub mod tcp;
 pub mod udp;
 pub mod unix;

@@ -581,3 +581,25 @@ fn netlink_lists_interfaces() {
     ask[0] = 200;
     assert_eq!(send(&n, &ask), Err(Error::INVALID));
 }
+
+#[test]
+fn proc_net_lists_what_is_bound() {
+    let s = stack();
+    let _l = listener(&s, "127.0.0.1:8080", 4);
+    let u = udp(&s);
+    u.bind(at("0.0.0.0:53")).unwrap();
+    let read = |name| {
+        let mut text = String::new();
+        net::tables::write(&s, name, &mut text).unwrap();
+        text
+    };
+    assert!(read("tcp").contains("   0: 0100007F:1F90 00000000:0000 0A "));
+    assert!(read("udp").contains("   0: 00000000:0035 00000000:0000 07 "));
+    assert_eq!(read("tcp6").lines().count(), 1);
+    assert!(read("if_inet6").starts_with("00000000000000000000000000000001 01 80 10"));
+    assert!(
+        net::tables::NAMES
+            .iter()
+            .all(|n| *n == "if_inet6" || !read(n).is_empty())
+    );
+}

@@ -38,8 +38,6 @@ pub(crate) const ETHERNET_HEADER: usize = 14;
 pub struct NetNode {
     link: Once<Attached>,
     config: SpinLock<NetConfig>,
-    /// Whether there is an address beyond the machine, so that the question costs
-    /// no lock.
     pub(crate) flows: Flows,
     pub(crate) timers: Timers,
     /// A secret for choosing among sockets that share a port.
@@ -203,6 +201,10 @@ impl NetNode {
     #[must_use]
     pub fn ipv4(&self) -> Option<Ipv4Addr> {
         self.with_config(|c| c.v4.map(|n| n.address()))
+    }
+
+    pub(crate) fn for_each_neighbour(&self, f: impl FnMut(IpAddr, [u8; 6])) {
+        self.neighbours.for_each(f);
     }
 
     /// The capsule that publishes a node port, and the port it has there.

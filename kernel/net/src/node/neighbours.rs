@@ -154,6 +154,13 @@ impl Neighbours {
     pub(super) fn clear(&self) {
         self.table.lock().clear();
     }
+
+    /// Calls `f` with every neighbour that has an address.
+    pub(super) fn for_each(&self, mut f: impl FnMut(IpAddr, [u8; 6])) {
+        let table = self.table.lock();
+        let known = table.iter().filter_map(|(ip, e)| Some((*ip, e.mac?)));
+        known.for_each(|(ip, mac)| f(ip, mac));
+    }
 }
 
 fn hold(e: &mut Entry, frame: &[u8]) {
