@@ -182,6 +182,6 @@ impl<P: Pending> AcceptQueue<P> {
     /// Shows `f` every connection that waits.
     pub(crate) fn for_each(&self, mut f: impl FnMut(&P)) {
         let q = self.queues.lock();
-        q.ready.iter().chain(&q.waiting).for_each(|p| f(p));
+        q.ready.iter().chain(&q.waiting).for_each(&mut f);
     }
 }

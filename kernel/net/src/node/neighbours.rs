@@ -106,7 +106,8 @@ impl Neighbours {
         now: Instant,
     ) -> SmallVec<[Vec<u8>; HELD_MAX]> {
         let mut table = self.table.lock();
-        if !table.contains_key(&ip) && !(create && make_room(&mut table)) {
+        let known = table.contains_key(&ip);
+        if !known && (!create || !make_room(&mut table)) {
             return SmallVec::new();
         }
         let e = table.entry(ip).or_default();

@@ -58,7 +58,7 @@ impl Inbox {
     }
 
     pub(super) fn shut(&self, read: bool, write: bool) {
-        let bits = u8::from(read) * READ_SHUT | u8::from(write) * WRITE_SHUT;
+        let bits = (u8::from(read) * READ_SHUT) | (u8::from(write) * WRITE_SHUT);
         self.shut.fetch_or(bits, Ordering::AcqRel);
         self.hub
             .notify(Events::READABLE | Events::WRITABLE | Events::RDHUP);

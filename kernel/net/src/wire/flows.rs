@@ -92,8 +92,7 @@ impl Flows {
         shard.try_reserve(1)?;
         shard.insert(flow, conn);
         drop(shard);
-        let old = self.late.lock().0.remove(&flow);
-        drop(old);
+        self.late.lock().0.remove(&flow);
         Ok(())
     }
 
