@@ -156,7 +156,8 @@ pub fn clone(me: &Arc<Thread>, request: &CloneRequest, regs: &UserRegs) -> Resul
     if !deliverable.is_empty() && !flags.contains(CloneFlags::THREAD) {
         return Err(Error::Interrupted);
     }
-    check_limits(process)?;
+    // Before anything is copied; and for good when the task becomes known.
+    check_limits(process, process.world().task_count())?;
     let parts = parts(me, flags)?;
     let space = parts.space.clone();
     let thread = if flags.contains(CloneFlags::THREAD) {
@@ -180,14 +181,13 @@ pub fn clone(me: &Arc<Thread>, request: &CloneRequest, regs: &UserRegs) -> Resul
     }
 }
 
-fn check_limits(process: &Process) -> Result<()> {
-    let world = process.world();
-    let now = world.thread_count().0 as u64;
+/// Whether the world, and the user's own limit, have room for one more task.
+fn check_limits(process: &Process, tasks: usize) -> Result<()> {
     let own = match process.uid() {
         0 => u64::MAX,
         _ => process.limits().soft(Resource::Processes),
     };
-    if now >= u64::from(world.threads_max()).min(own) {
+    if tasks as u64 >= u64::from(process.world().threads_max()).min(own) {
         return Err(Error::LimitReached);
     }
     Ok(())
@@ -225,6 +225,7 @@ fn parts(me: &Thread, flags: CloneFlags) -> Result<Parts> {
 /// A further thread of `process`.
 fn join_process(process: &Arc<Process>, parts: Parts) -> Result<Arc<Thread>> {
     let mut family = process.world().family.lock();
+    check_limits(process, family.tasks())?;
     let tid = family.free_number()?;
     let thread = Arc::new(Thread::new(tid, process.clone(), parts));
     family.add_thread(tid, thread.clone())?;
@@ -253,6 +254,7 @@ fn make_process(me: &Thread, request: &CloneRequest, parts: Parts) -> Result<Arc
     if world.is_closing() {
         return Err(Error::LimitReached);
     }
+    check_limits(maker, family.tasks())?;
     let parent = match request.flags.contains(CloneFlags::PARENT) {
         // The first process has no parent to give.
         true if maker.ppid() == 0 => return Err(Error::Invalid),

@@ -55,6 +55,7 @@ pub(crate) struct Family<P, T> {
     next: Pid,
     threads: usize,
     processes: usize,
+    zombies: usize,
 }
 
 /// Where a child starts in the tree.
@@ -72,12 +73,19 @@ impl<P: Clone, T: Clone> Family<P, T> {
             next: INIT,
             threads: 0,
             processes: 0,
+            zombies: 0,
         }
     }
 
     /// Threads alive.
     pub(crate) fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// What counts against the limit: threads, and zombies, which take up a number
+    /// and memory, too.
+    pub(crate) fn tasks(&self) -> usize {
+        self.threads + self.zombies
     }
 
     /// Processes, zombies included.
@@ -363,7 +371,8 @@ impl<P: Clone, T: Clone> Family<P, T> {
         let Some(m) = self.member_mut(pid) else {
             return (heir, Vec::new());
         };
-        m.zombie = true;
+        let fresh = !core::mem::replace(&mut m.zombie, true);
+        self.zombies += usize::from(fresh);
         if heir == pid || self.member(heir).is_none() {
             return (heir, Vec::new());
         }
@@ -386,6 +395,7 @@ impl<P: Clone, T: Clone> Family<P, T> {
     pub(crate) fn reap(&mut self, pid: Pid) -> Option<P> {
         let m = self.slots.get_mut(&pid)?.process.take()?;
         self.processes -= 1;
+        self.zombies -= usize::from(m.zombie);
         if let Some(p) = self.member_mut(m.parent) {
             p.children.retain(|c| *c != pid);
         }

@@ -150,6 +150,8 @@ proptest! {
                 _ => {}
             }
             prop_assert_eq!(t.processes(), all.len());
+            // Here every living process has one thread.
+            prop_assert_eq!(t.tasks(), all.len());
             for p in &all {
                 let parent = t.parent(*p);
                 prop_assert!(*p == init || t.children(parent).contains(p));

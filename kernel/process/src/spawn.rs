@@ -59,7 +59,7 @@ impl World {
         if self.is_closing() || !first && family.process(INIT).is_none() {
             return Err(Error::NoProcess);
         }
-        if family.threads() as u64 >= u64::from(self.threads_max()) {
+        if family.tasks() as u64 >= u64::from(self.threads_max()) {
             return Err(Error::LimitReached);
         }
         let pid = family.free_number()?;

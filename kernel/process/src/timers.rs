@@ -68,7 +68,7 @@ struct State {
     /// When it expires next, by the base's clock; 0 if it does not run.
     next: u64,
     interval: u64,
-    /// Expirations whose signal was still pending.
+    /// Expirations that the last signal did not show one by one.
     overrun: u64,
 }
 
@@ -76,7 +76,6 @@ struct Entry {
     base: Base,
     notify: Notify,
     work: Arc<Clockwork>,
-    /// Overruns when its signal was taken last.
     id: i32,
 }
 
@@ -304,7 +303,6 @@ impl Entry {
                 0 => 0,
                 i => (now - s.next) / i,
             };
-            s.overrun = missed;
             s.next = match s.interval {
                 0 => 0,
                 i => s.next.saturating_add((missed + 1).saturating_mul(i)),
@@ -330,16 +328,30 @@ impl Entry {
                 value,
                 thread,
             } => {
+                let thread = match thread {
+                    None => None,
+                    Some(tid) => match process.threads().into_iter().find(|t| t.tid() == tid) {
+                        None => return,
+                        found => found,
+                    },
+                };
+                // A timer has one signal pending at most; the rest is counted.
+                let pending = match &thread {
+                    None => process.inner.lock().pending.overrun(self.id, overrun + 1),
+                    Some(t) => t.signals.pending.lock().overrun(self.id, overrun + 1),
+                };
+                if pending {
+                    self.work.state.lock().overrun += overrun + 1;
+                    return;
+                }
+                self.work.state.lock().overrun = overrun;
                 let overrun = i32::try_from(overrun).unwrap_or(i32::MAX);
                 let value = value.unwrap_or(self.id as u64);
                 let info = SigInfo::timer(signal, self.id, overrun, value);
-                // A queue that is full counts as an overrun.
-                let _ = match thread {
+                // Where the queue is full the expiration is lost.
+                let _ = match &thread {
                     None => process.signal(signal, info, Origin::Inside),
-                    Some(tid) => match process.threads().iter().find(|t| t.tid() == tid) {
-                        Some(t) => t.signal(signal, info, Origin::Inside),
-                        None => Ok(()),
-                    },
+                    Some(t) => t.signal(signal, info, Origin::Inside),
                 };
             }
         }

@@ -41,7 +41,7 @@ pub struct WorldSpec {
     pub group: Arc<CpuGroup>,
     /// Its sockets, ports and names.
     pub network: Arc<NetStack>,
-    /// Most threads at one time.
+    /// Most threads and zombies at one time.
     pub threads_max: u32,
     /// Most descriptors of a process (hard `RLIMIT_NOFILE`).
     pub files_max: u64,
@@ -203,6 +203,12 @@ impl World {
     pub fn thread_count(&self) -> (usize, Pid) {
         let family = self.family.lock();
         (family.threads(), family.last_number())
+    }
+
+    /// Threads and zombies: what counts against [`World::threads_max`].
+    #[must_use]
+    pub fn task_count(&self) -> usize {
+        self.family.lock().tasks()
     }
 
     /// Processes, zombies included.

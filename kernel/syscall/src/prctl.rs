@@ -5,7 +5,7 @@ use crate::errno::{Errno, SysResult};
 use crate::{ids, signal};
 use linux_raw_sys::prctl as c;
 use machine::{thread, user};
-use process::COMM_LEN;
+use process::{COMM_LEN, Process};
 use vfs::Caps;
 use vfs::cred::CAP_LAST;
 
@@ -19,10 +19,6 @@ pub(crate) fn sys_prctl(
     e: usize,
 ) -> SysResult {
     let process = ctx.process();
-    let unused = |rest: &[usize]| match rest.iter().all(|r| *r == 0) {
-        true => Ok(()),
-        false => Err(Errno::EINVAL),
-    };
     match option as u32 {
         c::PR_SET_NAME => set_name(ctx, a),
         c::PR_GET_NAME => {
@@ -42,6 +38,52 @@ pub(crate) fn sys_prctl(
             user::write_value(a, &i32::from(number))?;
             Ok(0)
         }
+        c::PR_GET_DUMPABLE
+        | c::PR_SET_DUMPABLE
+        | c::PR_GET_KEEPCAPS
+        | c::PR_SET_KEEPCAPS
+        | c::PR_SET_CHILD_SUBREAPER
+        | c::PR_GET_CHILD_SUBREAPER
+        | c::PR_SET_NO_NEW_PRIVS
+        | c::PR_GET_NO_NEW_PRIVS => switches(process, option as u32, [a, b, d, e]),
+        c::PR_CAPBSET_READ | c::PR_CAPBSET_DROP | c::PR_CAP_AMBIENT => {
+            capabilities(ctx, option as u32, a, b)
+        }
+        // There are no secure bits to set; none are set.
+        c::PR_GET_SECUREBITS => Ok(0),
+        // Names are for the reader of /proc/PID/maps; refusing one is what a
+        // kernel without CONFIG_ANON_VMA_NAME does.
+        c::PR_SET_VMA => Err(Errno::EINVAL),
+        c::PR_GET_TIMERSLACK => Ok(TIMER_SLACK_NS),
+        // Timers here are not late on purpose, so there is nothing to set.
+        c::PR_SET_TIMERSLACK => Ok(0),
+        c::PR_GET_THP_DISABLE | c::PR_GET_SECCOMP => Ok(0),
+        c::PR_GET_TSC => {
+            user::write_value(a, &c::PR_TSC_ENABLE)?;
+            Ok(0)
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// What Linux says by default.
+const TIMER_SLACK_NS: usize = 50_000;
+
+fn set_name(ctx: &Ctx<'_>, addr: usize) -> SysResult {
+    let mut name = [0; COMM_LEN];
+    // A longer name is cut off.
+    user::read_cstr(addr, &mut name)?;
+    ctx.thread().set_comm(&name);
+    Ok(0)
+}
+
+/// Options that are on or off.
+fn switches(process: &Process, option: u32, [a, b, d, e]: [usize; 4]) -> SysResult {
+    let unused = |rest: &[usize]| match rest.iter().all(|r| *r == 0) {
+        true => Ok(()),
+        false => Err(Errno::EINVAL),
+    };
+    match option {
         c::PR_GET_DUMPABLE => Ok(usize::from(process.dumpable())),
         c::PR_SET_DUMPABLE => {
             if a > 1 {
@@ -78,35 +120,8 @@ pub(crate) fn sys_prctl(
             unused(&[a, b, d, e])?;
             Ok(usize::from(process.no_new_privs()))
         }
-        c::PR_CAPBSET_READ | c::PR_CAPBSET_DROP | c::PR_CAP_AMBIENT => {
-            capabilities(ctx, option as u32, a, b)
-        }
-        // There are no secure bits to set; none are set.
-        c::PR_GET_SECUREBITS => Ok(0),
-        // Names are for the reader of /proc/PID/maps; refusing one is what a
-        // kernel without CONFIG_ANON_VMA_NAME does.
-        c::PR_SET_VMA => Err(Errno::EINVAL),
-        c::PR_GET_TIMERSLACK => Ok(TIMER_SLACK_NS),
-        // Timers here are not late on purpose, so there is nothing to set.
-        c::PR_SET_TIMERSLACK => Ok(0),
-        c::PR_GET_THP_DISABLE | c::PR_GET_SECCOMP => Ok(0),
-        c::PR_GET_TSC => {
-            user::write_value(a, &c::PR_TSC_ENABLE)?;
-            Ok(0)
-        }
         _ => Err(Errno::EINVAL),
     }
-}
-
-/// What Linux says by default.
-const TIMER_SLACK_NS: usize = 50_000;
-
-fn set_name(ctx: &Ctx<'_>, addr: usize) -> SysResult {
-    let mut name = [0; COMM_LEN];
-    // A longer name is cut off.
-    user::read_cstr(addr, &mut name)?;
-    ctx.thread().set_comm(&name);
-    Ok(0)
 }
 
 fn capabilities(ctx: &Ctx<'_>, option: u32, a: usize, b: usize) -> SysResult {

@@ -441,6 +441,22 @@ fn the_owner_can_end_a_capsule_that_does_not_listen() {
 }
 
 #[test]
+fn zombies_count_against_the_limit() {
+    let child = code(|_| {});
+    Stage::new().run(move |p| {
+        let mut made = 0;
+        while p.call_at(child, nr::__NR_fork, &[]) > 0 {
+            made += 1;
+        }
+        assert_eq!(made, 63);
+        while p.wait(-1, 0).0 > 0 {
+            made -= 1;
+        }
+        assert_eq!(made, 0);
+    });
+}
+
+#[test]
 fn a_fork_bomb_ends_at_the_limit() {
     let forever = code(|p| {
         loop {

@@ -42,7 +42,7 @@ pub(crate) fn sys_sched_getaffinity(
     len: usize,
     out: usize,
 ) -> SysResult {
-    if len < MASK || len % size_of::<u64>() != 0 {
+    if len < MASK || !len.is_multiple_of(size_of::<u64>()) {
         return Err(Errno::EINVAL);
     }
     let machine = named(ctx, tid)?.machine().ok_or(Errno::ESRCH)?;

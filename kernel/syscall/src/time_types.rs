@@ -37,10 +37,6 @@ impl Timespec {
         }
     }
 
-    pub(crate) fn from_duration(d: Duration) -> Timespec {
-        Timespec::from_ns(i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
-    }
-
     /// In nanoseconds; the far future for what does not fit.
     ///
     /// # Errors
