@@ -120,7 +120,9 @@ struct Part<'a> {
 /// A walk under way.
 pub(crate) struct Walk<'a> {
     cred: &'a Credentials,
-    root: Path,
+    fs: &'a FsContext,
+    /// The directory it must not leave upwards, if that is not the process's root.
+    top: Option<Path>,
     /// Where it stands.
     pub(crate) at: Path,
     resolve: Resolve,
@@ -154,11 +156,7 @@ impl<'a> Walk<'a> {
             At::Cwd => who.fs.cwd(),
             At::File(f) => f.path().ok_or(Error::NotDirectory)?.clone(),
         };
-        let root = if scoped || (absolute && resolve.is_empty()) {
-            start.clone()
-        } else {
-            who.fs.root()
-        };
+        let top = scoped.then(|| start.clone());
         let mut parts = SmallVec::new();
         parts.push(Part {
             text: Text::Given(path),
@@ -166,7 +164,8 @@ impl<'a> Walk<'a> {
         });
         Ok(Walk {
             cred: who.cred,
-            root,
+            fs: who.fs,
+            top,
             at: start,
             resolve,
             links: 0,
@@ -174,8 +173,16 @@ impl<'a> Walk<'a> {
         })
     }
 
+    /// The top of the file tree as this walk sees it.
+    fn root(&self) -> Path {
+        match &self.top {
+            Some(t) => t.clone(),
+            None => self.fs.root(),
+        }
+    }
+
     /// Walks all of it.
-    pub(crate) fn finish(&mut self, last_link: LastLink) -> Result<Path> {
+    pub(crate) fn finish(mut self, last_link: LastLink) -> Result<Path> {
         let mut directory = false;
         loop {
             match self.parent()? {
@@ -196,7 +203,7 @@ impl<'a> Walk<'a> {
             if directory {
                 self.check_directory()?;
             }
-            return Ok(self.at.clone());
+            return Ok(self.at);
         }
     }
 
@@ -263,7 +270,7 @@ impl<'a> Walk<'a> {
                 start += 1;
             }
             let mut end = start;
-            while end < bytes.len() && bytes[end] != b'/' {
+            while bytes.get(end).is_some_and(|b| *b != b'/') {
                 end += 1;
             }
             if end > start {
@@ -335,7 +342,7 @@ impl<'a> Walk<'a> {
     /// Goes to `..`.
     pub(crate) fn up(&mut self) -> Result<()> {
         self.check_directory()?;
-        if self.at.is(&self.root) {
+        if self.at.is(&self.root()) {
             if self.resolve.contains(Resolve::BENEATH) {
                 return Err(Error::CrossDevice);
             }
@@ -372,11 +379,12 @@ impl<'a> Walk<'a> {
                     if self.resolve.contains(Resolve::BENEATH) {
                         return Err(Error::CrossDevice);
                     }
-                    let other = !Arc::ptr_eq(&self.at.mount, &self.root.mount);
+                    let root = self.root();
+                    let other = !Arc::ptr_eq(&self.at.mount, &root.mount);
                     if other && self.resolve.contains(Resolve::NO_XDEV) {
                         return Err(Error::CrossDevice);
                     }
-                    self.at = self.root.clone();
+                    self.at = root;
                 }
                 self.parts.push(Part {
                     text: Text::Link(text),
