@@ -17,6 +17,7 @@ use machine::thread::{self, Builder};
 use machine::time::Instant;
 use net::NetNode;
 use platform::Machine;
+use skep_api::node::LogLevel;
 
 static BOOT: BootLog = BootLog::new();
 
@@ -45,6 +46,7 @@ fn start() -> Result<(), String> {
     ramdisk::set_console(&config.console);
     BOOT.done("ramdisk");
     syscall::hooks::install();
+    syscall::hooks::set_trace(config.console.level == LogLevel::Trace);
     let net = NetNode::new();
     devices::start(&net);
     BOOT.done("devices");

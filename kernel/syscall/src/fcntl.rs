@@ -43,11 +43,11 @@ pub(crate) fn sys_fcntl(ctx: &mut Ctx<'_>, fd: usize, command: usize, arg: usize
     match command as u32 {
         nr::F_SETFL => {
             let new = OpenFlags::from_bits_retain(arg as u32);
-            // Nobody would send the SIGIO that this asks for.
-            if new.contains(OpenFlags::ASYNC) {
-                return Err(Errno::EINVAL);
-            }
             file.set_flags(new);
+            // As on Linux, what cannot send signals lets the flag be.
+            if file.ops().hub().is_some() {
+                crate::sigio::set(ctx, &file, new.contains(OpenFlags::ASYNC))?;
+            }
             Ok(0)
         }
         nr::F_GETLK => get_lock(ctx, &file, arg, false),

@@ -255,9 +255,7 @@ pub(crate) fn sys_ioctl(ctx: &mut Ctx<'_>, fd: usize, command: usize, arg: usize
         }
         FIOASYNC => {
             let on: i32 = machine::user::read_value(arg)?;
-            if on != 0 {
-                return Err(Errno::ENOTTY);
-            }
+            crate::sigio::set(ctx, &file, on != 0)?;
         }
         other => return Ok(file.ops().ioctl(&file, other, arg)?),
     }

@@ -41,6 +41,7 @@ mod process;
 #[cfg(test)]
 mod scenarios;
 mod sched;
+mod sigio;
 mod signal;
 mod socket;
 mod stat;

@@ -8,6 +8,7 @@ use crate::inode::{Inode, Stat};
 use crate::inotify::{self, Mask};
 use crate::locks::Owner;
 use crate::mount::Path;
+use crate::sigio::Async;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use bitflags::bitflags;
@@ -69,13 +70,13 @@ impl OpenFlags {
     /// What `fcntl(F_SETFL)` can change.
     pub const SETTABLE: OpenFlags = OpenFlags::APPEND
         .union(OpenFlags::NONBLOCK)
-        .union(OpenFlags::ASYNC)
         .union(OpenFlags::DIRECT)
         .union(OpenFlags::NOATIME);
     /// What matters only while opening, and `F_GETFL` does not tell.
     const OPENING_ONLY: OpenFlags = OpenFlags::CREATE
         .union(OpenFlags::EXCLUSIVE)
         .union(OpenFlags::NOCTTY)
+        .union(OpenFlags::ASYNC)
         .union(OpenFlags::TRUNCATE)
         .union(OpenFlags::CLOEXEC);
 
@@ -305,6 +306,8 @@ pub struct OpenFile {
     position: Mutex<u64>,
     /// Receiver of `SIGIO` as in `fcntl(F_SETOWN)`: a process, or minus a group.
     owner: AtomicI32,
+    /// Signals about readiness, with `O_ASYNC`.
+    pub(crate) signals: SpinLock<Option<Async>>,
     /// Whether `closing` has entries, so that the usual end takes no lock.
     watched: AtomicBool,
     closing: SpinLock<Vec<Weak<dyn Closing>>>,
@@ -329,6 +332,7 @@ impl OpenFile {
             positional,
             position: Mutex::new(0),
             owner: AtomicI32::new(0),
+            signals: SpinLock::new(None),
             watched: AtomicBool::new(false),
             closing: SpinLock::new(Vec::new()),
         })
@@ -578,6 +582,17 @@ impl OpenFile {
     /// Sets the receiver of `SIGIO`.
     pub fn set_owner(&self, owner: i32) {
         self.owner.store(owner, Relaxed);
+        self.note_owner(owner);
+    }
+
+    /// Sets or clears `O_ASYNC`.
+    pub(crate) fn set_async_flag(&self, on: bool) {
+        let bit = OpenFlags::ASYNC.bits();
+        if on {
+            self.flags.fetch_or(bit, Relaxed);
+        } else {
+            self.flags.fetch_and(!bit, Relaxed);
+        }
     }
 
     /// Has `who` told when this description ends.
@@ -615,6 +630,7 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        self.stop_async();
         self.release_locks(Owner::Description(self.id));
         self.happened(if self.flags().writes() {
             Mask::CLOSE_WRITE

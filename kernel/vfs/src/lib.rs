@@ -37,6 +37,7 @@ pub mod poll;
 pub mod procfs;
 pub mod pseudo;
 pub mod seals;
+pub mod sigio;
 pub mod sysfs;
 pub mod timerfd;
 pub mod tmpfs;
