@@ -313,33 +313,20 @@ impl<'a> Caller<'a> {
         };
         let _below = victim.dir().map(|d| d.lock.lock());
         parent.rename(old.bytes(), new_parent, new.bytes(), mode)?;
-        if inotify::is_used() {
-            let cookie = inotify::cookie();
-            inotify::entry(parent, old.bytes(), &**inode, Mask::MOVED_FROM, cookie);
-            inotify::entry(new_parent, new.bytes(), &**inode, Mask::MOVED_TO, cookie);
-            inotify::moved(&**inode);
-            match victim.inode() {
-                Some(over) if !exchange => inotify::unlinked(&**over),
-                _ => {}
-            }
-        }
-        let cache = &from.mount.tree().cache;
-        from.dentry.forget(cache, old.bytes());
-        to.dentry.forget(cache, new.bytes());
-        // An entry that cannot be remembered for want of memory is looked up
-        // again at its new place.
-        if to.dentry.adopt(cache, new.bytes(), moved.clone()).is_err() {
-            moved.set_removed();
-        }
-        if !exchange {
-            victim.set_removed();
-        } else if from
-            .dentry
-            .adopt(cache, old.bytes(), victim.clone())
-            .is_err()
-        {
-            victim.set_removed();
-        }
+        tell_renamed(
+            (parent, old.bytes()),
+            (new_parent, new.bytes()),
+            inode,
+            &victim,
+            exchange,
+        );
+        move_entries(
+            (from, old.bytes()),
+            (to, new.bytes()),
+            &moved,
+            &victim,
+            exchange,
+        );
         Ok(())
     }
 
@@ -354,6 +341,49 @@ impl<'a> Caller<'a> {
             LastLink::Stay
         };
         self.lookup(at, path, last)
+    }
+}
+
+/// Tells those who watch of a rename that has been done.
+fn tell_renamed(
+    (dir, old): (&dyn Inode, &[u8]),
+    (new_dir, new): (&dyn Inode, &[u8]),
+    inode: &Arc<dyn Inode>,
+    victim: &Dentry,
+    exchange: bool,
+) {
+    if !inotify::is_used() {
+        return;
+    }
+    let cookie = inotify::cookie();
+    inotify::entry(dir, old, &**inode, Mask::MOVED_FROM, cookie);
+    inotify::entry(new_dir, new, &**inode, Mask::MOVED_TO, cookie);
+    inotify::moved(&**inode);
+    match victim.inode() {
+        Some(over) if !exchange => inotify::unlinked(&**over),
+        _ => {}
+    }
+}
+
+/// Has the name cache follow a rename that has been done.
+fn move_entries(
+    (from, old): (&Path, &[u8]),
+    (to, new): (&Path, &[u8]),
+    moved: &Arc<Dentry>,
+    victim: &Arc<Dentry>,
+    exchange: bool,
+) {
+    let cache = &from.mount.tree().cache;
+    from.dentry.forget(cache, old);
+    to.dentry.forget(cache, new);
+    // An entry that cannot be remembered for want of memory is looked up again at
+    // its new place.
+    if to.dentry.adopt(cache, new, moved.clone()).is_err() {
+        moved.set_removed();
+    }
+    let gone = !exchange || from.dentry.adopt(cache, old, victim.clone()).is_err();
+    if gone {
+        victim.set_removed();
     }
 }
 

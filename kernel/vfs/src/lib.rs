@@ -32,6 +32,7 @@ pub mod locks;
 pub mod mount;
 pub mod name;
 pub mod open;
+mod openflags;
 pub mod pipe;
 pub mod poll;
 pub mod procfs;
