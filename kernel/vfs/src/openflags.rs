@@ -55,13 +55,13 @@ impl OpenFlags {
     /// What `fcntl(F_SETFL)` can change.
     pub const SETTABLE: OpenFlags = OpenFlags::APPEND
         .union(OpenFlags::NONBLOCK)
-        .union(OpenFlags::ASYNC)
         .union(OpenFlags::DIRECT)
         .union(OpenFlags::NOATIME);
     /// What matters only while opening, and `F_GETFL` does not tell.
     pub(crate) const OPENING_ONLY: OpenFlags = OpenFlags::CREATE
         .union(OpenFlags::EXCLUSIVE)
         .union(OpenFlags::NOCTTY)
+        .union(OpenFlags::ASYNC)
         .union(OpenFlags::TRUNCATE)
         .union(OpenFlags::CLOEXEC);
 
