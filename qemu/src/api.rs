@@ -80,6 +80,70 @@ impl Api {
         }
     }
 
+    /// The events after number `after`: those of this kind, about this capsule if one
+    /// is given.
+    pub fn events(&self, after: u64, kind: &str, capsule: Option<&str>) -> Result<Vec<Value>> {
+        let mut answer = self.get(&format!("events?after={after}"))?;
+        let events = answer["events"].as_array_mut().context("no events")?;
+        events.retain(|event| {
+            event["kind"] == kind && capsule.is_none_or(|name| event["capsule"] == name)
+        });
+        Ok(std::mem::take(events))
+    }
+
+    /// Number of the newest event.
+    pub fn last_event(&self) -> Result<u64> {
+        let answer = self.get("events")?;
+        answer["last"].as_u64().context("no number of an event")
+    }
+
+    /// Waits for `count` events as in [`Self::events`], and returns them.
+    pub fn wait_events(
+        &self,
+        after: u64,
+        kind: &str,
+        capsule: Option<&str>,
+        count: usize,
+        timeout: Duration,
+    ) -> Result<Vec<Value>> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let found = self.events(after, kind, capsule);
+            if let Ok(events) = &found
+                && events.len() >= count
+            {
+                return found;
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "no {count} events {kind} about {capsule:?} after {timeout:?}; last seen: {found:?}"
+            );
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Waits for a capsule that is not restarted to end, and returns how it did.
+    pub fn wait_finished(&self, name: &str, timeout: Duration) -> Result<String> {
+        let found = self.wait_capsule(name, timeout, |capsule| capsule["state"] == "finished")?;
+        let how = found["last_exit"]["how"].as_str();
+        Ok(how.context("it ended in no way")?.to_string())
+    }
+
+    /// Everything that a capsule has printed and that is still kept.
+    pub fn log(&self, name: &str) -> Result<String> {
+        let mut text = String::new();
+        let mut from = 0;
+        loop {
+            let part = self.get(&format!("capsules/{name}/logs?from={from}"))?;
+            text += part["text"].as_str().context("a log without text")?;
+            let next = part["next"].as_u64().context("a log without end")?;
+            if next == from || part["end"] == part["next"] {
+                return Ok(text);
+            }
+            from = next;
+        }
+    }
+
     /// Does what only the owner may: posts to `/api/v1/` and this, signed with
     /// the owner's key. Fails when it is refused.
     pub fn command(&self, path: &str, body: &Value) -> Result<()> {

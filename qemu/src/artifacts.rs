@@ -92,6 +92,21 @@ impl Artifacts {
         self.out().join("nginx")
     }
 
+    /// Image folder of busybox with the example's script.
+    pub fn shell_image(&self) -> PathBuf {
+        self.out().join("shell")
+    }
+
+    /// Image folder of Debian's bash and coreutils.
+    pub fn coreutils_image(&self) -> PathBuf {
+        self.out().join("coreutils")
+    }
+
+    /// A program of `qemu/programs`, static, that scenarios run inside capsules.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.out().join("programs").join(name)
+    }
+
     /// The standard ramdisk: 3Bot and nginx.
     pub fn ramdisk(&self) -> PathBuf {
         self.out().join("ramdisk")

@@ -39,6 +39,7 @@
 
 pub mod api;
 pub mod artifacts;
+pub mod client;
 pub mod command;
 pub mod http;
 pub mod machine;
@@ -47,6 +48,7 @@ pub mod qmp;
 pub mod ramdisk;
 
 pub use artifacts::Artifacts;
+pub use client::Visitor;
 pub use machine::{Accel, Firmware, Machine};
 pub use node::Node;
 

@@ -85,6 +85,17 @@ impl Image {
         Self::open(&artifacts.require(artifacts.nginx_image())?)
     }
 
+    /// An image of one program of `qemu/programs`, as `/bin/NAME`.
+    pub fn program(name: &str) -> Result<Self> {
+        let artifacts = Artifacts::new();
+        let bytes = fs::read(artifacts.require(artifacts.program(name))?)?;
+        // Folders for what it writes.
+        Self::of_files(&[
+            (&format!("/bin/{name}"), 0o755, &bytes),
+            ("/tmp/.folder", 0o644, b""),
+        ])
+    }
+
     /// An image of these files, given as path, mode and content.
     pub fn of_files(files: &[(&str, u16, &[u8])]) -> Result<Self> {
         Self::build(TreeBuilder::new(), BTreeMap::new(), files)
@@ -159,6 +170,11 @@ impl Image {
         let root = Hash::of(&tree);
         blobs.insert(root, tree);
         Ok(Self { root, blobs })
+    }
+
+    /// The bytes of the tree.
+    pub fn tree(&self) -> &[u8] {
+        self.blobs.get(&self.root).map_or(&[], Vec::as_slice)
     }
 
     /// Hash of the tree, for a manifest.
@@ -268,6 +284,28 @@ impl Ramdisk {
         self.add(manifest, image)?;
         self.config.start.push(manifest.name.clone());
         Ok(())
+    }
+
+    /// [`Self::new`] with Debian's nginx on port 8081, as on the standard ramdisk.
+    pub fn with_nginx() -> Result<Self> {
+        let mut ramdisk = Self::new()?;
+        let image = Image::nginx()?;
+        ramdisk.capsule(&standard_manifest("nginx", &image)?, &image)?;
+        Ok(ramdisk)
+    }
+
+    /// Adds a capsule that starts when the owner says so.
+    pub fn idle_capsule(&mut self, manifest: &Manifest, image: &Image) -> Result<()> {
+        self.add(manifest, image)
+    }
+
+    /// The highest hash of a blob, which lies last in the ramdisk.
+    pub fn last_blob(&self) -> Hash {
+        self.blobs
+            .keys()
+            .next_back()
+            .copied()
+            .unwrap_or(Hash([0; 32]))
     }
 
     /// Adds a capsule whose manifest is `bytes`, whatever they are.

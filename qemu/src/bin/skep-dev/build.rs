@@ -16,6 +16,9 @@ use std::{
     time::Instant,
 };
 
+/// The programs of `qemu/programs`.
+const PROGRAMS: [&str; 6] = ["bustle", "disk", "hog", "hostile", "neighbour", "prober"];
+
 /// Something to build. Each needs those before it, but for `User`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
@@ -27,11 +30,20 @@ pub(crate) enum Part {
     Direct,
     /// The image builder and the boot loader's stages.
     Image,
+    /// The programs that scenarios run inside capsules.
+    Programs,
 }
 
 impl Part {
-    /// All of them, in an order that works.
-    pub(crate) const ALL: [Self; 4] = [Self::Kernel, Self::User, Self::Direct, Self::Image];
+    /// All that a node is made of, in an order that works.
+    pub(crate) const NODE: [Self; 4] = [Self::Kernel, Self::User, Self::Direct, Self::Image];
+    const NAMED: [Self; 5] = [
+        Self::Kernel,
+        Self::User,
+        Self::Direct,
+        Self::Image,
+        Self::Programs,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -39,6 +51,7 @@ impl Part {
             Self::User => "user",
             Self::Direct => "direct",
             Self::Image => "image",
+            Self::Programs => "programs",
         }
     }
 
@@ -48,15 +61,16 @@ impl Part {
             Self::User => "the 3Bot and the command line",
             Self::Direct => "the direct-boot front end",
             Self::Image => "the image builder and the boot loader",
+            Self::Programs => "the programs of the scenarios",
         }
     }
 }
 
-/// Builds the named parts, or all of them when none is named.
+/// Builds the named parts, or all of a node when none is named.
 pub(crate) fn build(names: &[String]) -> Result<()> {
     let mut parts = Vec::new();
     for name in names {
-        let part = Part::ALL.into_iter().find(|part| part.name() == name);
+        let part = Part::NAMED.into_iter().find(|part| part.name() == name);
         let Some(part) = part else {
             bail!("there is no part {name} to build")
         };
@@ -66,7 +80,7 @@ pub(crate) fn build(names: &[String]) -> Result<()> {
     if !parts.is_empty() {
         return build_parts(&parts);
     }
-    build_parts(&Part::ALL)?;
+    build_parts(&Part::NODE)?;
     ramdisk::build()
 }
 
@@ -82,6 +96,7 @@ pub(crate) fn build_parts(parts: &[Part]) -> Result<()> {
             Part::User => user(&artifacts),
             Part::Direct => direct(&artifacts),
             Part::Image => image(&artifacts),
+            Part::Programs => programs(&artifacts),
         }
         .with_context(|| format!("{} could not be built", part.what()))?;
         eprintln!(
@@ -105,16 +120,7 @@ fn kernel(artifacts: &Artifacts) -> Result<()> {
         .join("release/skep-kernel");
     install(&built, &artifacts.kernel_symbols())?;
     // Loaders read the whole file, so what is shipped carries no symbols.
-    let stripped = artifacts.out().join("skep-kernel.new");
-    output(
-        Command::new(llvm_objcopy()?)
-            .arg("--strip-all")
-            .arg(&built)
-            .arg(&stripped),
-    )?;
-    install(&stripped, &artifacts.kernel())?;
-    fs::remove_file(stripped)?;
-    Ok(())
+    install_stripped(&built, &artifacts.kernel())
 }
 
 fn user(artifacts: &Artifacts) -> Result<()> {
@@ -123,16 +129,21 @@ fn user(artifacts: &Artifacts) -> Result<()> {
         &["build", "--release", "-p", "threebot", "-p", "skep"],
     ))?;
     let built = artifacts.target().join("user").join(LINUX).join("release");
-    let stripped = artifacts.out().join("threebot.new");
-    output(
-        Command::new(llvm_objcopy()?)
-            .arg("--strip-all")
-            .arg(built.join("threebot"))
-            .arg(&stripped),
-    )?;
-    install(&stripped, &artifacts.threebot())?;
-    fs::remove_file(stripped)?;
+    install_stripped(&built.join("threebot"), &artifacts.threebot())?;
     install(&built.join("skep"), &artifacts.cli())
+}
+
+fn programs(artifacts: &Artifacts) -> Result<()> {
+    run(&mut user_cargo(
+        artifacts,
+        &["build", "--release", "-p", "skep-programs"],
+    ))?;
+    let built = artifacts.target().join("user").join(LINUX).join("release");
+    fs::create_dir_all(artifacts.out().join("programs"))?;
+    for name in PROGRAMS {
+        install_stripped(&built.join(name), &artifacts.program(name))?;
+    }
+    Ok(())
 }
 
 fn direct(artifacts: &Artifacts) -> Result<()> {
@@ -155,6 +166,20 @@ fn image(artifacts: &Artifacts) -> Result<()> {
     run(Command::new(artifacts.image_tool())
         .arg("--stages")
         .arg(artifacts.stages()))
+}
+
+/// Copies a program without its symbols.
+fn install_stripped(from: &Path, to: &Path) -> Result<()> {
+    let stripped = to.with_extension("new");
+    output(
+        Command::new(llvm_objcopy()?)
+            .arg("--strip-all")
+            .arg(from)
+            .arg(&stripped),
+    )?;
+    install(&stripped, to)?;
+    fs::remove_file(stripped)?;
+    Ok(())
 }
 
 /// Copies a file unless the copy is the same already, so that what depends on

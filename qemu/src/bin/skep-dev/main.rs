@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use std::{env, process::ExitCode};
 
 const USAGE: &str = "\
-usage: skep-dev build [PART...]     build everything, or: kernel user direct image
+usage: skep-dev build [PART...]     build everything, or: kernel user direct image programs
        skep-dev run [--help | FLAG...]
        skep-dev test [--long] [--list | NAME...]
        skep-dev bench ARGUMENT...   those of the shared harness; `skep` names this node";

@@ -71,6 +71,27 @@ fn make(artifacts: &Artifacts) -> Result<()> {
     Ok(())
 }
 
+/// Makes the images of the shells that scenarios run.
+pub(crate) fn pack_shells() -> Result<()> {
+    let artifacts = Artifacts::new();
+    let cli = artifacts.require(artifacts.cli())?;
+    let shell = artifacts.root().join("userspace/capsules/shell");
+    let image = artifacts.shell_image();
+    if is_stale(&image.join("tree"), &[&shell, &cli])? {
+        let mut pack = Command::new(&cli);
+        pack.args(["pack", "--recipe"])
+            .arg(shell.join("image.toml"));
+        output(pack.arg("-o").arg(&image)).context("busybox could not be packed")?;
+    }
+    let image = artifacts.coreutils_image();
+    if is_stale(&image.join("tree"), &[&cli])? {
+        let mut pack = Command::new(&cli);
+        pack.args(["pack", "--deb", "bash", "coreutils"]);
+        output(pack.arg("-o").arg(&image)).context("bash could not be packed")?;
+    }
+    Ok(())
+}
+
 /// The image of the 3Bot: its one program.
 fn pack_threebot(artifacts: &Artifacts, cli: &Path) -> Result<PathBuf> {
     let program = artifacts.require(artifacts.threebot())?;

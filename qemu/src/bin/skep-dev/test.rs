@@ -28,6 +28,8 @@ enum Work {
     Build(Vec<Part>),
     /// Packs what scenarios boot.
     Ramdisk,
+    /// Builds and packs what scenarios run inside capsules.
+    Programs,
     /// One test of an integration test file of `qemu/`.
     Scenario { file: String, test: String },
 }
@@ -95,8 +97,9 @@ fn steps(artifacts: &Artifacts) -> Result<Vec<Step>> {
             &["test", "--workspace", "--lib"],
         )]),
     );
-    add("build", Work::Build(Part::ALL.to_vec()));
+    add("build", Work::Build(Part::NODE.to_vec()));
     add("ramdisk", Work::Ramdisk);
+    add("programs", Work::Programs);
     for (file, test) in scenarios(&artifacts.root().join("qemu/tests"))? {
         add(&format!("{file}::{test}"), Work::Scenario { file, test });
     }
@@ -196,11 +199,16 @@ fn select(steps: Vec<Step>, names: &[String]) -> Result<Vec<Step>> {
     let boots = steps
         .iter()
         .any(|step| chosen(step) && matches!(step.work, Work::Scenario { .. }));
-    let needed = |step: &Step| boots && matches!(step.work, Work::Build(_) | Work::Ramdisk);
+    let needed = |step: &Step| boots && is_build(&step.work);
     Ok(steps
         .into_iter()
         .filter(|step| chosen(step) || needed(step))
         .collect())
+}
+
+/// Whether scenarios need it.
+fn is_build(work: &Work) -> bool {
+    matches!(work, Work::Build(_) | Work::Ramdisk | Work::Programs)
 }
 
 fn run_steps(artifacts: &Artifacts, steps: Vec<Step>, long: bool) -> Result<(usize, usize)> {
@@ -212,7 +220,7 @@ fn run_steps(artifacts: &Artifacts, steps: Vec<Step>, long: bool) -> Result<(usi
     for step in steps {
         let start = Instant::now();
         let log = logs.join(format!("{}.log", step.name.replace("::", ".")));
-        let builds = matches!(step.work, Work::Build(_) | Work::Ramdisk);
+        let builds = is_build(&step.work);
         announce(&step.name);
         let result = match step.work {
             Work::Scenario { .. } if nothing_to_boot => {
@@ -258,6 +266,10 @@ fn perform(artifacts: &Artifacts, work: Work, long: bool, log: &Path) -> Result<
         Work::Tidy => tidy::check(artifacts.root()),
         Work::Build(parts) => build_parts(&parts),
         Work::Ramdisk => ramdisk::build(),
+        Work::Programs => {
+            build_parts(&[Part::Programs])?;
+            ramdisk::pack_shells()
+        }
         Work::Scenario { file, test } => {
             let mut command = cargo(artifacts, &["test", "-p", "skep-qemu", "--test", &file]);
             command.args(["--", "--exact", &test, "--nocapture", "--test-threads", "1"]);

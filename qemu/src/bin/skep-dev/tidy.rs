@@ -28,12 +28,7 @@ const DRIVERS: [&str; 2] = ["skep-virtio", "skep-console"];
 /// Packages that carry a lint table of their own: the two that use `unsafe`, the
 /// node, which exports the one symbol that the machine room calls, and the programs
 /// of scenarios, one of which attacks the kernel.
-const OWN_LINTS: [&str; 4] = [
-    "kernel/machine",
-    "kernel/node",
-    "boot/pvh",
-    "qemu/programs",
-];
+const OWN_LINTS: [&str; 4] = ["kernel/machine", "kernel/node", "boot/pvh", "qemu/programs"];
 
 const LINES_MAX: usize = 600;
 const FILE_BYTES_MAX: u64 = 100 << 10;

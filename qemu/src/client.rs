@@ -1,0 +1,141 @@
+//! Clients that use a node while a scenario does something to it.
+
+use crate::{http, seconds};
+use anyhow::{Result, ensure};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+/// Time after which one visit has failed.
+const PATIENCE: Duration = seconds(10);
+/// Pause between two visits.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Failures that are kept for the message.
+const FAILURES_SHOWN: usize = 5;
+
+/// A client in a thread of its own that fetches one page again and again, each time
+/// over a new connection, and expects the same bytes.
+pub struct Visitor {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Visits>,
+}
+
+/// What a [`Visitor`] has seen.
+#[derive(Debug, Default)]
+pub struct Visits {
+    /// How long each successful visit took, sorted.
+    pub times: Vec<Duration>,
+    /// What went wrong, and how long after the first visit.
+    pub failures: Vec<(Duration, String)>,
+}
+
+impl Visitor {
+    /// Begins to fetch `path`; the first answer of status 200 is what is expected.
+    pub fn start(address: SocketAddr, path: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, path) = (stop.clone(), path.to_string());
+        let thread = thread::spawn(move || visit(address, &path, &stopped));
+        Self { stop, thread }
+    }
+
+    /// Ends it and returns what it saw.
+    pub fn finish(self) -> Visits {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+fn visit(address: SocketAddr, path: &str, stopped: &AtomicBool) -> Visits {
+    let mut visits = Visits::default();
+    let mut expected = None;
+    let start = Instant::now();
+    while !stopped.load(Ordering::Relaxed) {
+        let failure = match http::get(address, path, PATIENCE) {
+            Ok(answer) if answer.status != 200 => Some(format!("status {}", answer.status)),
+            Ok(answer) => {
+                visits.times.push(answer.took);
+                let same = *expected.get_or_insert_with(|| answer.body.clone()) == answer.body;
+                (!same).then(|| "other bytes than at first".to_string())
+            }
+            Err(error) => Some(format!("{error:#}")),
+        };
+        visits
+            .failures
+            .extend(failure.map(|failure| (start.elapsed(), failure)));
+        thread::sleep(PAUSE);
+    }
+    visits.times.sort();
+    visits
+}
+
+impl Visits {
+    /// The time that this share of the visits, 0 to 1, did not exceed.
+    pub fn quantile(&self, share: f64) -> Duration {
+        let last = self.times.len().saturating_sub(1);
+        let at = (last as f64 * share).round() as usize;
+        self.times.get(at).copied().unwrap_or_default()
+    }
+
+    /// Prints how long visits took, and fails unless there were at least `least` of
+    /// them and all succeeded.
+    pub fn expect_all_served(&self, what: &str, least: usize) -> Result<()> {
+        let ms = |share| self.quantile(share).as_secs_f64() * 1e3;
+        println!(
+            "{what}: {} visits, median {:.1} ms, 99 % {:.1} ms, longest {:.1} ms",
+            self.times.len(),
+            ms(0.5),
+            ms(0.99),
+            ms(1.0)
+        );
+        let shown = &self.failures[..self.failures.len().min(FAILURES_SHOWN)];
+        ensure!(
+            self.failures.is_empty(),
+            "{what}: {} visits failed, the first: {shown:?}",
+            self.failures.len()
+        );
+        ensure!(
+            self.times.len() >= least,
+            "{what}: only {} visits, not {least}",
+            self.times.len()
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Visitor;
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        thread,
+    };
+
+    #[test]
+    fn a_failed_visit_and_other_bytes_are_told() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let visitor = Visitor::start(address, "/");
+        let answers = ["200 OK\r\nContent-Length: 1\r\n\r\na", "500 No\r\n\r\n", ""];
+        let last = "200 OK\r\nContent-Length: 1\r\n\r\nb";
+        for answer in answers.into_iter().chain([last]) {
+            let (mut client, _) = server.accept().unwrap();
+            let _ = client.read(&mut [0; 1024]).unwrap();
+            let head = if answer.is_empty() { "" } else { "HTTP/1.1 " };
+            write!(client, "{head}{answer}").unwrap();
+        }
+        let refused = thread::spawn(move || visitor.finish());
+        drop(server);
+        let visits = refused.join().unwrap();
+        assert_eq!(visits.times.len(), 2);
+        assert!(visits.failures.len() >= 3, "{:?}", visits.failures);
+        assert!(visits.expect_all_served("x", 1).is_err());
+        assert!(visits.quantile(0.0) <= visits.quantile(1.0));
+    }
+}

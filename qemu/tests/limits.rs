@@ -1,0 +1,219 @@
+//! A capsule that takes all it can get, beside one that serves.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use skep_api::manifest::{Limits, Manifest, RestartPolicy};
+use skep_qemu::{
+    Machine, Node, Visitor, long,
+    ramdisk::{Image, Ramdisk, manifest},
+    seconds,
+};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+const NGINX: u16 = 8081;
+/// Visits to nginx that must succeed beside the hog, however slow the host.
+const VISITS: usize = 20;
+/// What the freed memory of the node may differ from before: the kernel's own caches.
+const MEMORY_KEPT: u64 = 4 << 20;
+
+/// How long a hog is left to itself.
+fn a_while() -> Duration {
+    seconds(if long() { 120 } else { 5 })
+}
+
+fn number(value: &Value, path: &str) -> Result<u64> {
+    value
+        .pointer(path)
+        .and_then(Value::as_u64)
+        .with_context(|| format!("no {path} in {value}"))
+}
+
+/// A node with nginx and, not started yet, the capsule `hog` of this manifest.
+fn node(name: &str, change: impl FnOnce(&mut Manifest), words: &[&str]) -> Result<Node> {
+    let mut ramdisk = Ramdisk::with_nginx()?;
+    let image = Image::program("hog")?;
+    let command = [&["/bin/hog"], words].concat();
+    let mut hog = manifest("hog", &image, &command);
+    hog.limits = Limits {
+        memory_bytes: 24 << 20,
+        processes: 24,
+        files: 200,
+        ..Limits::default()
+    };
+    hog.restart.policy = RestartPolicy::Never;
+    change(&mut hog);
+    ramdisk.idle_capsule(&hog, &image)?;
+    let path = ramdisk.write(name)?;
+    let mut node = Machine::new(name).cpus(2).ramdisk(&path).start()?;
+    node.wait_http(NGINX, "/", seconds(60))?;
+    node.api()
+        .wait_capsule("nginx", seconds(30), |capsule| capsule["health"] == "ready")?;
+    Ok(node)
+}
+
+/// Starts the hog and visits nginx while `watch` looks on; afterwards the hog is
+/// stopped, and everything it had must be free again.
+fn beside_the_hog(node: &mut Node, watch: impl FnOnce(&Node) -> Result<()>) -> Result<()> {
+    let api = node.api();
+    let quiet = Visitor::start(node.address(NGINX), "/");
+    thread::sleep(seconds(1));
+    quiet.finish().expect_all_served("nginx alone", 1)?;
+    let free = |api: &skep_qemu::api::Api| number(&api.get("node")?, "/memory_free_bytes");
+    let before = free(&api)?;
+    let visitor = Visitor::start(node.address(NGINX), "/");
+    api.command("capsules/hog/start", &Value::Null)?;
+    let watched = watch(node);
+    let visits = visitor.finish();
+    watched?;
+    visits.expect_all_served("nginx beside the hog", VISITS)?;
+    if api.capsule("hog")?["state"] != "finished" {
+        api.command("capsules/hog/stop", &Value::Null)?;
+        api.wait_capsule("hog", seconds(30), |hog| hog["state"] == "stopped")?;
+    }
+    let deadline = Instant::now() + seconds(10);
+    loop {
+        let after = free(&api)?;
+        if after + MEMORY_KEPT >= before {
+            break;
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "{} KiB are not free again",
+            (before - after) >> 10
+        );
+        thread::sleep(Duration::from_millis(100));
+    }
+    let nginx = api.capsule("nginx")?;
+    ensure!(
+        number(&nginx, "/restarts")? == 0,
+        "nginx was restarted: {nginx}"
+    );
+    let node = api.get("node")?;
+    ensure!(
+        number(&node, "/agent_starts")? == 1,
+        "the 3Bot was restarted"
+    );
+    Ok(())
+}
+
+/// Looks at the hog again and again: `of` never exceeds `limit`, and comes to
+/// `reached` at least.
+fn stays_within(node: &Node, of: &str, reached: u64, limit: u64) -> Result<()> {
+    let api = node.api();
+    let path = format!("/usage/{of}");
+    let begin = Instant::now();
+    let mut most = 0;
+    while begin.elapsed() < a_while() || most < reached && begin.elapsed() < seconds(60) {
+        let hog = api.capsule("hog")?;
+        if let Some(now) = hog.pointer(&path).and_then(Value::as_u64) {
+            most = most.max(now);
+        }
+        ensure!(most <= limit, "{of}: {most} is over the limit of {limit}");
+        thread::sleep(Duration::from_millis(50));
+    }
+    println!("{of}: at most {most}, limit {limit}");
+    ensure!(
+        most >= reached,
+        "{of}: only {most}; the hog did not come near {limit}"
+    );
+    let told = api.events(0, "limit", Some("hog"))?;
+    ensure!(
+        !told.is_empty(),
+        "the event log does not tell that the hog is at its limit"
+    );
+    Ok(())
+}
+
+#[test]
+fn memory_without_end() -> Result<()> {
+    let limit = 24 << 20;
+    let mut node = node("limits-memory", |_| (), &["memory"])?;
+    beside_the_hog(&mut node, |node| {
+        let how = node.api().wait_finished("hog", seconds(60))?;
+        ensure!(how == "out of memory", "it ended otherwise: {how}");
+        let told = node.api().events(0, "limit", Some("hog"))?;
+        ensure!(!told.is_empty(), "the event log does not tell of it");
+        Ok(())
+    })?;
+    // Again and again: each run must end in the same way, and cost nobody anything.
+    for _ in 0..if long() { 50 } else { 3 } {
+        beside_the_hog(&mut node, |node| {
+            let run = node.api().last_event()?;
+            let mut most = 0;
+            let deadline = Instant::now() + seconds(60);
+            while node
+                .api()
+                .events(run.saturating_sub(1), "exited", Some("hog"))?
+                .is_empty()
+            {
+                let hog = node.api().capsule("hog")?;
+                let peak = hog
+                    .pointer("/usage/memory_peak_bytes")
+                    .and_then(Value::as_u64);
+                most = most.max(peak.unwrap_or(0));
+                ensure!(Instant::now() < deadline, "it does not end");
+            }
+            ensure!(most <= limit, "it had {most} bytes, over its {limit}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn processes_without_end() -> Result<()> {
+    let more = |hog: &mut Manifest| hog.limits.memory_bytes = 48 << 20;
+    let mut node = node("limits-processes", more, &["processes"])?;
+    beside_the_hog(&mut node, |node| stays_within(node, "processes", 24, 24))
+}
+
+#[test]
+fn files_without_end() -> Result<()> {
+    let mut node = node("limits-files", |_| (), &["files"])?;
+    beside_the_hog(&mut node, |node| stays_within(node, "files", 190, 200))
+}
+
+#[test]
+fn sockets_without_end() -> Result<()> {
+    let more = |hog: &mut Manifest| hog.limits.memory_bytes = 48 << 20;
+    let mut node = node("limits-sockets", more, &["sockets"])?;
+    beside_the_hog(&mut node, |node| stays_within(node, "sockets", 100, 200))
+}
+
+#[test]
+fn spinning_on_all_cpus() -> Result<()> {
+    let mut node = node("limits-spin", |_| (), &["spin", "8"])?;
+    beside_the_hog(&mut node, |_| {
+        thread::sleep(a_while());
+        Ok(())
+    })
+}
+
+/// A ceiling of half a CPU is kept although both are idle.
+#[test]
+fn cpu_quota() -> Result<()> {
+    let half = |hog: &mut Manifest| hog.limits.cpu_quota_percent = Some(50);
+    let mut node = node("limits-quota", half, &["spin", "4"])?;
+    beside_the_hog(&mut node, |node| {
+        let api = node.api();
+        api.wait_capsule("hog", seconds(30), |hog| hog["state"] == "running")?;
+        let look = || -> Result<(u64, u64)> {
+            let hog = api.capsule("hog")?;
+            Ok((number(&hog, "/usage/cpu_ms")?, number(&hog, "/running_ms")?))
+        };
+        let (used, at) = look()?;
+        thread::sleep(a_while());
+        let (used_later, at_later) = look()?;
+        let percent = (used_later - used) * 100 / (at_later - at).max(1);
+        println!("CPU used: {percent} % of one, ceiling 50 %");
+        // Not far below either: it may use what it was given.
+        ensure!(
+            (30..=60).contains(&percent),
+            "it used {percent} % of one CPU"
+        );
+        Ok(())
+    })
+}
