@@ -139,7 +139,10 @@ impl Agent {
         self.unsaved.notify_one();
     }
 
-    fn spawn<F: Future<Output = ()> + 'static>(self: &Rc<Self>, task: impl FnOnce(Rc<Self>) -> F) {
+    pub(crate) fn spawn<F: Future<Output = ()> + 'static>(
+        self: &Rc<Self>,
+        task: impl FnOnce(Rc<Self>) -> F,
+    ) {
         tokio::task::spawn_local(task(Rc::clone(self)));
     }
 

@@ -26,6 +26,9 @@ const BODY_BYTES_MAX: usize = 16 * 1024;
 /// A body must arrive within this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Time for an answer to leave before the 3Bot dies on command.
+const ANSWER_LEAVES: Duration = Duration::from_millis(50);
+
 /// The answer to `GET /api/v1/challenge`.
 #[derive(Serialize)]
 pub(super) struct ChallengeView {
@@ -103,6 +106,7 @@ pub(super) async fn post(agent: &Rc<Agent>, request: Request<Incoming>) -> Resul
         Some(["capsules", name, "stop"]) => supervise(agent, name, Command::Stop).await,
         Some(["capsules", name, "restart"]) => supervise(agent, name, Command::Restart).await,
         Some(["capsules", name, "kill"]) => kill(agent, name, &body).await,
+        Some(["agent", "restart"]) => Ok(restart_agent(agent)),
         Some(["crash", "clear"]) => {
             tell(agent, control::Request::ClearCrash, "forget the crash").await
         }
@@ -171,6 +175,17 @@ async fn kill(agent: &Rc<Agent>, name: &str, body: &[u8]) -> Result<Answer, Prob
     let text = format!("kill: {} to {whom}", words::signal_name(asked.signal));
     agent.record(RecordKind::Owner, Some(name), text);
     Ok(json(&Taken { done: true }))
+}
+
+/// Has the 3Bot die as it would of a fault of its own: without a farewell, so that
+/// what heals it is what heals it always.
+fn restart_agent(agent: &Rc<Agent>) -> Answer {
+    agent.record(RecordKind::Owner, None, "restart of the 3Bot".to_owned());
+    agent.spawn(|_| async {
+        tokio::time::sleep(ANSWER_LEAVES).await;
+        std::process::abort();
+    });
+    json(&Taken { done: true })
 }
 
 async fn tell(agent: &Rc<Agent>, request: control::Request, what: &str) -> Result<Answer, Problem> {
