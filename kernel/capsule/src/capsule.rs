@@ -189,6 +189,15 @@ impl Capsule {
         exit
     }
 
+    /// How its first process ended, for the console.
+    pub(crate) fn end_in_words(&self) -> String {
+        match self.status.get().map(|s| s.0) {
+            Some(ExitStatus::Code(code)) => alloc::format!("exit code {code}"),
+            Some(ExitStatus::Signal(signal)) => alloc::format!("signal {signal}"),
+            None => String::from("killed"),
+        }
+    }
+
     fn state(&self) -> CapsuleState {
         match &*self.phase.lock() {
             Phase::Created => CapsuleState::Created,

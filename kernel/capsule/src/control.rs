@@ -114,7 +114,7 @@ impl Capsules {
                 Ok(Reply::Done)
             }
             Request::LoadState => Ok(Reply::State(self.saved.lock().clone())),
-            Request::Pong { token } => match session.answers_ping(token) {
+            Request::Pong { token } => match session.pong(token) {
                 true => Ok(Reply::Done),
                 false => Err(ControlError::Invalid(String::from("token"))),
             },

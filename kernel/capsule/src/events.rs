@@ -62,6 +62,26 @@ impl Hub {
         self.inner.lock().sessions.retain(|s| !is(s));
     }
 
+    /// Asks all sessions whether they are alive; whether one of them owes the answer
+    /// to the ping before. With no session there is nobody to ask.
+    pub(crate) fn ping(&self, token: u64) -> bool {
+        let all: Vec<_> = self.inner.lock().sessions.clone();
+        let greeted = || {
+            all.iter()
+                .filter_map(Weak::upgrade)
+                .filter(|s| s.is_greeted())
+        };
+        if greeted().next().is_none() {
+            return false;
+        }
+        let mut silent = false;
+        for session in greeted() {
+            silent |= session.ping(token);
+        }
+        self.emit(Event::Ping { token });
+        silent
+    }
+
     /// Tells everyone concerned of `event`, which happened just now.
     pub fn emit(&self, event: Event) {
         let family = family(&event);

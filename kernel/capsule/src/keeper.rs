@@ -21,6 +21,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// A system capsule that has run this long starts again at once.
 const STEADY: Duration = Duration::from_secs(10);
 
+/// How often the 3Bot is asked whether it is alive, and how long it may take to
+/// answer.
+const PING: Duration = Duration::from_secs(10);
+
 /// What the thread is told.
 pub(crate) enum Job {
     /// The last process of a capsule is gone.
@@ -98,8 +102,10 @@ fn run(room: &Arc<Capsules>) {
         due: None,
         wait: Duration::ZERO,
     };
+    let mut ping = (Instant::now().after(PING), 0);
     loop {
-        match room.keeper.next(system.due) {
+        let due = system.due.map_or(ping.0, |d| d.min(ping.0));
+        match room.keeper.next(Some(due)) {
             Some(Job::Emptied(capsule)) => {
                 let is_system = capsule.is_system();
                 let began = capsule.started();
@@ -111,10 +117,16 @@ fn run(room: &Arc<Capsules>) {
             Some(Job::Exec(exec)) => room.exec_due(exec),
             Some(Job::Begin) => system.due = Some(Instant::now()),
             Some(Job::NetworkChanged) => room.refresh_resolvers(),
-            None => {
+            None if system.due.is_some_and(|d| Instant::now() >= d) => {
                 system.due = None;
                 if !room.is_closing() && !room.start_system() {
                     system.ended(None);
+                }
+            }
+            None => {
+                ping = (Instant::now().after(PING), ping.1 + 1);
+                if room.hub.ping(ping.1) {
+                    room.kill_system();
                 }
             }
         }

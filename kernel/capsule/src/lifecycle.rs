@@ -29,8 +29,13 @@ use skep_api::manifest::{self, Manifest, Outbound};
 /// and stacks of its last threads go a moment after them.
 const SETTLING: Duration = Duration::from_millis(200);
 const SETTLING_STEP: Duration = Duration::from_micros(500);
+/// How often a trouble that lasts is named again.
+const REMINDER: Duration = Duration::from_secs(60);
 /// What all capsules get when the node goes down.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// What the system capsule gets then: its state is with the kernel, and it need not
+/// handle the signal.
+const SYSTEM_GRACE: Duration = Duration::from_millis(500);
 
 impl Capsules {
     /// Starts a capsule.
@@ -180,8 +185,8 @@ impl Capsules {
             let pages = account.used();
             log::warn!("capsule {name}: {pages} pages were not given back");
         }
+        log::info!("capsule {name} ended: {}", capsule.end_in_words());
         let exit = capsule.set_exited();
-        log::info!("capsule {name} ended: {:?}", exit.status);
         self.hub.emit(Event::CapsuleExited {
             capsule: capsule.id(),
             name: String::from(name),
@@ -232,13 +237,23 @@ impl Capsules {
         }
     }
 
-    /// Says on the console what keeps the node from doing its work, once for each
-    /// change of it.
+    /// Kills the system capsule, which does not answer; it is started again.
+    pub(crate) fn kill_system(&self) {
+        let capsule = self.by_name(&self.config.system);
+        if let Some(parts) = capsule.and_then(|c| c.parts()) {
+            log::error!("the system capsule does not answer and is killed");
+            parts.world.kill_all();
+        }
+    }
+
+    /// Says on the console what keeps the node from doing its work: at once when it
+    /// is news, and now and then while it stays so.
     fn complain(&self, what: &str) {
         let mut last = self.complaint.lock();
-        if *last != what {
+        let said = last.as_ref().filter(|c| c.0 == what).map(|c| c.1);
+        if said.is_none_or(|at| Instant::now().since(at) >= REMINDER) {
             log::error!("{what}");
-            *last = String::from(what);
+            *last = Some((String::from(what), Instant::now()));
         }
     }
 
@@ -279,12 +294,12 @@ impl Capsules {
     fn stop_all(&self) {
         let _none_is_starting = self.starting.lock();
         let all: Vec<_> = self.all().into_iter().filter(|c| c.is_alive()).collect();
-        for last in [false, true] {
+        for (last, grace) in [(false, SHUTDOWN_GRACE), (true, SYSTEM_GRACE)] {
             let some = || all.iter().filter(|c| c.is_system() == last);
             for capsule in some() {
-                capsule.stop(Signal::TERM, SHUTDOWN_GRACE);
+                capsule.stop(Signal::TERM, grace);
             }
-            let deadline = Instant::now().after(SHUTDOWN_GRACE * 2);
+            let deadline = Instant::now().after(grace * 2);
             while some().any(|c| c.is_alive()) && Instant::now() < deadline {
                 let _ = thread::sleep_until(Instant::now().after(SETTLING_STEP), false);
             }
@@ -325,3 +340,7 @@ pub(crate) fn explain(error: &ControlError) -> String {
         other => format!("{other:?}"),
     }
 }
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

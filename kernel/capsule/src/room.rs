@@ -15,6 +15,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use machine::sync::Mutex;
+use machine::time::Instant;
 use net::{NetEvent, NetNode};
 use skep_api::Hash;
 use skep_api::control::{CAPSULES_MAX, CapsuleId, ControlError, Event, ExecId, Refusal};
@@ -61,8 +62,8 @@ pub struct Capsules {
     next_exec: AtomicU32,
     /// Openings of the control device.
     pub(crate) sessions: AtomicUsize,
-    /// What was last said about the system capsule.
-    pub(crate) complaint: Mutex<String>,
+    /// What was last said about the system capsule, and when.
+    pub(crate) complaint: Mutex<Option<(String, Instant)>>,
 }
 
 #[derive(Default)]
@@ -109,7 +110,7 @@ impl Capsules {
             past: Mutex::new(Past::default()),
             next_exec: AtomicU32::new(1),
             sessions: AtomicUsize::new(0),
-            complaint: Mutex::new(String::new()),
+            complaint: Mutex::new(None),
         });
         Keeper::start(&room)?;
         Ok(room)

@@ -69,8 +69,10 @@ pub struct Session {
     first: AtomicU32,
     /// Whether one more reply fits.
     has_room: AtomicBool,
-    /// Token of the last ping, 0 for none.
+    /// Token of a ping that was not answered yet, 0 for none.
     pinged: AtomicU64,
+    /// It has answered a ping, and so is held to it.
+    answers: AtomicBool,
     hub: PollHub,
 }
 
@@ -95,6 +97,7 @@ impl Session {
             first: AtomicU32::new(0),
             has_room: AtomicBool::new(true),
             pinged: AtomicU64::new(0),
+            answers: AtomicBool::new(false),
             hub: PollHub::new(),
         }))
     }
@@ -217,14 +220,24 @@ impl Session {
         Ok(Some(frame))
     }
 
-    /// Remembers a ping that is to be answered.
-    pub(crate) fn set_pinged(&self, token: u64) {
-        self.pinged.store(token, Relaxed);
+    /// Expects an answer to the ping `token`. Whether the one before is still to be
+    /// answered by a client that has answered others.
+    pub(crate) fn ping(&self, token: u64) -> bool {
+        let open = self.pinged.swap(token, Relaxed);
+        open != 0 && self.answers.load(Relaxed)
     }
 
-    /// Whether `token` is the ping's.
-    pub(crate) fn answers_ping(&self, token: u64) -> bool {
-        token != 0 && self.pinged.load(Relaxed) == token
+    /// The client answers the ping `token`; whether it was that.
+    pub(crate) fn pong(&self, token: u64) -> bool {
+        let expected = token != 0
+            && self
+                .pinged
+                .compare_exchange(token, 0, Relaxed, Relaxed)
+                .is_ok();
+        if expected {
+            self.answers.store(true, Relaxed);
+        }
+        expected
     }
 }
 
@@ -307,6 +320,23 @@ mod tests {
         hub.leave(&session);
         hub.emit(Event::Ping { token: 6 });
         assert!(!session.is_readable());
+    }
+
+    #[test]
+    fn only_who_has_answered_a_ping_is_held_to_it() {
+        let hub = Hub::new();
+        let session = Session::new().unwrap();
+        hub.join(&session).unwrap();
+        assert!(!hub.ping(1));
+        session.set_greeted();
+        assert!(!hub.ping(2));
+        assert!(!hub.ping(3));
+        assert!(!session.pong(2));
+        assert!(session.pong(3));
+        assert!(!hub.ping(4));
+        assert!(hub.ping(5));
+        assert!(session.pong(5));
+        assert!(!hub.ping(6));
     }
 
     #[test]
