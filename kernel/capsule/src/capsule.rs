@@ -22,13 +22,17 @@ use process::{Pid, World};
 use skep_api::Hash;
 use skep_api::control::{
     CapsuleId, CapsuleInfo, CapsuleState, CapsuleSummary, Event, ExitCause, ExitStatus,
-    ExitSummary, Limits, PortState, Protocol, Usage,
+    ExitSummary, LimitKind, Limits, PortState, Protocol, Usage,
 };
 use skep_api::manifest::{self, Manifest};
 use vfs::{FdTable, Mount};
 
 /// Most process numbers that [`CapsuleInfo`] lists.
 const PIDS_MAX: usize = 64;
+
+/// The limits whose hits are reported, and how often each may be.
+const LIMITS: [LimitKind; 2] = [LimitKind::Memory, LimitKind::Processes];
+const LIMIT_PAUSE_NS: u64 = 1_000_000_000;
 
 /// What a capsule holds while it is alive. Dropping it gives everything back.
 pub(crate) struct Parts {
@@ -63,6 +67,8 @@ pub struct Capsule {
     /// How and when its first process ended.
     status: Once<(ExitStatus, Instant)>,
     asked_to_stop: AtomicBool,
+    /// When each of [`LIMITS`] was last reported, in nanoseconds since boot.
+    limits_told: [AtomicU64; LIMITS.len()],
     init_out_of_memory: AtomicBool,
     /// When its first process was started, and UTC then, in milliseconds.
     started: Once<(Instant, Option<u64>)>,
@@ -92,6 +98,7 @@ impl Capsule {
             phase: SpinLock::new(Phase::Created),
             status: Once::new(),
             asked_to_stop: AtomicBool::new(false),
+            limits_told: [const { AtomicU64::new(0) }; LIMITS.len()],
             init_out_of_memory: AtomicBool::new(false),
             started: Once::new(),
             parts: Mutex::new(None),
@@ -231,6 +238,25 @@ impl Capsule {
         // A second stop may hurry the first one, not delay it.
         timer.set(Some(timer.due().map_or(due, |d| d.min(due))));
         parts.world.signal_init(signal)
+    }
+
+    /// It has run into `limit`.
+    fn limit_hit(&self, limit: LimitKind) {
+        let told = LIMITS.iter().position(|l| *l == limit);
+        let Some(told) = told.and_then(|at| self.limits_told.get(at)) else {
+            return;
+        };
+        let (last, now) = (told.load(Relaxed), Instant::now().0);
+        let soon = last != 0 && now.saturating_sub(last) < LIMIT_PAUSE_NS;
+        if soon || told.compare_exchange(last, now, Relaxed, Relaxed).is_err() {
+            return;
+        }
+        if let Some(room) = self.room.upgrade() {
+            room.hub.emit(Event::LimitHit {
+                capsule: self.id,
+                limit,
+            });
+        }
     }
 
     /// The line of it in a list.
@@ -417,11 +443,18 @@ impl process::Events for Ear {
         if capsule.status.get().is_none() && pid == 1 {
             capsule.init_out_of_memory.store(true, Relaxed);
         }
+        capsule.limit_hit(LimitKind::Memory);
         if let Some(room) = capsule.room.upgrade() {
             room.hub.emit(Event::CapsuleOom {
                 capsule: capsule.id,
                 pid,
             });
+        }
+    }
+
+    fn threads_exhausted(&self) {
+        if let Some(capsule) = self.0.upgrade() {
+            capsule.limit_hit(LimitKind::Processes);
         }
     }
 }

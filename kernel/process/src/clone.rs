@@ -157,7 +157,8 @@ pub fn clone(me: &Arc<Thread>, request: &CloneRequest, regs: &UserRegs) -> Resul
         return Err(Error::Interrupted);
     }
     // Before anything is copied; and for good when the task becomes known.
-    check_limits(process, process.world().task_count())?;
+    check_limits(process, process.world().task_count())
+        .inspect_err(|_| process.world().events().threads_exhausted())?;
     let parts = parts(me, flags)?;
     let space = parts.space.clone();
     let thread = if flags.contains(CloneFlags::THREAD) {

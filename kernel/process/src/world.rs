@@ -27,6 +27,9 @@ pub trait Events: Send + Sync {
     fn emptied(&self);
     /// Process `pid`, called `name`, was killed for want of memory.
     fn out_of_memory(&self, pid: Pid, name: &str);
+    /// A new thread or process was refused because there are as many as there may
+    /// be. Called as often as programs try.
+    fn threads_exhausted(&self) {}
 }
 
 /// What a world is made of.

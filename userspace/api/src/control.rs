@@ -12,8 +12,8 @@
 //!   in which they happened). A buffer shorter than the next frame fails with `EMSGSIZE`, so
 //!   readers offer [`FRAME_BYTES_MAX`] bytes;
 //! - it is pollable (`POLLIN`: a frame is waiting, `POLLOUT`: a request would be taken) and
-//!   honours `O_NONBLOCK`. One opener at a time: a second `open()` fails with `EBUSY`. Closing
-//!   forgets queued frames and the subscription, and touches no capsule.
+//!   honours `O_NONBLOCK`. At most eight openings at a time: a ninth fails with `EBUSY`. Each has
+//!   replies and a subscription of its own. Closing forgets both and touches no capsule.
 //!
 //! Every accepted request is answered by exactly one reply with its id. The kernel answers without
 //! waiting for what was asked to come true: `Stop` is answered when the signal is sent, and
