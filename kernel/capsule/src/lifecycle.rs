@@ -3,7 +3,7 @@
 use crate::capsule::{Capsule, Ear, Parts};
 use crate::control::add_unknown;
 use crate::launch::{self, Program};
-use crate::log_ring::Output;
+use crate::log_ring::{Echo, Output};
 use crate::room::Capsules;
 use crate::root::{self, Supplies};
 use crate::verify::{Accepted, brief, words};
@@ -24,6 +24,7 @@ use process::signal::Signal;
 use process::{World, WorldSpec};
 use skep_api::control::{ControlError, Event, Refusal};
 use skep_api::manifest::{self, Manifest, Outbound};
+use skep_api::node::CapsuleOutput;
 
 /// Time in which all memory of a capsule that has ended is to be back. Page tables
 /// and stacks of its last threads go a moment after them.
@@ -64,8 +65,7 @@ impl Capsules {
         let admitted = self.manifests.admit(&accepted.manifest);
         admitted.map_err(ControlError::Refused)?;
         let capsule = Capsule::new(self, id, accepted, is_system, log);
-        let echo = self.echoes(&capsule).then(|| capsule.name());
-        let output = Output::new(capsule.log().clone(), echo);
+        let output = Output::new(capsule.log().clone(), self.echo(&capsule));
         let parts = self.build(&capsule, output.clone())?;
         let task = launch(&parts, &capsule, output)?;
         capsule.set_running(parts);
@@ -160,9 +160,14 @@ impl Capsules {
         manifest.ports.iter().find(taken).map(|p| p.node)
     }
 
-    /// Whether the node's own log shows what `capsule` prints.
-    fn echoes(&self, capsule: &Capsule) -> bool {
-        capsule.is_system() || self.config.console.capsules
+    /// How the node's own log shows what `capsule` prints: always what the system
+    /// capsule does.
+    fn echo(&self, capsule: &Capsule) -> Option<Echo> {
+        match self.config.console.capsules {
+            CapsuleOutput::Raw if !capsule.is_system() => Some(Echo::Raw),
+            CapsuleOutput::Hidden if !capsule.is_system() => None,
+            _ => Some(Echo::Named(capsule.name().into())),
+        }
     }
 
     /// Gives back what a capsule held whose last process is gone.

@@ -134,15 +134,23 @@ const LINE_MAX: usize = 400;
 /// Standard output and standard error of a capsule.
 pub struct Output {
     log: Arc<Log>,
-    /// Name and unfinished line of a capsule whose output the node's log shows too:
-    /// the system capsule's.
-    echo: Option<(alloc::string::String, SpinLock<Line>)>,
+    /// The node's log shows it too, with the unfinished line.
+    echo: Option<(Echo, SpinLock<Line>)>,
+}
+
+/// How the node's own log shows what a capsule prints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Echo {
+    /// As messages after this name.
+    Named(alloc::string::String),
+    /// As bare lines.
+    Raw,
 }
 
 impl Output {
     /// Output into `log`, and into the node's log as lines of `echo`.
     #[must_use]
-    pub fn new(log: Arc<Log>, echo: Option<&str>) -> Arc<Output> {
+    pub fn new(log: Arc<Log>, echo: Option<Echo>) -> Arc<Output> {
         let line = || {
             SpinLock::new(Line {
                 bytes: Vec::with_capacity(LINE_MAX),
@@ -150,19 +158,24 @@ impl Output {
         };
         Arc::new(Output {
             log,
-            echo: echo.map(|name| (name.into(), line())),
+            echo: echo.map(|how| (how, line())),
         })
     }
 
     fn print(&self, bytes: &[u8]) {
         self.log.append(bytes);
-        let Some((name, line)) = &self.echo else {
+        let Some((echo, line)) = &self.echo else {
             return;
         };
         let mut line = line.lock();
         for byte in bytes {
             if *byte == b'\n' || line.bytes.len() == LINE_MAX {
-                log::info!("{name}: {}", Printable(&line.bytes));
+                match echo {
+                    Echo::Named(name) => log::info!("{name}: {}", Printable(&line.bytes)),
+                    Echo::Raw => {
+                        machine::klog::write_line(format_args!("{}", Printable(&line.bytes)))
+                    }
+                }
                 line.bytes.clear();
             }
             if *byte != b'\n' {
@@ -261,7 +274,7 @@ mod tests {
     fn a_program_prints_into_the_log() {
         let log = log();
         let file = OpenFile::new(
-            Output::new(log.clone(), Some("x")),
+            Output::new(log.clone(), Some(Echo::Named("x".into()))),
             OpenFlags::WRITE_ONLY,
             None,
         );

@@ -85,6 +85,19 @@ pub(crate) fn init() {
     }
 }
 
+/// Writes a line without time and level, cut where it gets too long.
+pub fn write_line(text: core::fmt::Arguments<'_>) {
+    let mut line = Line {
+        text: [0; LINE_MAX],
+        len: 0,
+    };
+    // Writing to a `Line` cannot fail.
+    let _ = line.write_fmt(text);
+    let len = line.len;
+    line.text[len] = b'\n';
+    write(&line.text[..=len]);
+}
+
 /// Writes raw text to all places.
 pub fn write(text: &[u8]) {
     let mut ring = RING.lock();

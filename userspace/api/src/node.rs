@@ -69,8 +69,21 @@ pub struct Console {
     pub screen: bool,
     /// Least important messages that are shown.
     pub level: LogLevel,
-    /// Whether what capsules print is shown too, line by line after their name.
-    pub capsules: bool,
+    /// Whether, and how, what capsules print is shown too.
+    pub capsules: CapsuleOutput,
+}
+
+/// How the node's console shows what capsules print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CapsuleOutput {
+    /// Not at all; the API has it.
+    #[default]
+    Hidden,
+    /// As messages of the node, line by line after the capsule's name.
+    Named,
+    /// Line by line and nothing else: for a console that a program reads.
+    Raw,
 }
 
 impl Default for Console {
@@ -79,7 +92,7 @@ impl Default for Console {
             serial: true,
             screen: true,
             level: LogLevel::Info,
-            capsules: false,
+            capsules: CapsuleOutput::Hidden,
         }
     }
 }

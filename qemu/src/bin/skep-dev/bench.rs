@@ -7,7 +7,10 @@
 
 use crate::build::{Part, build_parts};
 use anyhow::{Context as _, Result, bail, ensure};
-use skep_api::manifest::{Outbound, RestartPolicy};
+use skep_api::{
+    manifest::{Outbound, RestartPolicy},
+    node::CapsuleOutput,
+};
 use skep_qemu::{
     Artifacts,
     ramdisk::{Image, Ramdisk, manifest, port},
@@ -104,7 +107,7 @@ pub(crate) fn bench_ramdisk(words: &[String]) -> Result<ExitCode> {
         _ => Vec::new(),
     };
     let mut ramdisk = Ramdisk::new()?;
-    ramdisk.config.console.capsules = true;
+    ramdisk.config.console.capsules = CapsuleOutput::Raw;
     ramdisk.capsule(&capsule, &image)?;
     fs::write(file, ramdisk.bytes()?).with_context(|| format!("cannot write {file}"))?;
     Ok(ExitCode::SUCCESS)
