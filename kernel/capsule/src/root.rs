@@ -17,6 +17,7 @@ use vfs::devfs::{self, DevConfig, DevNode};
 use vfs::mount::MountFlags;
 use vfs::open::How;
 use vfs::procfs::{self, ProcConfig};
+use vfs::pseudo::{Content, Text};
 use vfs::sysfs::{self, CgroupConfig};
 use vfs::tmpfs::{Config, TmpFs};
 use vfs::{At, Caller, Caps, Credentials, Error, FsContext, Kind, LastLink, Mount, OpenFlags};
@@ -28,6 +29,20 @@ const PLAIN: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 const DEVICES: MountFlags = MountFlags::NOSUID;
 /// Major number of "misc" devices, and a minor that Linux gives nobody.
 const CONTROL_NUMBER: (u32, u32) = (10, 250);
+
+/// The files of `/proc/net`: where, and as what the network knows them.
+const NET_FILES: [(&str, &str); 10] = [
+    ("net/dev", "dev"),
+    ("net/route", "route"),
+    ("net/arp", "arp"),
+    ("net/tcp", "tcp"),
+    ("net/tcp6", "tcp6"),
+    ("net/udp", "udp"),
+    ("net/udp6", "udp6"),
+    ("net/unix", "unix"),
+    ("net/raw", "raw"),
+    ("net/if_inet6", "if_inet6"),
+];
 
 /// What a capsule's file tree is told about the capsule.
 pub(crate) struct Supplies<'a> {
@@ -186,8 +201,18 @@ fn processes(supplies: &Supplies<'_>) -> Arc<Tree> {
         started: Instant::now(),
         release: process::RELEASE,
         version: process::VERSION,
-        files: Vec::new(),
+        files: network(supplies.world),
     })
+}
+
+/// The files of `/proc/net`.
+fn network(world: &World) -> Vec<(&'static str, Arc<dyn Content>)> {
+    let file = |(path, name)| {
+        let stack = world.network().clone();
+        let content = move |out: &mut Text| net::tables::write(&stack, name, out);
+        (path, Arc::new(content) as Arc<dyn Content>)
+    };
+    NET_FILES.map(file).into()
 }
 
 impl Capsules {
