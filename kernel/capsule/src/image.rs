@@ -29,10 +29,21 @@ impl Image {
     /// The image of the tree called `root`.
     ///
     /// # Errors
-    /// [`BlobError`] if the tree is missing, damaged or malformed.
+    /// [`BlobError`] if the tree is missing, damaged or malformed, or if a file's
+    /// blob is missing. Whether files are damaged is seen when they are read.
     pub fn open(store: &Arc<BlobStore>, root: Hash) -> Result<Arc<Image>, BlobError> {
         let bytes = store.get(root)?.bytes()?;
         let tree = TreeView::parse(bytes).map_err(|_| BlobError::Corrupt(root))?;
+        let needed = tree.nodes().filter_map(|node| match node.kind {
+            NodeKind::File { hash, .. } => Some(hash),
+            _ => None,
+        });
+        let bundle = store.bundle();
+        for hash in needed {
+            if !bundle.has_blob(hash) {
+                return Err(BlobError::Missing(hash));
+            }
+        }
         let count = tree.node_count() as usize;
         let mut contents = Vec::new();
         contents

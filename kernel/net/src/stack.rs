@@ -315,8 +315,8 @@ impl NetStack {
     }
 
     /// The capsule and port behind a published port, if this capsule may reach it
-    /// at that address: everybody at the node's own, the system capsule at
-    /// loopback too. The last part is the address it was sent to as the publisher
+    /// at that address: who may go out at the node's own, the system capsule at
+    /// loopback. The last part is the address it was sent to as the publisher
     /// sees it.
     fn published_target(
         &self,
@@ -324,7 +324,12 @@ impl NetStack {
         to: SocketAddr,
     ) -> Option<(Arc<NetStack>, u16, IpAddr)> {
         let loopback = to.ip().is_loopback();
-        if loopback && !self.config.system {
+        let may = if loopback {
+            self.config.system
+        } else {
+            self.config.outbound
+        };
+        if !may {
             return None;
         }
         let (stack, port) = self.node.published(protocol, to.port())?;

@@ -12,6 +12,8 @@ use skep_api::control::CrashRecord;
 /// Whether the last crash has been taken note of.
 static FORGOTTEN: SpinLock<bool> = SpinLock::new(false);
 
+const YEAR_MS: u64 = 365 * 24 * 60 * 60 * 1000;
+
 /// The machine under the capsules.
 pub(crate) struct Machine;
 
@@ -23,10 +25,12 @@ impl Platform for Machine {
         let record = crash::previous()?;
         let text = record.text.trim_start();
         let (reason, detail) = text.split_once('\n').unwrap_or((text, ""));
+        let wall_ms = u64::try_from(record.wall_ns / 1_000_000).ok();
         Some(CrashRecord {
-            unix_ms: None,
-            uptime_ns: 0,
-            cpu: 0,
+            // A clock that nobody has set says little more than the uptime.
+            unix_ms: wall_ms.filter(|ms| *ms > record.uptime_ns / 1_000_000 + YEAR_MS),
+            uptime_ns: record.uptime_ns,
+            cpu: u32::try_from(record.cpu).unwrap_or(u32::MAX),
             kernel: String::from(KERNEL),
             reason: String::from(reason),
             detail: String::from(detail),

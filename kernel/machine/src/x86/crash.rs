@@ -8,29 +8,38 @@ use super::{apic, percpu, phys_ptr, power, uart};
 use crate::addr::PAGE_SIZE;
 use crate::klog;
 use crate::sync::Once;
+use crate::time::{self, Instant};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes kept for the record.
 pub(super) const RECORD_BYTES: usize = 4 * PAGE_SIZE;
 const MAGIC: u64 = u64::from_le_bytes(*b"SKEPCRSH");
-/// Magic, length, checksum, count of crashes in a row.
-const HEADER: usize = 32;
+/// Magic, length, checksum, count of crashes in a row, uptime and UTC in nanoseconds,
+/// CPU; the eighth word is free. The checksum is of the text.
+const HEADER: usize = 64;
 const TEXT_MAX: usize = RECORD_BYTES - HEADER;
 const LOG_TAIL: usize = 8 << 10;
 
 static PLACE: AtomicUsize = AtomicUsize::new(0);
-static PANICKING: AtomicBool = AtomicBool::new(false);
+/// One more than the number of the CPU that panics.
+static PANICKING: AtomicUsize = AtomicUsize::new(0);
 static PREVIOUS: Once<Option<Record>> = Once::new();
 
 /// What the kernel left when it ended last time.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Message, place, stack and the end of the log.
+    /// Message and place in one line, then stack and the end of the log.
     pub text: String,
+    /// Since the boot that crashed, in nanoseconds.
+    pub uptime_ns: u64,
+    /// UTC as that boot knew it, in nanoseconds since 1970.
+    pub wall_ns: i64,
+    /// The CPU that panicked.
+    pub cpu: u64,
     /// Crashes without an orderly boot between them, this one included.
     pub in_a_row: u64,
 }
@@ -43,7 +52,7 @@ pub fn previous() -> Option<Record> {
 
 /// Whether a panic is under way.
 pub(super) fn in_progress() -> bool {
-    PANICKING.load(Ordering::SeqCst)
+    PANICKING.load(Ordering::SeqCst) != 0
 }
 
 /// FNV-1a: enough to tell a record from what RAM holds otherwise.
@@ -83,9 +92,15 @@ pub(super) fn init(phys: usize) {
             text.try_reserve_exact(len).ok()?;
             text.extend_from_slice(core::slice::from_raw_parts(phys_ptr(phys + HEADER), len));
             let in_a_row = word(phys, 3).read_volatile();
+            let uptime_ns = word(phys, 4).read_volatile();
+            let wall_ns = word(phys, 5).read_volatile().cast_signed();
+            let cpu = word(phys, 6).read_volatile();
             word(phys, 0).write_volatile(0);
             Some(Record {
                 text: String::from_utf8_lossy(&text).into_owned(),
+                uptime_ns,
+                wall_ns,
+                cpu,
                 in_a_row,
             })
         }
@@ -134,6 +149,9 @@ impl Text {
             word(self.phys, 1).write_volatile(self.len as u64);
             word(self.phys, 2).write_volatile(checksum(text));
             word(self.phys, 3).write_volatile(in_a_row);
+            word(self.phys, 4).write_volatile(Instant::now().0);
+            word(self.phys, 5).write_volatile(time::wall().cast_unsigned());
+            word(self.phys, 6).write_volatile(percpu::cpu_current() as u64);
             word(self.phys, 0).write_volatile(MAGIC);
         }
     }
@@ -142,9 +160,13 @@ impl Text {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     x86_64::instructions::interrupts::disable();
-    if PANICKING.swap(true, Ordering::SeqCst) {
-        // A panic in the panic, or on a second CPU.
-        power::reset_now();
+    let own = percpu::cpu_current() + 1;
+    match PANICKING.compare_exchange(0, own, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => {}
+        // A panic in the panic.
+        Err(first) if first == own => power::reset_now(),
+        // Another CPU was faster, by the same interrupt perhaps: its record counts.
+        Err(_) => halt(),
     }
     for cpu in (0..percpu::cpu_count()).filter(|c| *c != percpu::cpu_current()) {
         apic::send_nmi(cpu);
@@ -155,12 +177,11 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         len: 0,
     };
     // Writing to a `Text` cannot fail.
-    let _ = writeln!(
-        text,
-        "\nkernel panic on CPU {}: {info}",
-        percpu::cpu_current()
-    );
-    let _ = write!(text, "stack:");
+    let _ = write!(text, "\nkernel panic: {}", info.message());
+    if let Some(place) = info.location() {
+        let _ = write!(text, ", {}:{}", place.file(), place.line());
+    }
+    let _ = write!(text, "\nstack:");
     walk_stack(|rip| {
         let _ = write!(text, " {:#x}", rip.wrapping_sub(super::kmap::IMAGE));
     });
@@ -171,6 +192,13 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     text.keep(&tail[..n]);
     text.seal();
     power::reset_now()
+}
+
+/// Ends this CPU's part.
+pub(super) fn halt() -> ! {
+    loop {
+        x86_64::instructions::hlt();
+    }
 }
 
 /// Return addresses from here outwards, by frame pointers.

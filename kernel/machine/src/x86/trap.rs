@@ -344,6 +344,7 @@ fn exception(regs: &mut UserRegs, e: Exception) {
 
 /// Page-fault error code (SDM vol. 3, 4.7).
 const WRITE: u64 = 2;
+const USER: u64 = 4;
 const RESERVED: u64 = 8;
 const FETCH: u64 = 16;
 
@@ -355,6 +356,13 @@ fn page_fault(regs: &mut UserRegs, error: u64, addr: usize, from_user: bool) {
     };
     if error & RESERVED != 0 {
         panic_regs(14, error, regs);
+    }
+    if from_user && error & USER == 0 {
+        // The processor's own access on behalf of an instruction that no program may
+        // use: QEMU's translator reads the stack so for `iretq`, against SMAP.
+        interrupts::enable();
+        exception(regs, Exception::GeneralProtection(0));
+        return interrupts::disable();
     }
     let way_out = if from_user {
         None
@@ -398,9 +406,7 @@ fn panic_regs(vector: u64, error: u64, regs: &UserRegs) -> ! {
 extern "C" fn fatal_rust(vector: u64, regs: *const UserRegs) -> ! {
     if super::crash::in_progress() {
         // Another CPU is writing the crash record; this one only has to be quiet.
-        loop {
-            x86_64::instructions::hlt();
-        }
+        super::crash::halt();
     }
     // SAFETY: the entry code's frame.
     let regs = unsafe { &*regs };

@@ -223,6 +223,16 @@ impl<'a> BundleView<'a> {
             .map(|blob| (blob.hash, blob.len))
     }
 
+    /// Whether all bytes of the blob named `hash` are there, right or wrong.
+    #[must_use]
+    pub fn has_blob(&self, hash: Hash) -> bool {
+        self.find_blob(hash).is_some_and(|record| {
+            let content = slice_at(self.bytes, record.offset, record.len);
+            let outboard = slice_at(self.bytes, record.outboard_at, outboard_len(record.len));
+            content.is_some() && outboard.is_some()
+        })
+    }
+
     /// The blob named `hash`: a binary search. Its outboard is checked here, its
     /// content group by group through [`BundleBlob::verifier`].
     ///
