@@ -44,15 +44,15 @@ numfmt --to=iec 123456789
 date -u -d @1000000000 '+%F %T'
 basename /a/b/c.txt .txt; dirname /a/b/c.txt
 mkdir -p tree/a/b tree/c; touch tree/a/f tree/c/g; ln -s ../c tree/a/link
-ls -R tree; ls -l tree/a | awk '{ print $1 }' 2>/dev/null || true
+ls -R tree; ls -l tree/a | tail -n +2 | cut -c 1-10
 cp -a tree copy && rm -r tree && ls -R copy
 mv copy moved; chmod -R go= moved; stat -c '%A %n' moved/a/*
 dd if=/dev/zero of=zeros bs=64K count=16 status=none; stat -c %s zeros
 truncate -s 5M sparse; stat -c %s sparse; cksum sparse
 install -m 751 one installed; stat -c %a installed
 mktemp -d found.XXXXXX >/dev/null && echo found.* | wc -w
-tee a b <one >c; cmp a b && cmp b c && echo equal
-ln a hard; stat -c %h a; readlink -f moved/a/link | sed "s|$PWD|.|" 2>/dev/null || true
+tee a b <one >c; cat a b c | sort | uniq -c
+ln a hard; stat -c %h a; basename "$(readlink -f moved/a/link)"
 timeout 0.2 sleep 60 || echo "timeout $?"
 nproc >/dev/null && echo "counted"
 id -u; test -w . && echo writable
