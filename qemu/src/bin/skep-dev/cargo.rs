@@ -39,6 +39,9 @@ pub(crate) fn kernel_cargo(artifacts: &Artifacts, words: &[&str]) -> Command {
         .arg("--target-dir")
         .arg(artifacts.target().join("kernel"))
         .env("RUSTC_BOOTSTRAP", "1")
+        // The rooms are separate crates, and a system call crosses most of them.
+        .env("CARGO_PROFILE_RELEASE_LTO", "fat")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .env("CARGO_TARGET_X86_64_UNKNOWN_NONE_RUSTFLAGS", KERNEL_FLAGS);
     command
 }
