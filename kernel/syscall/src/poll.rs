@@ -11,6 +11,7 @@ use vfs::epoll::{Epoll, ReadyList};
 use vfs::file::{OpenFile, OpenFlags};
 use vfs::poll::{Entry, ask, wait};
 use vfs::{Error, Events};
+use zerocopy::IntoBytes;
 
 const NS: u64 = 1_000_000_000;
 /// Size of the kernel's `sigset_t`.
@@ -92,40 +93,62 @@ fn waited(result: vfs::Result<usize>) -> SysResult {
     result.map_err(|e| Errno::from(e).or_restart_without_handler())
 }
 
-fn poll_entries(ctx: &Ctx<'_>, addr: usize, count: usize) -> Result<Entries, Errno> {
+/// Entries of a `struct pollfd` array read from the program at one go.
+const CHUNK: usize = 64;
+
+/// What the program's array says: the entries, and each `revents` as it was.
+fn poll_entries(
+    ctx: &Ctx<'_>,
+    addr: usize,
+    count: usize,
+) -> Result<(Entries, SmallVec<[u16; CHUNK]>), Errno> {
     if count > ctx.files_limit() {
         return Err(Errno::EINVAL);
     }
     let files = ctx.files()?;
-    let mut entries = Entries::new();
+    let (mut entries, mut before) = (Entries::new(), SmallVec::new());
     entries.try_reserve(count).map_err(|_| Errno::ENOMEM)?;
-    for i in 0..count {
-        let raw: u64 = user::read_value(addr.wrapping_add(i * POLLFD_SIZE))?;
-        let fd = raw as i32;
-        let mut entry = Entry {
-            wanted: Events::from_bits_truncate((raw >> 32) as u16 as u32),
-            ..Entry::default()
-        };
-        match files.get_open(fd) {
-            Ok(f) => entry.file = Some(f),
-            Err(_) if fd < 0 => {}
-            Err(_) => entry.found = Events::NVAL,
+    before.try_reserve(count).map_err(|_| Errno::ENOMEM)?;
+    let mut raw = [0u64; CHUNK];
+    let mut done = 0;
+    while done < count {
+        let n = CHUNK.min(count - done);
+        user::read(
+            addr.wrapping_add(done * POLLFD_SIZE),
+            raw[..n].as_mut_bytes(),
+        )?;
+        for raw in &raw[..n] {
+            let fd = *raw as i32;
+            let mut entry = Entry {
+                wanted: Events::from_bits_truncate((raw >> 32) as u16 as u32),
+                ..Entry::default()
+            };
+            match files.get_open(fd) {
+                Ok(f) => entry.file = Some(f),
+                Err(_) if fd < 0 => {}
+                Err(_) => entry.found = Events::NVAL,
+            }
+            entries.push(entry);
+            before.push((raw >> 48) as u16);
         }
-        entries.push(entry);
+        done += n;
     }
-    Ok(entries)
+    Ok((entries, before))
 }
 
 fn poll(ctx: &Ctx<'_>, addr: usize, count: usize, deadline: Deadline) -> SysResult {
-    let mut entries = poll_entries(ctx, addr, count)?;
+    let (mut entries, before) = poll_entries(ctx, addr, count)?;
     let n = if deadline == NOW {
         ask(&mut entries)
     } else {
         waited(wait(&mut entries, deadline))?
     };
-    for (i, e) in entries.iter().enumerate() {
+    for (i, (e, before)) in entries.iter().zip(before).enumerate() {
         let revents = e.found.bits() as u16;
-        user::write_value(addr.wrapping_add(i * POLLFD_SIZE + 6), &revents)?;
+        // Most say the same as in the last round: nothing.
+        if revents != before {
+            user::write_value(addr.wrapping_add(i * POLLFD_SIZE + 6), &revents)?;
+        }
     }
     Ok(n)
 }
