@@ -8,7 +8,7 @@ use crate::addr::PAGE_SIZE;
 use crate::arch;
 use crate::sync::IrqLock;
 use core::ops::Range;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// The largest block has 2^`ORDER_MAX` frames (4 MiB).
 pub(crate) const ORDER_MAX: usize = 10;
@@ -25,6 +25,14 @@ static BUDDY: IrqLock<Buddy> = IrqLock::new(Buddy {
     free: 0,
     total: 0,
 });
+
+/// [`Buddy::free`] for who wants to know without the lock.
+static FREE: AtomicUsize = AtomicUsize::new(0);
+
+/// Frames in free blocks, a moment ago.
+pub(super) fn free_about() -> usize {
+    FREE.load(Relaxed)
+}
 
 #[repr(C)]
 struct Links {
@@ -85,11 +93,13 @@ impl Buddy {
             self.push(number + (1 << o), o);
         }
         self.free -= 1 << order;
+        FREE.store(self.free, Relaxed);
         Some(number)
     }
 
     fn give(&mut self, mut number: u32, mut order: usize) {
         self.free += 1 << order;
+        FREE.store(self.free, Relaxed);
         while order < ORDER_MAX {
             let buddy = number ^ (1 << order);
             let is_free =

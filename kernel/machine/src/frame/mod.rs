@@ -66,13 +66,25 @@ pub struct Stats {
     pub free: usize,
 }
 
-/// Frames only the kernel's own account may take: 1/64 of all.
+/// Frames only the kernel's own account may take: 1/64 of all, at least 2 MiB of a
+/// machine that has 32.
 static RESERVE: AtomicUsize = AtomicUsize::new(0);
 
 /// How much memory there is and how much of it is free.
 #[must_use]
 pub fn stats() -> Stats {
     buddy::stats()
+}
+
+/// Whether so little is left that programs get no more of it, not even through what
+/// the kernel needs for them (stacks, page tables): the rest is for the kernel's
+/// own small objects, whose allocation must not fail.
+#[cfg_attr(
+    not(target_os = "none"),
+    expect(dead_code, reason = "the host has no such needs")
+)]
+pub(crate) fn is_short() -> bool {
+    buddy::free_about() < RESERVE.load(Ordering::Relaxed) / 2
 }
 
 /// Gives the frames of `numbers` to the allocator.
@@ -82,7 +94,8 @@ pub fn stats() -> Stats {
 pub(crate) unsafe fn add_range(numbers: core::ops::Range<usize>) {
     // SAFETY: passed on.
     unsafe { buddy::add_range(numbers) };
-    RESERVE.store(buddy::total() / 64, Ordering::Relaxed);
+    let total = buddy::total();
+    RESERVE.store((total / 64).max((total / 16).min(512)), Ordering::Relaxed);
 }
 
 /// Marks the frames of `numbers` as part of the boot image: they hold one

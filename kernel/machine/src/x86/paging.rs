@@ -15,7 +15,7 @@ use super::tlb::{self, Gather};
 use crate::account::Account;
 use crate::addr::{PAGE_SIZE, USER_END, USER_START};
 use crate::error::AllocError;
-use crate::frame::Frame;
+use crate::frame::{self, Frame};
 use crate::paging::{Access, MapOutcome, Mapping, WriteFault};
 use crate::sync::{Once, SpinLock};
 use crate::thread;
@@ -126,6 +126,9 @@ impl PageTable {
     }
 
     fn new_table(&self) -> Result<usize, AllocError> {
+        if frame::is_short() {
+            return Err(AllocError::OutOfMemory);
+        }
         if let Some(a) = self.account.get() {
             a.charge(1)?;
         }

@@ -8,7 +8,7 @@ use super::entry::{GLOBAL, NO_EXEC, PRESENT, WRITABLE};
 use super::kmap::{self, STACKS};
 use super::tlb;
 use crate::addr::PAGE_SIZE;
-use crate::frame::Block;
+use crate::frame::{self, Block};
 use crate::sync::SpinLock;
 use alloc::vec::Vec;
 
@@ -107,6 +107,9 @@ fn pages(top: usize) -> impl Iterator<Item = usize> {
 
 /// Puts memory behind the stack below `top`.
 fn back(top: usize) -> Option<()> {
+    if frame::is_short() {
+        return None;
+    }
     let block = Block::alloc(ORDER)?;
     for (i, va) in pages(top).enumerate() {
         let page = (block.phys() + i * PAGE_SIZE) as u64;
