@@ -1,7 +1,9 @@
 //! The buddy allocator: blocks of 2^order frames, split and merged in pairs.
 //!
-//! A free block keeps its list links in its own first bytes, so the allocator
-//! needs no memory of its own but the frame table.
+//! A free block of several frames keeps its list links in the counts of its first
+//! two entries of the frame table, so that memory nobody uses is never touched (a
+//! host that gives it out by large pages would back it all). A single frame has no
+//! second entry and keeps them in its own first bytes.
 
 use super::{FREE_HEAD, Meta};
 use crate::addr::PAGE_SIZE;
@@ -40,7 +42,33 @@ struct Links {
     prev: u32,
 }
 
-fn links(number: u32) -> *mut Links {
+/// The links of the free block at `number`.
+fn links(number: u32, order: usize) -> Links {
+    if order == 0 {
+        // SAFETY: a free frame, so its bytes belong to its list.
+        return unsafe { page(number).read() };
+    }
+    let at = |n: u32| meta(n).map_or(NONE, |m| m.refs.load(Relaxed).wrapping_sub(1));
+    Links {
+        next: at(number),
+        prev: at(number + 1),
+    }
+}
+
+fn set_links(number: u32, order: usize, links: Links) {
+    if order == 0 {
+        // SAFETY: as above.
+        return unsafe { page(number).write(links) };
+    }
+    // No link is the number 0, which is what counts of allocated frames start at.
+    for (n, link) in [(number, links.next), (number + 1, links.prev)] {
+        if let Some(m) = meta(n) {
+            m.refs.store(link.wrapping_add(1), Relaxed);
+        }
+    }
+}
+
+fn page(number: u32) -> *mut Links {
     arch::phys_ptr(number as usize * PAGE_SIZE).cast()
 }
 
@@ -51,16 +79,24 @@ fn meta(number: u32) -> Option<&'static Meta> {
 impl Buddy {
     fn push(&mut self, number: u32, order: usize) {
         let head = self.heads[order];
-        // SAFETY: the block is free, so its bytes belong to this list.
-        unsafe {
-            links(number).write(Links {
+        set_links(
+            number,
+            order,
+            Links {
                 next: head,
                 prev: NONE,
-            })
-        };
+            },
+        );
         if head != NONE {
-            // SAFETY: the head is a free block of this list.
-            unsafe { (*links(head)).prev = number };
+            let old = links(head, order);
+            set_links(
+                head,
+                order,
+                Links {
+                    prev: number,
+                    ..old
+                },
+            );
         }
         self.heads[order] = number;
         if let Some(m) = meta(number) {
@@ -69,17 +105,36 @@ impl Buddy {
     }
 
     fn unlink(&mut self, number: u32, order: usize) {
-        // SAFETY: the block is in the list of `order`, so its links are valid.
-        let Links { next, prev } = unsafe { links(number).read() };
+        let Links { next, prev } = links(number, order);
         match prev {
             NONE => self.heads[order] = next,
-            // SAFETY: a neighbour in the list is a free block.
-            _ => unsafe { (*links(prev)).next = next },
+            _ => set_links(
+                prev,
+                order,
+                Links {
+                    next,
+                    ..links(prev, order)
+                },
+            ),
         }
         if next != NONE {
-            // SAFETY: as above.
-            unsafe { (*links(next)).prev = prev };
+            set_links(
+                next,
+                order,
+                Links {
+                    prev,
+                    ..links(next, order)
+                },
+            );
         }
+        set_links(
+            number,
+            order,
+            Links {
+                next: NONE,
+                prev: NONE,
+            },
+        );
         if let Some(m) = meta(number) {
             m.flags.store(0, Relaxed);
         }

@@ -67,7 +67,7 @@ fn describe(artifacts: &Artifacts) -> Result<String> {
     let kernel = kernel.display();
     Ok(format!(
         r#"desc = "Skep, started directly, one capsule"
-qemu = ["-kernel", "{kernel}", "-initrd", "{{out}}/skep-{{pid}}.ramdisk"]
+qemu = ["-bios", "qboot.rom", "-kernel", "{kernel}", "-initrd", "{{out}}/skep-{{pid}}.ramdisk"]
 prepare = "{tool} bench-ramdisk {{role}} {{out}}/skep-{{pid}}.ramdisk {{cmd}}"
 image = ["{kernel}", "{{out}}/skep-{{pid}}.ramdisk"]
 disks = false
