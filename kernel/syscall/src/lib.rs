@@ -39,7 +39,7 @@ mod poll;
 mod prctl;
 mod process;
 #[cfg(test)]
-mod scenarios;
+mod scenario_tests;
 mod sched;
 mod sigio;
 mod signal;
