@@ -89,3 +89,24 @@ fn a_damaged_tree_is_refused() {
         Some(BlobError::Missing(other))
     );
 }
+
+#[test]
+fn an_image_that_lost_a_file_is_refused() {
+    let mut bundle = Bundle::new(&config(&[]));
+    let files = [vec![1; 9000], vec![2; 9000], vec![3; 9000]];
+    let root = bundle.image(&[("a", &files[0]), ("b", &files[1]), ("c", &files[2])]);
+    let mut bytes = bundle.build();
+    let view = skep_api::bundle::BundleView::parse(&bytes).unwrap();
+    let end = |h: Hash| view.blob(h).unwrap().offset as usize + 3 * machine::addr::PAGE_SIZE;
+    let lost = files
+        .iter()
+        .map(|f| Hash::of(f))
+        .max_by_key(|h| end(*h))
+        .unwrap();
+    // The tree may lie behind it; then it is what is missing.
+    let cut = end(lost) - 1;
+    bytes.truncate(cut);
+    let store = BlobStore::open(Memory::new(bytes)).unwrap();
+    let missing = Image::open(&store, root).err();
+    assert!(missing == Some(BlobError::Missing(lost)) || missing == Some(BlobError::Missing(root)));
+}

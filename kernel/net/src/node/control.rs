@@ -252,20 +252,23 @@ impl NetNode {
             return false;
         }
         let address = Ipv4Cidr::new(ip, to.prefix);
-        if let Some(c) = &mut *self.control.lock() {
+        let mut control = self.control.lock();
+        if let Some(c) = &mut *control {
             if let Some(h) = c.dhcp.take() {
                 c.sockets.remove(h);
             }
             c.set_v4(Some(address), to.gateway);
         }
         let before = self.config();
-        {
-            let mut config = self.config.lock();
-            config.v4 = Some(address);
-            config.gateway = to.gateway;
-            config.dns = to.dns.clone();
-        }
-        self.tell_changes(&before);
+        let after = NetConfig {
+            v4: Some(address),
+            gateway: to.gateway,
+            dns: to.dns.clone(),
+            ..before.clone()
+        };
+        *self.config.lock() = after.clone();
+        drop(control);
+        self.tell_changes(&before, &after);
         self.control_poll();
         true
     }
@@ -288,29 +291,30 @@ impl NetNode {
     /// Gives a frame to the control interface.
     pub(super) fn control_input(self: &Arc<Self>, frame: Option<&[u8]>) {
         let Some(link) = self.link() else { return };
+        // What is known changes under the control interface's lock only: a frame and
+        // the timer may be served at the same time, and neither may undo what the
+        // other has learnt.
+        let mut control = self.control.lock();
+        let Some(c) = &mut *control else { return };
         let before = self.config();
         let mut after = before.clone();
-        let next = {
-            let mut control = self.control.lock();
-            let Some(c) = &mut *control else { return };
-            c.poll(&**link, frame, &mut after)
-        };
-        link.flush();
+        let next = c.poll(&**link, frame, &mut after);
+        *self.config.lock() = after.clone();
         if let Some(t) = self.control_timer.get() {
             t.set(next);
         }
-        *self.config.lock() = after;
-        self.tell_changes(&before);
+        drop(control);
+        link.flush();
+        self.tell_changes(&before, &after);
     }
 
-    fn tell_changes(&self, before: &NetConfig) {
-        let after = self.config();
+    fn tell_changes(&self, before: &NetConfig, after: &NetConfig) {
         let all = |c: &NetConfig| -> Vec<IpAddr> {
             let v4 = c.v4.iter().map(|n| IpAddr::V4(n.address()));
             v4.chain(c.v6.iter().map(|n: &Ipv6Cidr| IpAddr::V6(n.address())))
                 .collect()
         };
-        let (old, new) = (all(before), all(&after));
+        let (old, new) = (all(before), all(after));
         for ip in old.iter().filter(|ip| !new.contains(ip)) {
             self.tell(NetEvent::AddressLost(*ip));
         }

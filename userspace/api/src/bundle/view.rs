@@ -223,11 +223,13 @@ impl<'a> BundleView<'a> {
             .map(|blob| (blob.hash, blob.len))
     }
 
-    /// Whether all bytes of the blob named `hash` are there, right or wrong.
+    /// Whether all bytes of the blob named `hash` are there, its padding included, right
+    /// or wrong.
     #[must_use]
     pub fn has_blob(&self, hash: Hash) -> bool {
         self.find_blob(hash).is_some_and(|record| {
-            let content = slice_at(self.bytes, record.offset, record.len);
+            let padded = record.len.next_multiple_of(PAGE_LEN as u64);
+            let content = slice_at(self.bytes, record.offset, padded);
             let outboard = slice_at(self.bytes, record.outboard_at, outboard_len(record.len));
             content.is_some() && outboard.is_some()
         })
