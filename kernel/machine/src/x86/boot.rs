@@ -360,7 +360,7 @@ extern "C" fn on_own_tables() -> ! {
         .map(|()| smp::start())
         .and_then(|()| super::later::start())
         .and_then(|()| crate::timer::start())
-        .and_then(|()| Builder::new("main").spawn(|| skep_main()).map(|_| ()));
+        .and_then(|()| Builder::new("main").spawn(skep_main).map(|_| ()));
     if ready.is_err() {
         fail("too little memory to start threads");
     }
@@ -373,8 +373,7 @@ pub(super) fn prepare_cpu(index: usize) -> Option<usize> {
     let stack = stacks::KernelStack::new()?;
     percpu::prepare(index);
     let top = stack.top();
-    // The stack of an idle thread lasts as long as the machine.
-    core::mem::forget(stack);
+    // Never recycled: an idle thread lasts as long as the machine.
     Some(top)
 }
 

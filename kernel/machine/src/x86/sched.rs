@@ -536,7 +536,7 @@ pub(super) fn clock_event(in_kernel: bool) {
 /// Another CPU asks this one to look at its queue, from the interrupt handler.
 pub(super) fn asked() {
     let mut q = QUEUES.here().lock();
-    if !q.ready.first().is_none() {
+    if q.ready.first().is_some() {
         limit_turn(&mut q);
     }
 }

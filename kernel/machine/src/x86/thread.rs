@@ -503,14 +503,13 @@ pub(crate) fn fpu_save(out: &mut [u8]) {
 pub(crate) fn fpu_load(image: &[u8]) -> bool {
     let me = thread::current();
     let Some(u) = &me.arch.user else { return false };
-    let ok = interrupts::without_interrupts(|| {
+    interrupts::without_interrupts(|| {
         let ok = u.fpu.accept(image);
         if ok {
             u.fpu.load();
         }
         ok
-    });
-    ok
+    })
 }
 
 pub(crate) fn segment_bases() -> (usize, usize) {
