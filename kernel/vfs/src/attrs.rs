@@ -54,7 +54,7 @@ impl Caller<'_> {
         let mine = self.cred.fsuid == attr.uid();
         let uid_ok = uid.is_none_or(|u| mine && u == attr.uid());
         let gid_ok = gid.is_none_or(|g| mine && (g == attr.gid() || self.cred.in_group(g)));
-        if !(uid_ok && gid_ok) && !self.cred.has(Caps::CHOWN) {
+        if !(uid_ok && gid_ok || self.cred.has(Caps::CHOWN)) {
             return Err(Error::NotPermitted);
         }
         let mode = attr.mode();

@@ -94,7 +94,7 @@ impl PseudoFs {
     /// A file of root's.
     #[must_use]
     pub fn file(&self, mode: u32, content: Arc<dyn Content>) -> Arc<dyn Inode> {
-        TextFile::new(self.attr(Kind::File, mode, (0, 0)), content)
+        TextFile::inode(self.attr(Kind::File, mode, (0, 0)), content)
     }
 
     /// A symbolic link.
@@ -263,7 +263,7 @@ pub struct TextFile {
 
 impl TextFile {
     /// A file with this content.
-    pub fn new(attr: Attr, content: Arc<dyn Content>) -> Arc<dyn Inode> {
+    pub fn inode(attr: Attr, content: Arc<dyn Content>) -> Arc<dyn Inode> {
         Arc::new(TextFile { attr, content })
     }
 }

@@ -154,8 +154,7 @@ pub(super) fn compose(code: &[u8], functions: &[Function]) -> Option<Vec<u8>> {
     let t = tables(functions);
     let head = size_of::<FileHeader>() + HEADERS * size_of::<ProgramHeader>();
     let dynamic = head.next_multiple_of(16);
-    let mut body = Vec::new();
-    body.resize(dynamic + DYNAMIC_LEN, 0);
+    let mut body = alloc::vec![0; dynamic + DYNAMIC_LEN];
     let mut place = |part: &[u8]| {
         pad(&mut body, 8);
         let at = body.len();

@@ -81,7 +81,7 @@ impl Inode for FdDir {
         if self.view == FdView::Info {
             let attr = self.proc.fs.attr(Kind::File, 0o444, owner);
             let cloexec = files.cloexec(fd).unwrap_or(false);
-            return Ok(TextFile::new(attr, Arc::new(FdInfo { file, cloexec })));
+            return Ok(TextFile::inode(attr, Arc::new(FdInfo { file, cloexec })));
         }
         let root = self.process.places().ok_or(Error::NotFound)?.root();
         Ok(Arc::new(FdLink {

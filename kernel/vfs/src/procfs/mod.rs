@@ -4,9 +4,8 @@
 //! further files (such as `net/tcp`) as [`Content`] at a path. Every number is
 //! the capsule's own; nothing of the node or of other capsules shows.
 //!
-//! * [`process`]: `/proc/PID`, with descriptors and tasks,
-//! * [`system`]: `meminfo`, `stat`, `uptime` and their like,
-//! * [`sysctl`]: `/proc/sys`.
+//! `process` has `/proc/PID` with descriptors and tasks; `system` has `meminfo`,
+//! `stat`, `uptime` and their like; `sysctl` has `/proc/sys`.
 
 mod fd;
 mod process;

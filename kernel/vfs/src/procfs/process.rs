@@ -66,7 +66,7 @@ impl ProcessDir {
             tid: self.tid,
             name,
         };
-        TextFile::new(self.attr_of(Kind::File, mode), Arc::new(content))
+        TextFile::inode(self.attr_of(Kind::File, mode), Arc::new(content))
     }
 
     fn link(&self, path: Path) -> Arc<dyn Inode> {
@@ -114,7 +114,7 @@ impl ProcessDir {
             b"cgroup" => Arc::new(|out: &mut Text| out.write_str("0::/\n")),
             _ => return None,
         };
-        Some(TextFile::new(self.attr_of(Kind::File, 0o444), content))
+        Some(TextFile::inode(self.attr_of(Kind::File, 0o444), content))
     }
 }
 
