@@ -61,7 +61,7 @@ impl Queue {
 }
 
 /// One opening of the control device.
-pub struct Session {
+pub(crate) struct Session {
     queue: SpinLock<Queue>,
     mask: SpinLock<EventMask>,
     greeted: AtomicBool,
