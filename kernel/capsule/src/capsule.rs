@@ -18,7 +18,7 @@ use machine::time::Instant;
 use machine::timer::Timer;
 use net::NetStack;
 use process::signal::Signal;
-use process::{Pid, World};
+use process::{Limited, Pid, World};
 use skep_api::Hash;
 use skep_api::control::{
     CapsuleId, CapsuleInfo, CapsuleState, CapsuleSummary, Event, ExitCause, ExitStatus,
@@ -31,7 +31,12 @@ use vfs::{FdTable, Mount};
 const PIDS_MAX: usize = 64;
 
 /// The limits whose hits are reported, and how often each may be.
-const LIMITS: [LimitKind; 2] = [LimitKind::Memory, LimitKind::Processes];
+const LIMITS: [LimitKind; 4] = [
+    LimitKind::Memory,
+    LimitKind::Processes,
+    LimitKind::Files,
+    LimitKind::Sockets,
+];
 const LIMIT_PAUSE_NS: u64 = 1_000_000_000;
 
 /// What a capsule holds while it is alive. Dropping it gives everything back.
@@ -452,9 +457,13 @@ impl process::Events for Ear {
         }
     }
 
-    fn threads_exhausted(&self) {
+    fn limit_reached(&self, limit: Limited) {
         if let Some(capsule) = self.0.upgrade() {
-            capsule.limit_hit(LimitKind::Processes);
+            capsule.limit_hit(match limit {
+                Limited::Threads => LimitKind::Processes,
+                Limited::Files => LimitKind::Files,
+                Limited::Sockets => LimitKind::Sockets,
+            });
         }
     }
 }

@@ -17,8 +17,8 @@ use process::ExitStatus as ProcessEnd;
 use process::Thread;
 use skep_api::control::{
     CapsuleId, CapsuleState, ControlError, CrashRecord, Event, EventMask, ExitCause, ExitStatus,
-    ExitSummary, FRAME_BYTES_MAX, KillScope, ManifestSource, Message, Refusal, Reply, Request,
-    frame,
+    ExitSummary, FRAME_BYTES_MAX, KillScope, LimitKind, ManifestSource, Message, Refusal, Reply,
+    Request, frame,
 };
 use skep_api::manifest::Manifest;
 
@@ -285,6 +285,30 @@ fn programs_run_beside_the_first_one() {
     };
     let failed = Reply::Error(ControlError::ExecFailed { errno: 2 });
     assert_eq!(node.ask(missing), failed);
+}
+
+#[test]
+fn a_limit_is_told_at_most_once_a_second() {
+    let node = node(|_| ());
+    let capsule = node.start("waits").unwrap();
+    assert!(matches!(node.event(), Event::CapsuleStarted { .. }));
+    node.ask(Request::Subscribe {
+        events: EventMask::TROUBLE,
+    });
+    let world = capsule.parts().unwrap().world.clone();
+    let begun = Instant::now();
+    for _ in 0..1000 {
+        world.tell_limit(process::Limited::Files);
+    }
+    world.tell_limit(process::Limited::Threads);
+    let hit = |limit| Event::LimitHit {
+        capsule: capsule.id(),
+        limit,
+    };
+    assert_eq!(node.event(), hit(LimitKind::Files));
+    if Instant::now().since(begun) < Duration::from_secs(1) {
+        assert_eq!(node.event(), hit(LimitKind::Processes));
+    }
 }
 
 #[test]

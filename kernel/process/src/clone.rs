@@ -4,7 +4,7 @@ use crate::family::Place;
 use crate::limits::Resource;
 use crate::signal::{Actions, Signal, ThreadSignals};
 use crate::thread::Parts;
-use crate::{Error, Pid, Process, Result, Thread};
+use crate::{Error, Limited, Pid, Process, Result, Thread};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use bitflags::bitflags;
@@ -158,7 +158,7 @@ pub fn clone(me: &Arc<Thread>, request: &CloneRequest, regs: &UserRegs) -> Resul
     }
     // Before anything is copied; and for good when the task becomes known.
     check_limits(process, process.world().task_count())
-        .inspect_err(|_| process.world().events().threads_exhausted())?;
+        .inspect_err(|_| process.world().tell_limit(Limited::Threads))?;
     let parts = parts(me, flags)?;
     let space = parts.space.clone();
     let thread = if flags.contains(CloneFlags::THREAD) {

@@ -55,7 +55,7 @@ pub use status::{Change, ExitStatus};
 pub use thread::{COMM_LEN, Thread};
 pub use unknown::UnknownCalls;
 pub use usage::{Counted, Times};
-pub use world::{Events, HOST_NAME_MAX, World, WorldSpec};
+pub use world::{Events, HOST_NAME_MAX, Limited, World, WorldSpec};
 
 /// The Linux release whose interface this is, as programs parse it (`uname -r`).
 pub const RELEASE: &str = "6.1.0-skep";

@@ -19,6 +19,17 @@ use net::NetStack;
 /// Most bytes of a host or domain name (`__NEW_UTS_LEN`).
 pub const HOST_NAME_MAX: usize = 64;
 
+/// What programs can have only so much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limited {
+    /// Threads of all processes.
+    Threads,
+    /// Open files of a process.
+    Files,
+    /// Sockets, or memory for what they hold.
+    Sockets,
+}
+
 /// What the capsule room hears of its processes.
 pub trait Events: Send + Sync {
     /// The first process has ended; the others are being killed.
@@ -27,9 +38,9 @@ pub trait Events: Send + Sync {
     fn emptied(&self);
     /// Process `pid`, called `name`, was killed for want of memory.
     fn out_of_memory(&self, pid: Pid, name: &str);
-    /// A new thread or process was refused because there are as many as there may
-    /// be. Called as often as programs try.
-    fn threads_exhausted(&self) {}
+    /// Something was refused because there is as much of it as there may be. Called
+    /// as often as programs try.
+    fn limit_reached(&self, _limit: Limited) {}
 }
 
 /// What a world is made of.
@@ -173,6 +184,12 @@ impl World {
 
     pub(crate) fn events(&self) -> &dyn Events {
         &*self.events
+    }
+
+    /// Tells the capsule room that something was refused.
+    #[cold]
+    pub fn tell_limit(&self, limit: Limited) {
+        self.events.limit_reached(limit);
     }
 
     /// The process of that number, zombies included.

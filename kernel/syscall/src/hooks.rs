@@ -6,7 +6,7 @@ use crate::table;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use machine::thread::{self, Exception, PageFault, UserRegs};
-use process::Thread;
+use process::{Limited, Thread};
 
 /// Whether every call and its answer is logged.
 static TRACE: AtomicBool = AtomicBool::new(false);
@@ -67,6 +67,11 @@ fn failed(me: &Thread, e: Errno) -> u64 {
     if e.restarts() {
         // The signal code turns this into what the program sees.
         me.alert();
+    }
+    match e {
+        Errno::EMFILE => me.process().world().tell_limit(Limited::Files),
+        Errno::ENOBUFS => me.process().world().tell_limit(Limited::Sockets),
+        _ => {}
     }
     e.to_rax()
 }
