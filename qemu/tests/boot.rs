@@ -188,8 +188,8 @@ fn without_a_ramdisk_it_says_so() -> Result<()> {
 
 #[test]
 fn with_too_little_memory_it_says_so() -> Result<()> {
-    let mut node = Machine::new("boot-3-mib")
-        .memory_mib(3)
+    let mut node = Machine::new("boot-5-mib")
+        .memory_mib(5)
         .no_ramdisk()
         .start()?;
     node.wait_serial("too little memory", seconds(10))?;
