@@ -166,7 +166,9 @@ impl Capsules {
                 started_ns: capsule.started().map_or(0, |t| t.0),
             }),
             Err(error) => {
-                log::warn!("capsule {name} cannot be started: {}", explain(&error));
+                if !self.is_closing() {
+                    log::warn!("capsule {name} cannot be started: {}", explain(&error));
+                }
                 Err(error)
             }
         }
