@@ -111,13 +111,12 @@ mod tests {
         for n in [3, 4] {
             let mut memory = vec![0xee_u8; 5 * 3 * n];
             let base = NonNull::new(memory.as_mut_ptr()).unwrap();
-            // SAFETY: the vector outlives the value and is not used meanwhile.
+            // SAFETY: the vector outlives the last use of the value.
             let mut f = unsafe { Framebuffer::over(base, info(n, PixelFormat::Bgr)) }.unwrap();
             f.set(3, 2, [1, 2, 3]);
             f.set(4, 0, [9; 3]);
             f.set(0, 3, [9; 3]);
             f.set(usize::MAX, usize::MAX, [9; 3]);
-            drop(f);
             let at = (2 * 5 + 3) * n;
             assert_eq!(memory[at..at + 3], [3, 2, 1]);
             assert_eq!(memory.iter().filter(|b| **b != 0xee).count(), n);

@@ -2,6 +2,7 @@
 //! and to a ring that the crash record and the API read.
 
 use crate::sync::{IrqLock, Once};
+#[cfg(target_os = "none")]
 use crate::time::Instant;
 use core::fmt::Write;
 
@@ -44,8 +45,10 @@ impl Write for Line {
     }
 }
 
+#[cfg(target_os = "none")]
 struct Logger;
 
+#[cfg(target_os = "none")]
 impl log::Log for Logger {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
@@ -79,6 +82,7 @@ impl log::Log for Logger {
 }
 
 /// Makes this the log of the `log` crate's macros.
+#[cfg(target_os = "none")]
 pub(crate) fn init() {
     if log::set_logger(&Logger).is_ok() {
         log::set_max_level(log::LevelFilter::Info);

@@ -50,6 +50,7 @@ pub struct CpuGroup {
     /// Per mille of one CPU, `u64::MAX` for no bound.
     quota_per_mille: AtomicU64,
     run_ns: AtomicU64,
+    #[cfg(target_os = "none")]
     pub(crate) arch: arch::GroupState,
 }
 
@@ -66,6 +67,7 @@ impl CpuGroup {
             weight: AtomicU64::new(weight.clamp(1, 10_000)),
             quota_per_mille: AtomicU64::new(quota_per_mille.unwrap_or(u64::MAX)),
             run_ns: AtomicU64::new(0),
+            #[cfg(target_os = "none")]
             arch: arch::GroupState::new(),
         })
     }
@@ -284,6 +286,7 @@ impl Thread {
     }
 
     /// The scheduler's book-keeping.
+    #[cfg(target_os = "none")]
     pub(crate) fn charge_run(&self, ns: u64) {
         self.run_ns.fetch_add(ns, Relaxed);
         self.group.run_ns.fetch_add(ns, Relaxed);

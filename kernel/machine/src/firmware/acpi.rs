@@ -45,6 +45,7 @@ impl Tables {
     };
 
     /// The global interrupt of ISA interrupt `irq`, and how it is signalled.
+    #[cfg(target_os = "none")]
     pub(crate) fn isa(&self, irq: u8) -> Override {
         let same = Override {
             irq,
@@ -144,6 +145,7 @@ fn sums_to_zero(b: &[u8]) -> bool {
 }
 
 /// Looks for the RSDP where BIOSes put it (5.2.5.1).
+#[cfg(target_os = "none")]
 pub(crate) fn find_rsdp(memory: &impl Memory) -> Option<u64> {
     const AREA: u64 = 0xe_0000;
     let area = memory.bytes(AREA, 0x2_0000)?;

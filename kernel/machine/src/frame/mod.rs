@@ -16,10 +16,13 @@ use crate::account::{self, Account};
 use crate::addr::PAGE_SIZE;
 use crate::arch;
 use crate::error::AllocError;
+#[cfg(target_os = "none")]
 use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicUsize, Ordering};
 
-pub(crate) use buddy::{Block, ORDER_MAX};
+pub(crate) use buddy::Block;
+#[cfg(target_os = "none")]
+pub(crate) use buddy::ORDER_MAX;
 
 /// What is known of each frame of the machine.
 #[repr(C)]
@@ -245,6 +248,7 @@ impl Frame {
     }
 
     /// Gives the reference away as a bare number, for a page-table entry.
+    #[cfg(target_os = "none")]
     pub(crate) fn into_number(self) -> usize {
         ManuallyDrop::new(self).number()
     }
@@ -253,6 +257,7 @@ impl Frame {
     ///
     /// # Safety
     /// Once for each `into_number`.
+    #[cfg(target_os = "none")]
     pub(crate) unsafe fn from_number(number: usize) -> Frame {
         Frame {
             number: number as u32,
@@ -263,6 +268,7 @@ impl Frame {
     ///
     /// # Safety
     /// The frame has a reference that outlives this call.
+    #[cfg(target_os = "none")]
     pub(crate) unsafe fn another(number: usize) -> Frame {
         meta(number as u32).refs.fetch_add(1, Ordering::Relaxed);
         Frame {

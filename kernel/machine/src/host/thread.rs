@@ -13,15 +13,6 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::cell::OnceCell;
 use std::sync::{Condvar, Mutex, OnceLock};
 
-#[derive(Debug)]
-pub(crate) struct GroupState;
-
-impl GroupState {
-    pub(crate) fn new() -> GroupState {
-        GroupState
-    }
-}
-
 #[derive(Default)]
 pub(crate) struct ThreadState {
     token: Mutex<bool>,
