@@ -244,10 +244,10 @@ fn target() -> Target {
     }
 }
 
-/// Good frames to start from.
-fn seeds(port: u16, mac: [u8; 6]) -> Vec<Vec<u8>> {
+/// Good TCP segments to start from.
+fn tcp_seeds(port: u16) -> Vec<Vec<u8>> {
     let caps = ChecksumCapabilities::default();
-    let mut all = vec![udp_frame((A, 4000), (B, 53), b"query")];
+    let mut all = Vec::new();
     for (control, from) in [
         (TcpControl::Syn, 5000),
         (TcpControl::None, port),
@@ -287,6 +287,14 @@ fn seeds(port: u16, mac: [u8; 6]) -> Vec<Vec<u8>> {
         );
         all.push(f);
     }
+    all
+}
+
+/// Good frames to start from.
+fn seeds(port: u16, mac: [u8; 6]) -> Vec<Vec<u8>> {
+    let caps = ChecksumCapabilities::default();
+    let mut all = vec![udp_frame((A, 4000), (B, 53), b"query")];
+    all.extend(tcp_seeds(port));
     let mut arp = vec![0; 42];
     EthernetFrame::new_unchecked(&mut arp[..]).set_ethertype(EthernetProtocol::Arp);
     ArpRepr::EthernetIpv4 {

@@ -296,7 +296,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::sync::Arc;
-    use std::{thread, vec};
+    use std::thread;
 
     fn record(owner: u64, start: u64, end: u64, exclusive: bool) -> Record {
         Record {
@@ -315,7 +315,7 @@ mod tests {
         ) {
             let locks = FileLocks::new();
             // Per byte and owner: 0 none, 1 read, 2 write.
-            let mut model = vec![[0u8; 3]; 32];
+            let mut model = [[0u8; 3]; 32];
             for (who, start, len, kind) in ops {
                 let range = start as usize..(start + len) as usize;
                 if kind == 0 {
