@@ -6,7 +6,7 @@
 //! TSC changes its pace, or those of two CPUs disagree ([`distrust_tsc`]), the HPET
 //! becomes the clock; on a machine without one, readings are held to never go back.
 
-use super::reference::{Hpet, Reference};
+use super::reference::{Hpet, Pit, Reference};
 use super::{acpi, apic, rtc};
 use crate::firmware::acpi::{Register, Tables};
 use crate::scale::{Scale, frequency};
@@ -132,6 +132,7 @@ pub(crate) fn init() {
     if let Some(seconds) = rtc::unix_seconds() {
         time::set_wall(seconds.saturating_mul(1_000_000_000));
     }
+    Pit::stop_ticks();
 }
 
 /// Sets up the alarm of the CPU that calls.
