@@ -20,6 +20,7 @@ use vfs::procfs::{self, ProcConfig};
 use vfs::pseudo::{Content, Text};
 use vfs::sysfs::{self, CgroupConfig};
 use vfs::tmpfs::{Config, TmpFs};
+use vfs::tty::Terminals;
 use vfs::{At, Caller, Caps, Credentials, Error, FsContext, Kind, LastLink, Mount, OpenFlags};
 use vfs::{Result, Tree};
 
@@ -27,6 +28,7 @@ const RESOLVERS: &[u8] = b"/etc/resolv.conf";
 /// Restrictions of everything that is mounted beside the image.
 const PLAIN: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 const DEVICES: MountFlags = MountFlags::NOSUID;
+const NOEXEC_DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
 /// Major number of "misc" devices, and a minor that Linux gives nobody.
 const CONTROL_NUMBER: (u32, u32) = (10, 250);
 
@@ -156,7 +158,10 @@ pub(crate) fn build(
 
 fn mount_all(hand: &Hand, account: &Arc<Account>, supplies: &Supplies<'_>) -> Result<()> {
     let tmpfs = || TmpFs::tree(account.clone(), Config::default());
-    hand.mount(b"/dev", devices(account, supplies)?, DEVICES, "devtmpfs")?;
+    let terminals = Terminals::new(process::terminal::jobs(supplies.world), account.clone());
+    let dev = devices(account, supplies, &terminals)?;
+    hand.mount(b"/dev", dev, DEVICES, "devtmpfs")?;
+    hand.mount(b"/dev/pts", terminals.tree(), NOEXEC_DEVICES, "devpts")?;
     hand.mount(b"/dev/shm", tmpfs()?, PLAIN, "tmpfs")?;
     hand.mount(b"/tmp", tmpfs()?, PLAIN, "tmpfs")?;
     hand.mount(b"/proc", processes(supplies), PLAIN, "proc")?;
@@ -176,20 +181,25 @@ fn mount_all(hand: &Hand, account: &Arc<Account>, supplies: &Supplies<'_>) -> Re
     hand.mount(b"/sys/fs/cgroup", cgroup, PLAIN, "cgroup2")
 }
 
-fn devices(account: &Arc<Account>, supplies: &Supplies<'_>) -> Result<Arc<Tree>> {
+fn devices(
+    account: &Arc<Account>,
+    supplies: &Supplies<'_>,
+    terminals: &Arc<Terminals>,
+) -> Result<Arc<Tree>> {
     let control = supplies.control.map(|room| {
         let room = room.clone();
         DevNode {
             name: "skep",
             number: CONTROL_NUMBER,
             mode: 0o600,
-            opener: Arc::new(move || Ok(Device::open(&room)?)),
+            opener: Arc::new(move |_| Ok(Device::open(&room)?)),
         }
     });
     devfs::tree(DevConfig {
         account: account.clone(),
         console: Some(supplies.output.clone()),
         nodes: control.into_iter().collect(),
+        terminals: Some(terminals.clone()),
     })
 }
 
@@ -201,8 +211,15 @@ fn processes(supplies: &Supplies<'_>) -> Arc<Tree> {
         started: Instant::now(),
         release: process::RELEASE,
         version: process::VERSION,
-        files: network(supplies.world),
+        files: further(supplies.world),
     })
+}
+
+/// What other rooms show in `/proc`.
+fn further(world: &Arc<World>) -> Vec<(&'static str, Arc<dyn Content>)> {
+    let mut files = network(world);
+    files.extend(process::ipc::files(world));
+    files
 }
 
 /// The files of `/proc/net`.

@@ -143,6 +143,8 @@ impl Process {
         if self.pid() == INIT {
             self.world().kill_all();
         }
+        self.leave_terminal();
+        self.world().ipc().process_ended(self.pid());
         let will = self.bury();
         for child in &will.orphans {
             if let Some(signal) = child.parent_death_signal() {
@@ -245,6 +247,7 @@ impl crate::World {
         drop(family);
         drop(gone);
         if emptied {
+            self.ipc().clear();
             self.events().emptied();
         }
     }

@@ -51,12 +51,14 @@ impl Process {
         self.tree(|t| t.set_group(self.pid(), pid, group))
     }
 
-    /// Leads a session and a group of its own from now on.
+    /// Leads a session and a group of its own from now on, without a terminal.
     ///
     /// # Errors
     /// [`crate::Error::NotPermitted`] for the leader of a group.
     pub fn new_session(&self) -> Result<()> {
-        self.tree(|t| t.new_session(self.pid()))
+        self.tree(|t| t.new_session(self.pid()))?;
+        self.controlling.set(None);
+        Ok(())
     }
 
     /// Whether both are of the same session.

@@ -4,6 +4,7 @@ use crate::limits::Limits;
 use crate::signal::{Actions, Origin, Queue, SigInfo, Signal};
 use crate::slot::Slot;
 use crate::status::{Change, ExitStatus};
+use crate::terminal::Controlling;
 use crate::thread::comm_text;
 use crate::timers::Timers;
 use crate::usage::Usage;
@@ -98,6 +99,7 @@ pub struct Process {
     pub(crate) last_comm: SpinLock<[u8; COMM_LEN]>,
     /// `oom_score_adj`, -1000 to 1000.
     oom_adjust: AtomicI32,
+    pub(crate) controlling: Controlling,
 }
 
 impl Process {
@@ -150,6 +152,7 @@ impl Process {
             keep_caps: AtomicBool::new(false),
             last_comm: SpinLock::new([0; COMM_LEN]),
             oom_adjust: AtomicI32::new(inherit(Process::oom_adjust)),
+            controlling: parent.map_or_else(Controlling::default, |p| p.controlling.inherited()),
             world,
         }
     }

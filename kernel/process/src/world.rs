@@ -1,6 +1,7 @@
 //! A capsule's world of processes.
 
 use crate::family::{Family, INIT};
+use crate::ipc::Ipc;
 use crate::limits::{Limits, Resource};
 use crate::signal::{Origin, SigInfo, Signal};
 use crate::status::ExitStatus;
@@ -75,6 +76,7 @@ pub struct World {
     files_max: u64,
     events: Box<dyn Events>,
     unknown: UnknownCalls,
+    ipc: Ipc,
     pub(crate) family: SpinLock<Family<Arc<Process>, Arc<Thread>>>,
     /// The first process has ended: nothing new begins here.
     closing: AtomicBool,
@@ -98,6 +100,7 @@ impl World {
             files_max: spec.files_max,
             events: spec.events,
             unknown: UnknownCalls::new(),
+            ipc: Ipc::default(),
             family: SpinLock::new(Family::new()),
             closing: AtomicBool::new(false),
             forks: AtomicU64::new(0),
@@ -180,6 +183,12 @@ impl World {
     #[must_use]
     pub fn unknown_calls(&self) -> &UnknownCalls {
         &self.unknown
+    }
+
+    /// System V objects and POSIX message queues.
+    #[must_use]
+    pub fn ipc(&self) -> &Ipc {
+        &self.ipc
     }
 
     pub(crate) fn events(&self) -> &dyn Events {

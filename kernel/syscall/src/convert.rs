@@ -78,6 +78,35 @@ impl From<process::Error> for Errno {
     }
 }
 
+impl From<process::ipc::Error> for Errno {
+    fn from(e: process::ipc::Error) -> Errno {
+        use process::ipc::Error as E;
+        match e {
+            E::NotFound => Errno::ENOENT,
+            E::Exists => Errno::EEXIST,
+            E::Invalid => Errno::EINVAL,
+            E::Denied => Errno::EACCES,
+            E::NotPermitted => Errno::EPERM,
+            E::Removed => Errno::EIDRM,
+            E::NoSpace => Errno::ENOSPC,
+            E::NoMemory => Errno::ENOMEM,
+            E::WouldBlock => Errno::EAGAIN,
+            E::NoMessage => Errno::ENOMSG,
+            E::TooBig => Errno::E2BIG,
+            E::NoSuchSemaphore => Errno::EFBIG,
+            E::Range => Errno::ERANGE,
+            E::MessageSize => Errno::EMSGSIZE,
+            E::Busy => Errno::EBUSY,
+            E::BadDescriptor => Errno::EBADF,
+            E::NameTooLong => Errno::ENAMETOOLONG,
+            E::TimedOut => Errno::ETIMEDOUT,
+            // None of these calls is made again after a handler (signal(7)), but
+            // all are where none runs.
+            E::Interrupted => Errno::ERESTARTNOHAND,
+        }
+    }
+}
+
 impl From<vfs::Error> for Errno {
     fn from(e: vfs::Error) -> Errno {
         use vfs::Error as E;

@@ -245,6 +245,7 @@ pub(crate) fn sys_ioctl(ctx: &mut Ctx<'_>, fd: usize, command: usize, arg: usize
     const FIOCLEX: u32 = 0x5451;
     const FIONBIO: u32 = 0x5421;
     const FIOASYNC: u32 = 0x5452;
+    const TIOCGPTPEER: u32 = 0x5441;
     let file = ctx.file(fd)?;
     match command as u32 {
         FIOCLEX => ctx.files()?.set_cloexec(fd as i32, true)?,
@@ -257,14 +258,18 @@ pub(crate) fn sys_ioctl(ctx: &mut Ctx<'_>, fd: usize, command: usize, arg: usize
             let on: i32 = machine::user::read_value(arg)?;
             crate::sigio::set(ctx, &file, on != 0)?;
         }
+        TIOCGPTPEER => return crate::terminal::peer(ctx, &file, arg),
         other => return Ok(file.ops().ioctl(&file, other, arg)?),
     }
     Ok(0)
 }
 
 /// Closes what was behind a descriptor of the table `table`.
-pub(crate) fn end_descriptor(file: Arc<OpenFile>, table: u64) {
+pub(crate) fn end_descriptor(file: Arc<OpenFile>, table: u64, pid: u32) {
     file.descriptor_closed(table);
+    if let Some(queue) = file.downcast::<process::ipc::mqueue::OpenQueue>() {
+        queue.closed_by(pid);
+    }
 }
 
 /// close(2)
@@ -274,7 +279,7 @@ pub(crate) fn sys_close(ctx: &mut Ctx<'_>, fd: usize) -> SysResult {
         .files
         .with(|t| t.remove(fd as i32).map(|f| (f, t.id())));
     let (file, table) = taken.ok_or(Errno::EBADF)??;
-    end_descriptor(file, table);
+    end_descriptor(file, table, ctx.process().pid());
     Ok(0)
 }
 
@@ -300,7 +305,7 @@ pub(crate) fn sys_close_range(
     }
     let mut from = first;
     while let Some((at, file)) = files.remove_first(from, last) {
-        end_descriptor(file, files.id());
+        end_descriptor(file, files.id(), ctx.process().pid());
         from = at + 1;
         machine::thread::cond_resched();
     }
@@ -318,7 +323,7 @@ fn replace(ctx: &Ctx<'_>, file: Arc<OpenFile>, new: usize, cloexec: bool) -> Sys
     let files = ctx.files()?;
     let old = files.replace(new as i32, file, cloexec, ctx.files_limit())?;
     if let Some(old) = old {
-        end_descriptor(old, files.id());
+        end_descriptor(old, files.id(), ctx.process().pid());
     }
     Ok(new as u32 as usize)
 }

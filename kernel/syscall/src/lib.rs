@@ -28,6 +28,7 @@ mod fs;
 mod futex;
 pub mod hooks;
 mod ids;
+mod ipc;
 mod memory;
 #[cfg(test)]
 mod memory_tests;
@@ -46,6 +47,9 @@ mod signal;
 mod socket;
 mod stat;
 pub mod table;
+mod terminal;
+#[cfg(test)]
+mod terminal_tests;
 #[cfg(test)]
 mod testing;
 mod time;

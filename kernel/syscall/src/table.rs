@@ -330,6 +330,26 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_pkey_free => memory::sys_pkey_free(0), Refused("no protection keys (EINVAL)");
     __NR_remap_file_pages => memory::sys_remap_file_pages(0), Refused("deprecated (ENOSYS)");
 
+    // Interprocess communication.
+    __NR_shmget => ipc::sys_shmget(3), Partial("no SHM_HUGETLB (ENOMEM)");
+    __NR_shmat => ipc::sys_shmat(3), Full;
+    __NR_shmdt => ipc::sys_shmdt(1), Full;
+    __NR_shmctl => ipc::sys_shmctl(3), Full;
+    __NR_semget => ipc::sys_semget(3), Full;
+    __NR_semop => ipc::sys_semop(3), Full;
+    __NR_semtimedop => ipc::sys_semtimedop(4), Full;
+    __NR_semctl => ipc::sys_semctl(4), Full;
+    __NR_msgget => ipc::sys_msgget(2), Full;
+    __NR_msgsnd => ipc::sys_msgsnd(4), Full;
+    __NR_msgrcv => ipc::sys_msgrcv(5), Full;
+    __NR_msgctl => ipc::sys_msgctl(3), Full;
+    __NR_mq_open => ipc::sys_mq_open(4), Partial("the queues are not files below /dev/mqueue");
+    __NR_mq_unlink => ipc::sys_mq_unlink(1), Full;
+    __NR_mq_timedsend => ipc::sys_mq_timedsend(5), Full;
+    __NR_mq_timedreceive => ipc::sys_mq_timedreceive(5), Full;
+    __NR_mq_notify => ipc::sys_mq_notify(2), Partial("no SIGEV_THREAD (ENOSYS)");
+    __NR_mq_getsetattr => ipc::sys_mq_getsetattr(3), Full;
+
     // Signals.
     __NR_rt_sigaction => signal::sys_rt_sigaction(4), Full;
     __NR_rt_sigprocmask => signal::sys_rt_sigprocmask(4), Full;
@@ -398,6 +418,7 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_prlimit64 => usage::sys_prlimit64(4), Partial("as setrlimit");
 
     // The system.
+    __NR_vhangup => terminal::sys_vhangup(0), Full;
     __NR_uname => misc::sys_uname(1), Full;
     __NR_sethostname => misc::sys_sethostname(2), Full;
     __NR_setdomainname => misc::sys_setdomainname(2), Full;

@@ -22,6 +22,7 @@ use std::sync::{Mutex, Once};
 use vfs::mount::{Mount, MountFlags};
 use vfs::open::How;
 use vfs::tmpfs::{Config, TmpFs};
+use vfs::tty::Terminals;
 use vfs::{At, Caller, Caps, Credentials, FdTable, FsContext, LastLink, OpenFlags};
 
 /// Where program files are loaded; entry `i` is closure number `i`.
@@ -251,6 +252,7 @@ impl Stage {
             cred,
         };
         stage.mount_proc();
+        stage.mount_dev();
         stage
     }
 
@@ -269,6 +271,28 @@ impl Stage {
             files: Vec::new(),
         });
         Mount::attach(&at, tree, MountFlags::empty(), "proc").unwrap();
+    }
+
+    /// `/dev` with its terminals; tests that count memory do not pay for it.
+    fn mount_dev(&self) {
+        let account = Arc::new(Account::new(4096).unwrap());
+        let terminals = Terminals::new(process::terminal::jobs(&self.world), account.clone());
+        let dev = vfs::devfs::tree(vfs::devfs::DevConfig {
+            account,
+            console: None,
+            nodes: Vec::new(),
+            terminals: Some(terminals.clone()),
+        });
+        let who = self.who();
+        who.make(At::Cwd, b"/dev", vfs::Kind::Directory, 0o755, &[])
+            .unwrap();
+        for (path, tree) in [
+            (&b"/dev"[..], dev.unwrap()),
+            (b"/dev/pts", terminals.tree()),
+        ] {
+            let at = who.lookup(At::Cwd, path, LastLink::Follow).unwrap();
+            Mount::attach(&at, tree, MountFlags::empty(), "dev").unwrap();
+        }
     }
 
     fn who(&self) -> Caller<'_> {

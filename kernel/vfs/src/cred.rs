@@ -47,6 +47,8 @@ bitflags! {
         const SYS_RESOURCE = 1 << 24;
         /// Set the clock.
         const SYS_TIME = 1 << 25;
+        /// Hang terminals up.
+        const SYS_TTY_CONFIG = 1 << 26;
         /// Make device nodes.
         const MKNOD = 1 << 27;
         /// Take leases on any file.

@@ -8,6 +8,7 @@ use crate::file::{FileOps, Mappable, OpenFile, Opening, Seek};
 use crate::inode::{Attr, Inode, Kind, NewAttr, NewNode, Stat};
 use crate::mount::{Tree, next_device};
 use crate::tmpfs::{Config, TmpFs};
+use crate::tty::Terminals;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
@@ -18,7 +19,7 @@ use machine::{Account, thread};
 const STEP: usize = 256;
 
 /// Opens a device.
-pub type Opener = Arc<dyn Fn() -> Result<Arc<dyn FileOps>> + Send + Sync>;
+pub type Opener = Arc<dyn Fn(&Opening<'_>) -> Result<Arc<dyn FileOps>> + Send + Sync>;
 
 /// A device node to be shown in `/dev`.
 pub struct DevNode {
@@ -40,6 +41,8 @@ pub struct DevConfig {
     pub console: Option<Arc<dyn FileOps>>,
     /// Devices that the manifest grants.
     pub nodes: Vec<DevNode>,
+    /// The terminals of which one may control the process that opens `/dev/tty`.
+    pub terminals: Option<Arc<Terminals>>,
 }
 
 /// The file system of `/dev`, with the directories `shm` and `pts` to mount on.
@@ -54,7 +57,7 @@ pub fn tree(config: DevConfig) -> Result<Arc<Tree>> {
     let tree = TmpFs::tree(config.account, limits)?;
     let root = tree.root().inode().ok_or(Error::NoMemory)?.clone();
     let dev = next_device();
-    let fixed = |ops: Arc<dyn FileOps>| -> Opener { Arc::new(move || Ok(ops.clone())) };
+    let fixed = |ops: Arc<dyn FileOps>| -> Opener { Arc::new(move |_| Ok(ops.clone())) };
     let node = |name, number, opener| DevNode {
         name,
         number,
@@ -67,8 +70,7 @@ pub fn tree(config: DevConfig) -> Result<Arc<Tree>> {
         node("full", (1, 7), fixed(Arc::new(Memory::Full))),
         node("random", (1, 8), fixed(Arc::new(Memory::Random))),
         node("urandom", (1, 9), fixed(Arc::new(Memory::Random))),
-        // No process of a capsule has a controlling terminal.
-        node("tty", (5, 0), Arc::new(|| Err(Error::NoDevice))),
+        node("tty", (5, 0), controlling(config.terminals)),
     ];
     if let Some(console) = config.console {
         nodes.push(DevNode {
@@ -100,12 +102,21 @@ pub fn tree(config: DevConfig) -> Result<Arc<Tree>> {
         ("stdin", "/proc/self/fd/0"),
         ("stdout", "/proc/self/fd/1"),
         ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
     ] {
         make(name, Kind::Symlink, 0o777, target)?;
     }
     make("shm", Kind::Directory, 0o1777, "")?;
     make("pts", Kind::Directory, 0o755, "")?;
     Ok(tree)
+}
+
+/// What opening `/dev/tty` gives.
+fn controlling(terminals: Option<Arc<Terminals>>) -> Opener {
+    Arc::new(move |how| match &terminals {
+        Some(t) => t.open_controlling(how),
+        None => Err(Error::NoDevice),
+    })
 }
 
 /// A device's name in the tree.
@@ -150,8 +161,8 @@ impl Inode for DeviceInode {
         s
     }
 
-    fn open(self: Arc<Self>, _: &Opening<'_>) -> Result<Arc<dyn FileOps>> {
-        (self.opener)()
+    fn open(self: Arc<Self>, how: &Opening<'_>) -> Result<Arc<dyn FileOps>> {
+        (self.opener)(how)
     }
 }
 

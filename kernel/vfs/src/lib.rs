@@ -42,6 +42,7 @@ pub mod sigio;
 pub mod sysfs;
 pub mod timerfd;
 pub mod tmpfs;
+pub mod tty;
 pub mod walk;
 
 pub use context::FsContext;

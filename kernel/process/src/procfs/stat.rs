@@ -37,9 +37,12 @@ pub(super) fn stat(
     };
     let children = process.children_counted();
     let (group, session) = (process.group().unwrap_or(0), process.session().unwrap_or(0));
+    let (terminal, foreground) = process
+        .terminal()
+        .map_or((0, -1), |t| (t.device(), i64::from(t.foreground())));
     write!(
         out,
-        "{} ({comm}) {} {} {group} {session} 0 -1 4194304 {} {} 0 0 ",
+        "{} ({comm}) {} {} {group} {session} {terminal} {foreground} 4194304 {} {} 0 0 ",
         tid.unwrap_or(process.pid()),
         state(process, thread).0,
         process.ppid(),

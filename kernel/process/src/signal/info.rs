@@ -30,6 +30,7 @@ pub mod code {
     pub const SI_KERNEL: i32 = 0x80;
     pub const SI_QUEUE: i32 = -1;
     pub const SI_TIMER: i32 = -2;
+    pub const SI_MESGQ: i32 = -3;
     pub const SI_TKILL: i32 = -6;
     pub const ILL_ILLOPN: i32 = 2;
     pub const FPE_INTDIV: i32 = 1;
@@ -73,6 +74,12 @@ impl SigInfo {
     #[must_use]
     pub fn sent(signal: Signal, code: i32, pid: Pid, uid: u32) -> SigInfo {
         SigInfo::new(signal, code, [pair(pid, uid), 0, 0, 0])
+    }
+
+    /// On behalf of process `pid` of `uid`, with a value of the receiver's.
+    #[must_use]
+    pub fn queued(signal: Signal, code: i32, (pid, uid): (Pid, u32), value: u64) -> SigInfo {
+        SigInfo::new(signal, code, [pair(pid, uid), value, 0, 0])
     }
 
     /// A fault of the thread itself at `addr`.

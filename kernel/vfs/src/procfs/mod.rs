@@ -149,7 +149,7 @@ struct Root {
 }
 
 /// A decimal number without leading zeros, as names of processes are.
-fn number(name: &[u8]) -> Option<u32> {
+pub(crate) fn number(name: &[u8]) -> Option<u32> {
     let text = core::str::from_utf8(name).ok()?;
     let plain = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|_| plain)

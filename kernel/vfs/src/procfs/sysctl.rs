@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use core::fmt::Write;
 
 /// Values that never change, by path below `/proc/sys`.
-const FIXED: [(&str, &str); 42] = [
+const FIXED: [(&str, &str); 55] = [
     ("kernel/ostype", "Linux"),
     ("kernel/ngroups_max", "65536"),
     ("kernel/cap_last_cap", "40"),
@@ -50,6 +50,19 @@ const FIXED: [(&str, &str); 42] = [
     ("fs/file-nr", "0\t0\t9223372036854775807"),
     ("fs/epoll/max_user_watches", "131072"),
     ("fs/aio-max-nr", "0"),
+    ("kernel/pty/max", "1024"),
+    ("kernel/shm_rmid_forced", "0"),
+    ("kernel/msg_next_id", "-1"),
+    ("kernel/sem_next_id", "-1"),
+    ("kernel/shm_next_id", "-1"),
+    ("fs/mqueue/queues_max", "256"),
+    ("fs/mqueue/msg_max", "10"),
+    ("fs/mqueue/msg_default", "10"),
+    ("fs/mqueue/msgsize_max", "8192"),
+    ("fs/mqueue/msgsize_default", "8192"),
+    ("kernel/pty/reserve", "0"),
+    ("dev/tty/legacy_tiocsti", "0"),
+    ("dev/tty/ldisc_autoload", "0"),
 ];
 
 pub(super) fn add(proc: &Arc<Proc>, root: &StaticDir) {

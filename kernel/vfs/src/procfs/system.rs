@@ -163,7 +163,7 @@ fn swaps(_: &Proc, out: &mut Text) -> Result {
 }
 
 fn devices(_: &Proc, out: &mut Text) -> Result {
-    out.write_str("Character devices:\n  1 mem\n  5 /dev/tty\n\nBlock devices:\n")
+    out.write_str("Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n136 pts\n\nBlock devices:\n")
 }
 
 fn vmstat(p: &Proc, out: &mut Text) -> Result {

@@ -129,6 +129,7 @@ impl Capsule {
             account: account.clone(),
             console: None,
             nodes: Vec::new(),
+            terminals: None,
         });
         let cgroup = sysfs::cgroup_tree(&sysfs::CgroupConfig {
             account,
