@@ -40,6 +40,10 @@ pub struct UdpCore {
 struct Bound {
     binding: Binding<Arc<UdpCore>>,
     addr: Option<IpAddr>,
+    /// Which of address and port the program chose itself: those stay when a
+    /// connection is taken back.
+    chosen_addr: bool,
+    chosen_port: bool,
 }
 
 /// The state of one UDP socket.
@@ -178,7 +182,12 @@ impl Udp {
             addr.port(),
             Some(self.core.clone()),
         )?;
-        *bound = Some(Bound { binding, addr: ip });
+        *bound = Some(Bound {
+            binding,
+            addr: ip,
+            chosen_addr: ip.is_some(),
+            chosen_port: addr.port() != 0,
+        });
         Ok(())
     }
 
@@ -204,8 +213,7 @@ impl Udp {
         to: Option<SocketAddr>,
     ) -> Result<()> {
         let Some(to) = to else {
-            self.core.is_connected.store(false, Relaxed);
-            *self.core.remote.lock() = None;
+            self.disconnect();
             return Ok(());
         };
         let to = stack.check_target(self.v6, options, to)?;
@@ -220,6 +228,26 @@ impl Udp {
         *self.core.remote.lock() = Some(to);
         self.core.is_connected.store(true, Relaxed);
         Ok(())
+    }
+
+    /// Takes the peer back, and with it the address and port that the program did
+    /// not choose itself, as `__udp_disconnect` of Linux does.
+    fn disconnect(&self) {
+        self.core.is_connected.store(false, Relaxed);
+        *self.core.remote.lock() = None;
+        let mut bound = self.bound.lock();
+        let released = match &mut *bound {
+            Some(b) if !b.chosen_port && !b.chosen_addr => bound.take(),
+            Some(b) if !b.chosen_addr => {
+                b.addr = None;
+                b.binding.set_address(None);
+                None
+            }
+            _ => None,
+        };
+        // Ports have a lock of their own.
+        drop(bound);
+        drop(released);
     }
 
     /// Sends one datagram. It never waits: what finds no room is lost.

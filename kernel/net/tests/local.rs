@@ -294,6 +294,30 @@ fn datagrams_over_loopback() {
     assert_eq!(send(&b, &big), Err(Error::MessageSize));
 }
 
+/// How getaddrinfo(3) of glibc learns which source each address would have.
+#[test]
+fn a_connection_taken_back_gives_the_address_back_too() {
+    let s = stack();
+    let ip = |socket: &Socket| match socket.local() {
+        Address::Inet(a) => a.ip().to_string(),
+        _ => panic!("no address"),
+    };
+    let u = Socket::new(&s, INET6, DGRAM, 0).unwrap();
+    u.connect(&at("[::1]:53"), me(), false).unwrap();
+    assert_eq!(ip(&u), "::1");
+    u.connect(&Address::Unspecified, me(), false).unwrap();
+    assert_eq!(u.local(), at("[::]:0"));
+    u.connect(&at("127.0.0.1:53"), me(), false).unwrap();
+    assert_eq!(ip(&u), "127.0.0.1");
+    let chosen = udp(&s);
+    chosen.bind(at("127.0.0.1:4000")).unwrap();
+    chosen.connect(&at("127.0.0.1:53"), me(), false).unwrap();
+    chosen
+        .connect(&Address::Unspecified, me(), false)
+        .unwrap();
+    assert_eq!(chosen.local(), at("127.0.0.1:4000"));
+}
+
 #[test]
 fn v6_sockets_talk_to_v4_ones() {
     let s = stack();
