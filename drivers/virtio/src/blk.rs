@@ -1,53 +1,38 @@
 //! Block devices (virtio 1.2, 5.2).
 //!
-//! A transfer is cut into requests, which are all given to the device before the
+//! A transfer is cut into requests, several of which are with the device before the
 //! first is waited for. The driver's thread takes back what is finished and wakes
 //! whoever waits for it. If the oldest request gets no answer in time, the device
 //! is reset and everything under way is tried again: reading and writing the same
-//! sectors twice does no harm.
+//! sectors twice does no harm. A request that was tried often enough has failed.
 
-use crate::block::{self, BlockDevice, BlockError, SECTOR};
-use crate::request::{Headers, Operation, Request};
+mod shape;
+mod transfer;
+
+use crate::request::{Headers, Request};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use core::time::Duration;
-use machine::addr::PAGE_SIZE;
-use machine::dma::{DmaBuffer, Segment};
-use machine::frame::Frame;
+use machine::block::{BlockError, Observer, Operation, Trouble};
+use machine::dma::Direction;
 use machine::pci;
-use machine::sync::SpinLock;
+use machine::sync::{Once, SpinLock};
 use machine::thread::{self, Builder};
 use machine::time::Instant;
 use machine::virtio::{Chain, Device, Queue, VirtioError};
 use machine::wait::{Until, WaitQueue};
+use shape::{Raw, Shape, WANTED};
 
 const QUEUE: usize = 128;
 const REQUESTS: u16 = 0;
 const SOURCE: u16 = 0;
 
-/// Feature bits (5.2.3).
-const F_SIZE_MAX: u64 = 1 << 1;
-const F_SEG_MAX: u64 = 1 << 2;
-const F_RO: u64 = 1 << 5;
-const F_BLK_SIZE: u64 = 1 << 6;
-const F_FLUSH: u64 = 1 << 9;
-const WANTED: u64 = F_SIZE_MAX | F_SEG_MAX | F_RO | F_BLK_SIZE | F_FLUSH;
-/// Offsets in the configuration (5.2.4).
-const CONFIG_CAPACITY: usize = 0;
-const CONFIG_SIZE_MAX: usize = 8;
-const CONFIG_SEG_MAX: usize = 12;
-const CONFIG_BLK_SIZE: usize = 20;
-
-/// Data segments of a request.
-const SEGMENTS_MAX: usize = 32;
-/// Bytes of a request that goes through a buffer of the driver's.
-const PIECE: usize = 64 << 10;
-/// Requests of one transfer that are under way at once.
-const AHEAD: usize = 8;
-/// Silence after which the device is reset.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Times a request is given to the device before it counts as failed.
+/// Silence after which the device is reset. A host's disk may need seconds for a
+/// flush; a reset then costs time and no data.
+const TIMEOUT: Duration = Duration::from_secs(4);
+/// Times a request is given to the device before it counts as failed: so an answer
+/// comes within [`TRIES`] times [`TIMEOUT`].
 const TRIES: u32 = 3;
 
 /// Counters since the driver started.
@@ -65,14 +50,23 @@ pub struct Counters {
 pub struct VirtioBlk {
     device: Device,
     features: u64,
-    sectors: u64,
-    block_len: usize,
-    segments_max: usize,
+    shape: Shape,
     inner: SpinLock<Inner>,
     /// Waits for descriptors.
     room: WaitQueue,
     is_gone: AtomicBool,
+    /// The driver's thread waits for an interrupt and for no deadline.
+    is_asleep: AtomicBool,
     counters: Counters,
+    observer: Once<Observer>,
+}
+
+/// Which way the data of a request goes.
+fn direction(operation: Operation) -> Direction {
+    match operation {
+        Operation::Read => Direction::FromDevice,
+        _ => Direction::ToDevice,
+    }
 }
 
 struct Inner {
@@ -80,6 +74,36 @@ struct Inner {
     /// What the device has, by its number in the queue.
     under_way: Vec<Option<Arc<Request>>>,
     free: Vec<Headers>,
+}
+
+impl Inner {
+    /// Gives a request to the device; there is room for it.
+    fn give(&mut self, chain: Chain, request: Arc<Request>) -> Result<Arc<Request>, BlockError> {
+        match self.queue.submit(chain) {
+            Ok(number) => {
+                self.under_way[usize::from(number)] = Some(request.clone());
+                self.queue.notify();
+                Ok(request)
+            }
+            // The chain is sound and there was room: cannot be.
+            Err(chain) => {
+                let _ = self.keep_headers(chain);
+                Err(BlockError::NoMemory)
+            }
+        }
+    }
+
+    /// Keeps what was around the data of a request for the next; what the device
+    /// said.
+    fn keep_headers(&mut self, chain: Chain) -> Result<(), BlockError> {
+        match Headers::unframe(chain) {
+            Ok((headers, answer)) => {
+                self.free.push(headers);
+                answer
+            }
+            Err(_) => Err(BlockError::Failed),
+        }
+    }
 }
 
 impl VirtioBlk {
@@ -90,28 +114,12 @@ impl VirtioBlk {
     pub fn start(pci: &pci::Device) -> Result<Arc<VirtioBlk>, VirtioError> {
         let device = Device::open(pci, "virtio-blk", 1)?;
         let features = device.negotiate(WANTED)?;
-        let has = |f: u64| features & f != 0;
-        let sectors = device.config(|c| c.u64(CONFIG_CAPACITY));
-        let limit = |f, offset| {
-            let said = device.config(|c| c.u32(offset)) as usize;
-            if has(f) { said } else { usize::MAX }
-        };
-        // No device says less than a page; one that does is not supported.
-        if limit(F_SIZE_MAX, CONFIG_SIZE_MAX) < PIECE {
-            return Err(VirtioError::Features);
-        }
-        let segments_max = limit(F_SEG_MAX, CONFIG_SEG_MAX).clamp(1, SEGMENTS_MAX);
-        let block_len = match limit(F_BLK_SIZE, CONFIG_BLK_SIZE) {
-            n @ SECTOR..=65_536 if n.is_power_of_two() => n,
-            _ => SECTOR,
-        };
+        let shape = Shape::new(features, device.config(Raw::read))?;
         let queue = device.queue(REQUESTS, Some(SOURCE))?;
         device.start();
         let blk = Arc::new(VirtioBlk {
             features,
-            sectors,
-            block_len,
-            segments_max,
+            shape,
             inner: SpinLock::new(Inner {
                 queue,
                 under_way: (0..QUEUE).map(|_| None).collect(),
@@ -119,7 +127,9 @@ impl VirtioBlk {
             }),
             room: WaitQueue::new(),
             is_gone: AtomicBool::new(false),
+            is_asleep: AtomicBool::new(false),
             counters: Counters::default(),
+            observer: Once::new(),
             device,
         });
         let served = blk.clone();
@@ -135,6 +145,12 @@ impl VirtioBlk {
         &self.counters
     }
 
+    fn tell(&self, trouble: Trouble) {
+        if let Some(observer) = self.observer.get() {
+            observer(trouble);
+        }
+    }
+
     /// Gives a request to the device, waiting for room.
     fn submit(
         &self,
@@ -143,49 +159,66 @@ impl VirtioBlk {
         data: Chain,
     ) -> Result<Arc<Request>, BlockError> {
         let mut data = Some(data);
-        self.room.wait(|| {
+        let submitted = self.room.wait(|| {
+            let mut inner = self.inner.lock();
+            // Under the lock: who gives the device up ends all that are in the list
+            // by then.
             if self.is_gone.load(SeqCst) {
                 return Some(Err(BlockError::Gone));
             }
-            let mut inner = self.inner.lock();
             let needed = data.as_ref().map_or(0, |d| d.len()) + 2;
             if inner.queue.free() < needed || inner.free.is_empty() {
                 return None;
             }
             let headers = inner.free.pop()?;
             let chain = headers.frame(operation, sector, data.take()?);
-            let request = Request::new();
-            Some(match inner.queue.submit(chain) {
-                Ok(number) => {
-                    inner.under_way[usize::from(number)] = Some(request.clone());
-                    inner.queue.notify();
-                    Ok(request)
-                }
-                // The chain is sound and there was room: cannot be.
-                Err(_) => Err(BlockError::NoMemory),
-            })
-        })
+            Some(inner.give(chain, Request::new(operation, sector)))
+        });
+        if self.is_asleep.load(SeqCst) {
+            // From now on there is a deadline.
+            self.device.event(usize::from(SOURCE)).raise();
+        }
+        submitted
     }
 
     fn serve(&self) {
+        // Nothing was under way for a while: there is no deadline to keep.
+        let mut is_idle = false;
         loop {
-            let until = Until {
-                deadline: self.oldest().map(|t| t.after(TIMEOUT)),
-                interruptible: false,
-            };
+            let interrupted = self.sleep(is_idle);
             // Interrupt and deadline lead to the same look.
-            let _ = self.device.wait(usize::from(SOURCE), until);
-            let well = self.take_back().is_ok() && !self.is_late();
-            if !well && !self.recover() {
+            let well = self.take_back().is_ok();
+            let oldest = self.oldest();
+            let is_late = oldest.is_some_and(|t| Instant::now().since(t) >= TIMEOUT);
+            if (!well || is_late) && !self.recover() {
                 return;
             }
+            is_idle = !interrupted && oldest.is_none();
         }
     }
 
-    /// Whether the device owes an answer for too long.
-    fn is_late(&self) -> bool {
-        let oldest = self.oldest();
-        oldest.is_some_and(|t| Instant::now().since(t) >= TIMEOUT)
+    /// Sleeps until an interrupt, or until the oldest request is due; whether it was
+    /// an interrupt.
+    fn sleep(&self, is_idle: bool) -> bool {
+        let mut oldest = self.oldest();
+        if is_idle && oldest.is_none() {
+            self.is_asleep.store(true, SeqCst);
+            // A request of just before did not see that.
+            oldest = self.oldest();
+        }
+        let deadline = match oldest {
+            Some(since) => Some(since.after(TIMEOUT)),
+            None if is_idle => None,
+            // A request that comes meanwhile is late then at the earliest.
+            None => Some(Instant::now().after(TIMEOUT)),
+        };
+        let until = Until {
+            deadline,
+            interruptible: false,
+        };
+        let woken = self.device.wait(usize::from(SOURCE), until);
+        self.is_asleep.store(false, SeqCst);
+        woken.is_ok()
     }
 
     /// When the oldest request under way was given to the device.
@@ -197,27 +230,37 @@ impl VirtioBlk {
 
     /// Takes back what the device has finished.
     fn take_back(&self) -> Result<(), VirtioError> {
-        let mut inner = self.inner.lock();
-        let mut any = false;
-        while let Some((number, chain, _)) = inner.queue.complete()? {
+        let (mut any, mut trouble) = (false, None);
+        let result = loop {
+            let mut inner = self.inner.lock();
+            let (number, chain) = match inner.queue.complete() {
+                Ok(Some((number, chain, _))) => (number, chain),
+                Ok(None) => break Ok(()),
+                Err(e) => break Err(e),
+            };
             any = true;
             let request = inner.under_way[usize::from(number)].take();
-            let (headers, data, answer) = Headers::unframe(chain)?;
-            inner.free.push(headers);
+            let answer = inner.keep_headers(chain);
+            drop(inner);
             let counter = match answer {
                 Ok(()) => &self.counters.done,
                 Err(_) => &self.counters.failed,
             };
             counter.fetch_add(1, Relaxed);
             if let Some(r) = request {
-                r.finish(answer, data);
+                if answer == Err(BlockError::Failed) {
+                    trouble.get_or_insert(r.failure());
+                }
+                r.finish(answer);
             }
-        }
-        drop(inner);
+        };
         if any {
             self.room.wake_all();
         }
-        Ok(())
+        if let Some(trouble) = trouble {
+            self.tell(trouble);
+        }
+        result
     }
 
     /// Resets the device and tries again what was under way; gives the device up if
@@ -229,6 +272,7 @@ impl VirtioBlk {
             match self.set_up_again() {
                 Ok(()) => {
                     self.room.wake_all();
+                    self.tell(Trouble::Reset);
                     return true;
                 }
                 Err(e) => log::warn!("virtio-blk: {e}"),
@@ -248,9 +292,10 @@ impl VirtioBlk {
                 .collect()
         };
         for r in requests {
-            r.finish(Err(BlockError::Gone), Chain::new());
+            r.finish(Err(BlockError::Gone));
         }
         self.room.wake_all();
+        self.tell(Trouble::GivenUp);
         false
     }
 
@@ -268,142 +313,24 @@ impl VirtioBlk {
             let Some(request) = requests[usize::from(number)].take() else {
                 continue;
             };
-            if request.count_try() >= TRIES {
-                let (headers, data, _) = Headers::unframe(chain)?;
-                inner.free.push(headers);
-                request.finish(Err(BlockError::TimedOut), data);
-                continue;
-            }
-            // As many descriptors as before are free.
-            if let Ok(number) = inner.queue.submit(chain) {
-                inner.under_way[usize::from(number)] = Some(request);
+            let failed = if request.count_try() >= TRIES {
+                Some((chain, BlockError::TimedOut))
+            } else {
+                match inner.queue.submit(chain) {
+                    Ok(number) => {
+                        inner.under_way[usize::from(number)] = Some(request.clone());
+                        None
+                    }
+                    // As many descriptors as before are free: cannot be.
+                    Err(chain) => Some((chain, BlockError::NoMemory)),
+                }
+            };
+            if let Some((chain, why)) = failed {
+                let _ = inner.keep_headers(chain);
+                request.finish(Err(why));
             }
         }
         inner.queue.notify();
-        Ok(())
-    }
-
-    /// Moves `frames` to or from the device.
-    fn frames(
-        &self,
-        operation: Operation,
-        sector: u64,
-        frames: &[Frame],
-    ) -> Result<(), BlockError> {
-        block::check(sector, frames.len() * PAGE_SIZE, self.sectors)?;
-        let direction = operation.direction();
-        let sectors_per_frame = (PAGE_SIZE / SECTOR) as u64;
-        let mut at = sector;
-        for batch in frames.chunks(self.segments_max * AHEAD) {
-            let mut requests = Vec::new();
-            for part in batch.chunks(self.segments_max) {
-                let data: Chain = part
-                    .iter()
-                    .map(|f| Segment::frame(f.clone(), 0..PAGE_SIZE, direction))
-                    .collect();
-                if data.iter().any(Segment::is_empty) {
-                    return Err(BlockError::ReadOnly);
-                }
-                requests.push(self.submit(operation, at, data)?);
-                at += sectors_per_frame * part.len() as u64;
-            }
-            for r in requests {
-                r.wait()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn piece(
-        &self,
-        operation: Operation,
-        sector: u64,
-        data: DmaBuffer,
-    ) -> Result<Arc<Request>, BlockError> {
-        let mut chain = Chain::new();
-        let len = data.len();
-        chain.push(Segment::buffer(data, 0..len, operation.direction()));
-        self.submit(operation, sector, chain)
-    }
-}
-
-fn buffer(len: usize) -> Result<DmaBuffer, BlockError> {
-    DmaBuffer::new(len).map_err(|_| BlockError::NoMemory)
-}
-
-const SECTORS_PER_PIECE: u64 = (PIECE / SECTOR) as u64;
-
-impl BlockDevice for VirtioBlk {
-    fn sectors(&self) -> u64 {
-        self.sectors
-    }
-
-    fn block_len(&self) -> usize {
-        self.block_len
-    }
-
-    fn is_read_only(&self) -> bool {
-        self.features & F_RO != 0
-    }
-
-    fn read(&self, sector: u64, out: &mut [u8]) -> Result<(), BlockError> {
-        block::check(sector, out.len(), self.sectors)?;
-        let mut at = sector;
-        for batch in out.chunks_mut(PIECE * AHEAD) {
-            let mut requests = Vec::new();
-            for part in batch.chunks(PIECE) {
-                requests.push(self.piece(Operation::Read, at, buffer(part.len())?)?);
-                at += SECTORS_PER_PIECE;
-            }
-            for (request, part) in requests.iter().zip(batch.chunks_mut(PIECE)) {
-                let data = request.wait()?;
-                let bytes = data.first().and_then(Segment::as_buffer);
-                if let Some(b) = bytes {
-                    part.copy_from_slice(&b.bytes()[..part.len()]);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn write(&self, sector: u64, bytes: &[u8]) -> Result<(), BlockError> {
-        block::check(sector, bytes.len(), self.sectors)?;
-        if self.is_read_only() {
-            return Err(BlockError::ReadOnly);
-        }
-        let mut at = sector;
-        for batch in bytes.chunks(PIECE * AHEAD) {
-            let mut requests = Vec::new();
-            for part in batch.chunks(PIECE) {
-                let mut b = buffer(part.len())?;
-                b.bytes_mut().copy_from_slice(part);
-                requests.push(self.piece(Operation::Write, at, b)?);
-                at += SECTORS_PER_PIECE;
-            }
-            for r in requests {
-                r.wait()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn read_frames(&self, sector: u64, frames: &[Frame]) -> Result<(), BlockError> {
-        self.frames(Operation::Read, sector, frames)
-    }
-
-    fn write_frames(&self, sector: u64, frames: &[Frame]) -> Result<(), BlockError> {
-        if self.is_read_only() {
-            return Err(BlockError::ReadOnly);
-        }
-        self.frames(Operation::Write, sector, frames)
-    }
-
-    fn flush(&self) -> Result<(), BlockError> {
-        // Without the feature the device writes through.
-        if self.features & F_FLUSH == 0 {
-            return Ok(());
-        }
-        self.submit(Operation::Flush, 0, Chain::new())?.wait()?;
         Ok(())
     }
 }

@@ -9,7 +9,6 @@
 extern crate alloc;
 
 pub mod blk;
-pub mod block;
 pub mod console;
 pub mod entropy;
 pub mod link;

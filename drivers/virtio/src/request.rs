@@ -1,39 +1,32 @@
 //! One request of a block device: its form on the wire, and who waits for it.
 
-use crate::block::BlockError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use machine::AllocError;
+use machine::block::{BlockError, Operation, Trouble};
 use machine::dma::{Direction, DmaBuffer, Segment};
 use machine::sync::SpinLock;
 use machine::time::Instant;
 use machine::virtio::{Chain, VirtioError};
 use machine::wait::WaitQueue;
 
-/// What a request asks for (virtio 1.2, 5.2.6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operation {
-    Read,
-    Write,
-    Flush,
+/// The number of an operation on the wire (virtio 1.2, 5.2.6).
+fn number(operation: Operation) -> u32 {
+    match operation {
+        Operation::Read => 0,
+        Operation::Write => 1,
+        Operation::Flush => 4,
+        Operation::Discard => 11,
+        Operation::WriteZeroes => 13,
+    }
 }
 
-impl Operation {
-    fn number(self) -> u32 {
-        match self {
-            Operation::Read => 0,
-            Operation::Write => 1,
-            Operation::Flush => 4,
-        }
-    }
-
-    /// Which way its data goes.
-    pub(crate) fn direction(self) -> Direction {
-        match self {
-            Operation::Read => Direction::FromDevice,
-            Operation::Write | Operation::Flush => Direction::ToDevice,
-        }
+/// The sector in the header: discarding and zeroing have theirs in the data.
+fn header_sector(operation: Operation, sector: u64) -> u64 {
+    match operation {
+        Operation::Read | Operation::Write => sector,
+        _ => 0,
     }
 }
 
@@ -61,9 +54,9 @@ impl Headers {
     /// Puts header and status around `data`.
     pub(crate) fn frame(mut self, operation: Operation, sector: u64, data: Chain) -> Chain {
         let header = self.header.bytes_mut();
-        header[..4].copy_from_slice(&operation.number().to_le_bytes());
+        header[..4].copy_from_slice(&number(operation).to_le_bytes());
         header[4..8].fill(0);
-        header[8..].copy_from_slice(&sector.to_le_bytes());
+        header[8..].copy_from_slice(&header_sector(operation, sector).to_le_bytes());
         self.status.bytes_mut().fill(NO_STATUS);
         let mut chain = Chain::new();
         chain.push(Segment::buffer(self.header, 0..HEADER, Direction::ToDevice));
@@ -72,14 +65,13 @@ impl Headers {
         chain
     }
 
-    /// Takes a finished request apart: what was around the data, the data, and
-    /// what the device says.
+    /// Takes a finished request apart: what was around its data, and what the
+    /// device says.
     pub(crate) fn unframe(
         mut chain: Chain,
-    ) -> Result<(Headers, Chain, Result<(), BlockError>), VirtioError> {
+    ) -> Result<(Headers, Result<(), BlockError>), VirtioError> {
         let status = chain.pop().and_then(Segment::into_buffer);
-        let mut rest = chain.into_iter();
-        let header = rest.next().and_then(Segment::into_buffer);
+        let header = chain.into_iter().next().and_then(Segment::into_buffer);
         let (Some(header), Some(status)) = (header, status) else {
             return Err(VirtioError::Misbehaved);
         };
@@ -88,13 +80,15 @@ impl Headers {
             [2] => Err(BlockError::Unsupported),
             _ => Err(BlockError::Failed),
         };
-        Ok((Headers { header, status }, rest.collect(), answer))
+        Ok((Headers { header, status }, answer))
     }
 }
 
 /// A request under way.
 pub(crate) struct Request {
-    outcome: SpinLock<Option<Result<Chain, BlockError>>>,
+    operation: Operation,
+    sector: u64,
+    outcome: SpinLock<Option<Result<(), BlockError>>>,
     done: WaitQueue,
     /// When the device last got it.
     since: AtomicU64,
@@ -102,8 +96,10 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn new() -> Arc<Request> {
+    pub(crate) fn new(operation: Operation, sector: u64) -> Arc<Request> {
         Arc::new(Request {
+            operation,
+            sector,
             outcome: SpinLock::new(None),
             done: WaitQueue::new(),
             since: AtomicU64::new(Instant::now().0),
@@ -115,6 +111,14 @@ impl Request {
         Instant(self.since.load(Relaxed))
     }
 
+    /// What to say of it if it has failed.
+    pub(crate) fn failure(&self) -> Trouble {
+        Trouble::Failed {
+            operation: self.operation,
+            sector: self.sector,
+        }
+    }
+
     /// The device gets it once more, or would; how often it has had it.
     pub(crate) fn count_try(&self) -> u32 {
         self.since.store(Instant::now().0, Relaxed);
@@ -122,13 +126,13 @@ impl Request {
     }
 
     /// Ends it and wakes who waits.
-    pub(crate) fn finish(&self, answer: Result<(), BlockError>, data: Chain) {
-        *self.outcome.lock() = Some(answer.map(|()| data));
+    pub(crate) fn finish(&self, answer: Result<(), BlockError>) {
+        *self.outcome.lock() = Some(answer);
         self.done.wake_all();
     }
 
-    /// Sleeps until it has ended; its data.
-    pub(crate) fn wait(&self) -> Result<Chain, BlockError> {
+    /// Sleeps until it has ended.
+    pub(crate) fn wait(&self) -> Result<(), BlockError> {
         self.done.wait(|| self.outcome.lock().take())
     }
 }
@@ -152,8 +156,8 @@ mod tests {
         assert_eq!(chain[2].len(), 1);
         assert_eq!(chain[2].as_buffer().unwrap().bytes(), [NO_STATUS]);
         chain[2].as_buffer_mut().unwrap().bytes_mut()[0] = 0;
-        let (_, data, answer) = Headers::unframe(chain).unwrap();
-        assert_eq!((data.len(), answer), (1, Ok(())));
+        let (_, answer) = Headers::unframe(chain).unwrap();
+        assert_eq!(answer, Ok(()));
     }
 
     #[test]
@@ -161,16 +165,18 @@ mod tests {
         let headers = Headers::many(1).unwrap().pop().unwrap();
         let chain = headers.frame(Operation::Flush, 0, Chain::new());
         assert_eq!(chain[0].as_buffer().unwrap().bytes()[0], 4);
-        let (_, _, answer) = Headers::unframe(chain).unwrap();
+        let (_, answer) = Headers::unframe(chain).unwrap();
         assert_eq!(answer, Err(BlockError::Failed));
     }
 
     #[test]
     fn a_waiter_gets_the_outcome() {
-        let r = Request::new();
+        let r = Request::new(Operation::Read, 7);
         let r2 = r.clone();
-        let t = std::thread::spawn(move || r2.wait().map(|d| d.len()));
-        r.finish(Err(BlockError::Failed), Chain::new());
+        let t = std::thread::spawn(move || r2.wait());
+        r.finish(Err(BlockError::Failed));
         assert_eq!(t.join().unwrap(), Err(BlockError::Failed));
+        let told = alloc::format!("{}", r.failure());
+        assert_eq!(told, "reading at sector 7 failed");
     }
 }

@@ -66,6 +66,10 @@ fn next_segment(segments: &mut Segments, at: &mut usize, max: usize) -> Option<U
     None
 }
 
+fn is_aligned(bufs: &[UserBuf], n: usize) -> bool {
+    bufs.iter().all(|b| (b.addr | b.len) & (n - 1) == 0)
+}
+
 fn advance(buf: &mut UserBuf, n: usize) {
     buf.addr = buf.addr.wrapping_add(n);
     buf.len -= n.min(buf.len);
@@ -116,6 +120,17 @@ impl<'a> Sink<'a> {
     #[must_use]
     pub fn moved(&self) -> usize {
         self.moved
+    }
+
+    /// Whether every buffer begins and ends at a multiple of `n` (a power of two), as
+    /// `O_DIRECT` wants it. The kernel's own memory always does.
+    #[must_use]
+    pub fn is_aligned(&self, n: usize) -> bool {
+        match &self.target {
+            Target::Kernel(_) => true,
+            Target::One(buf) => is_aligned(&[*buf], n),
+            Target::Many(bufs, at) => is_aligned(bufs.get(*at..).unwrap_or_default(), n),
+        }
     }
 
     /// Lets at most `n` more bytes in.
@@ -237,6 +252,17 @@ impl<'a> Source<'a> {
     #[must_use]
     pub fn moved(&self) -> usize {
         self.moved
+    }
+
+    /// Whether every buffer begins and ends at a multiple of `n` (a power of two), as
+    /// `O_DIRECT` wants it. The kernel's own memory always does.
+    #[must_use]
+    pub fn is_aligned(&self, n: usize) -> bool {
+        match &self.origin {
+            Origin::Kernel(_) => true,
+            Origin::One(buf) => is_aligned(&[*buf], n),
+            Origin::Many(bufs, at) => is_aligned(bufs.get(*at..).unwrap_or_default(), n),
+        }
     }
 
     /// Gives at most `n` more bytes.

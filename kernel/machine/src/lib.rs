@@ -22,6 +22,7 @@ extern crate std;
 
 pub mod account;
 pub mod addr;
+pub mod block;
 pub mod cpu;
 pub mod dma;
 pub mod error;
