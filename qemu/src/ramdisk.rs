@@ -220,6 +220,7 @@ pub fn manifest(name: &str, image: &Image, command: &[&str]) -> Manifest {
         start_after: Vec::new(),
         system: false,
         validity: Validity::default(),
+        devices: Vec::new(),
     }
 }
 

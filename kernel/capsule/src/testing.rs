@@ -81,6 +81,7 @@ pub(crate) fn manifest(name: &str, tree: Hash, node_port: u16) -> Manifest {
         start_after: Vec::new(),
         system: false,
         validity: Validity::default(),
+        devices: Vec::new(),
     }
 }
 

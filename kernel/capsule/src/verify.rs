@@ -83,6 +83,10 @@ pub fn words(refusal: &Refusal) -> String {
         Refusal::PortTaken(port) => format!("port {port} is taken"),
         Refusal::BlobMissing(hash) => format!("blob {} is missing", Hash(*hash)),
         Refusal::BlobCorrupt(hash) => format!("blob {} is damaged", Hash(*hash)),
+        Refusal::DeviceMissing(device) => format!("there is no device {device}"),
+        Refusal::DeviceTaken { device, holder } => {
+            format!("device {device} is held by the capsule {holder}")
+        }
     }
 }
 

@@ -7,9 +7,11 @@
 mod signed;
 mod validate;
 
-pub use signed::{MANIFEST_VERSION, ManifestError, SIGNING_DOMAIN, SignedManifest};
+pub use signed::{
+    MANIFEST_VERSION, MANIFEST_VERSION_FIRST, ManifestError, SIGNING_DOMAIN, SignedManifest,
+};
 pub(crate) use validate::require;
-pub use validate::{FieldError, Problem, is_capsule_name};
+pub use validate::{FieldError, Problem, is_capsule_name, is_device_name};
 
 use crate::hash::Hash;
 use alloc::string::String;
@@ -28,6 +30,10 @@ pub const MAX_ENVIRONMENT: usize = 256;
 pub const MAX_TEXT: usize = 4096;
 /// Most published ports.
 pub const MAX_PORTS: usize = 64;
+/// Most devices.
+pub const MAX_DEVICES: usize = 16;
+/// Longest device name, in bytes.
+pub const MAX_DEVICE_NAME: usize = 31;
 /// Most names in `start_after`.
 pub const MAX_START_AFTER: usize = 64;
 /// Longest time that a manifest can give for a wait, in milliseconds (a day).
@@ -40,7 +46,7 @@ pub const MAX_CPU_SHARE: u32 = 10_000;
 /// What a node is told about one capsule.
 ///
 /// The order of the fields is the order on the wire: a change of it is a new
-/// [`MANIFEST_VERSION`].
+/// [`MANIFEST_VERSION`]. What a version adds stands last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Name of the capsule on its node: lower-case letters, digits and `-`.
@@ -80,6 +86,9 @@ pub struct Manifest {
     pub system: bool,
     /// Times between which the manifest holds.
     pub validity: Validity,
+    /// Names of the node's devices that the capsule gets, for itself alone, such as
+    /// `vda`. Since version 2.
+    pub devices: Vec<String>,
 }
 
 /// What a capsule may use.

@@ -113,15 +113,18 @@ fn damaged_bundles() {
 
 #[test]
 fn damaged_manifests_and_configurations() {
-    let mut header = common::signed_manifest();
-    let payload = header.split_off(105);
+    let samples = [
+        common::signed_manifest(),
+        common::signed_manifest_with_devices(),
+    ];
     let config = common::node_config().encode().unwrap();
     let owners = [common::owner().public()];
     let mut random = Random(3);
     for round in 0..rounds(20_000) {
-        let mut bytes = payload.clone();
+        let (header, payload) = samples[round % samples.len()].split_at(105);
+        let mut bytes = payload.to_vec();
         mutate(&mut random, &mut bytes);
-        let mut signed = header.clone();
+        let mut signed = header.to_vec();
         signed.extend_from_slice(&bytes);
         let signed = SignedManifest::decode(&signed).unwrap();
         if let Ok(manifest) = signed.payload_unverified() {

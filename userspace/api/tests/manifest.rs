@@ -4,8 +4,8 @@ mod common;
 
 use skep_api::KeyPair;
 use skep_api::manifest::{
-    MANIFEST_VERSION, Manifest, ManifestError, Outbound, Probe, Problem, SIGNING_DOMAIN,
-    SignedManifest,
+    MANIFEST_VERSION, MANIFEST_VERSION_FIRST, Manifest, ManifestError, Outbound, Probe, Problem,
+    SIGNING_DOMAIN, SignedManifest,
 };
 use skep_api::node::{NODE_VERSION, NodeConfig, NodeError};
 
@@ -35,8 +35,14 @@ fn refusals_say_why() {
     ));
 
     let mut other = bytes.clone();
-    other[8] = 2;
-    assert_eq!(verify(&other, NOW), Err(ManifestError::UnknownVersion(2)));
+    for unknown in [0, MANIFEST_VERSION + 1] {
+        other[8] = unknown;
+        let refused = Err(ManifestError::UnknownVersion(unknown));
+        assert_eq!(verify(&other, NOW), refused);
+    }
+    // The version is signed too.
+    other[8] = MANIFEST_VERSION;
+    assert_eq!(verify(&other, NOW), Err(ManifestError::BadSignature));
 
     let stranger = KeyPair::from_seed([2; 32]).unwrap();
     let foreign = SignedManifest::sign(&common::manifest(), &stranger)
@@ -71,11 +77,26 @@ fn refusals_say_why() {
     assert_eq!(verify(&bytes, 2001), Err(late));
 }
 
+#[test]
+fn only_devices_need_the_second_version() {
+    let owners = [common::owner().public()];
+    let (plain, with) = (
+        common::signed_manifest(),
+        common::signed_manifest_with_devices(),
+    );
+    assert_eq!((plain[8], with[8]), (MANIFEST_VERSION_FIRST, 2));
+    let signed = SignedManifest::decode(&with).unwrap();
+    let devices = signed.verify(&owners, NOW).unwrap().devices;
+    assert_eq!(devices, ["vda", "vdb"]);
+    let inspected = SignedManifest::decode(&plain).unwrap();
+    assert_eq!(inspected.payload_unverified(), Ok(common::manifest()));
+}
+
 /// Wraps any payload as the owner's tool would, to reach the checks behind the signature.
-fn sign_raw(payload: &[u8]) -> Vec<u8> {
-    let signature = common::owner().sign(SIGNING_DOMAIN, &[&[MANIFEST_VERSION], payload]);
+fn sign_raw(version: u8, payload: &[u8]) -> Vec<u8> {
+    let signature = common::owner().sign(SIGNING_DOMAIN, &[&[version], payload]);
     let mut bytes = Vec::from(*b"SKEPSIGN");
-    bytes.push(MANIFEST_VERSION);
+    bytes.push(version);
     bytes.extend_from_slice(&common::owner().public().0);
     bytes.extend_from_slice(&signature.0);
     bytes.extend_from_slice(payload);
@@ -86,12 +107,23 @@ fn sign_raw(payload: &[u8]) -> Vec<u8> {
 fn a_good_signature_does_not_excuse_a_bad_payload() {
     let owners = [common::owner().public()];
     let verify = |bytes: &[u8]| SignedManifest::decode(bytes)?.verify(&owners, NOW);
-    assert_eq!(verify(&sign_raw(b"")), Err(ManifestError::BadPayload));
+    let bad = Err(ManifestError::BadPayload);
+    let first = MANIFEST_VERSION_FIRST;
     let good = &common::signed_manifest()[105..];
-    assert_eq!(verify(&sign_raw(good)), Ok(common::manifest()));
-    let mut longer = good.to_vec();
-    longer.push(0);
-    assert_eq!(verify(&sign_raw(&longer)), Err(ManifestError::BadPayload));
+    assert_eq!(verify(&sign_raw(first, good)), Ok(common::manifest()));
+    let new = &common::signed_manifest_with_devices()[105..];
+    let devices = verify(&sign_raw(MANIFEST_VERSION, new)).unwrap();
+    assert_eq!(devices, common::manifest_with_devices());
+    // Neither version is taken for the other, and neither has anything after it.
+    assert_eq!(verify(&sign_raw(MANIFEST_VERSION, good)), bad);
+    assert_eq!(verify(&sign_raw(first, new)), bad);
+    for version in [first, MANIFEST_VERSION] {
+        assert_eq!(verify(&sign_raw(version, b"")), bad);
+        let payload = if version == first { good } else { new };
+        for tail in [&[0][..], &[0x80], &[1, 0], &[0xff; 9]] {
+            assert_eq!(verify(&sign_raw(version, &[payload, tail].concat())), bad);
+        }
+    }
 }
 
 #[test]
@@ -189,6 +221,31 @@ fn every_field_is_checked_and_named() {
             change(|m| m.start_after.push("web-1".into())),
         ),
         (
+            "devices",
+            Problem::NotADevice,
+            change(|m| m.devices.push("../vda".into())),
+        ),
+        (
+            "devices",
+            Problem::NotADevice,
+            change(|m| m.devices.push(String::new())),
+        ),
+        (
+            "devices",
+            Problem::NotADevice,
+            change(|m| m.devices.push("a".repeat(32))),
+        ),
+        (
+            "devices",
+            Problem::Duplicate,
+            change(|m| m.devices = vec!["vda".into(), "vda".into()]),
+        ),
+        (
+            "devices",
+            Problem::TooLong(16),
+            change(|m| m.devices = vec!["vda".into(); 17]),
+        ),
+        (
             "validity.not_after",
             Problem::EndsBeforeStart,
             change(|m| m.validity.not_after = Some(9)),
@@ -215,6 +272,8 @@ fn the_wire_format_does_not_change_by_accident() {
     // raise MANIFEST_VERSION or NODE_VERSION instead of changing it.
     let manifest = skep_api::Hash::of(&common::signed_manifest()).to_string();
     assert_eq!(&manifest[..16], "f1210b342f866848");
+    let devices = skep_api::Hash::of(&common::signed_manifest_with_devices()).to_string();
+    assert_eq!(&devices[..16], "0ac6d59731ad5146");
     let node = skep_api::Hash::of(&common::node_config().encode().unwrap()).to_string();
     assert_eq!(&node[..16], "4450697e19953762");
     let tree = skep_api::Hash::of(&common::tree()).to_string();

@@ -275,6 +275,9 @@ fn show_life(out: &mut String, manifest: &Manifest) -> Result<()> {
     if !manifest.start_after.is_empty() {
         writeln!(out, "after      {}", manifest.start_after.join(", "))?;
     }
+    if !manifest.devices.is_empty() {
+        writeln!(out, "devices    {}", manifest.devices.join(", "))?;
+    }
     if manifest.system {
         writeln!(out, "system     asks for the control device")?;
     }

@@ -41,6 +41,8 @@ pub(crate) struct ManifestSource {
     #[serde(default)]
     system: bool,
     #[serde(default)]
+    devices: Vec<String>,
+    #[serde(default)]
     validity: ValiditySource,
 }
 
@@ -294,6 +296,7 @@ impl ManifestSource {
                 valid_from: self.validity.valid_from.map(|moment| moment.0),
                 not_after: self.validity.not_after.map(|moment| moment.0),
             },
+            devices: self.devices,
         };
         manifest.validate()?;
         Ok(manifest)
@@ -333,6 +336,7 @@ mod tests {
         group = 33
         outbound = "allow"
         start_after = ["db"]
+        devices = ["vda"]
         environment = { B = "2", A = "1" }
         limits = { memory = "32MiB", cpu_share = 50, cpu_quota_percent = 200, processes = 8, files = 99 }
         ports = [{ capsule = 80, node = 8081 }, { capsule = 53, protocol = "udp" }]
@@ -380,6 +384,7 @@ mod tests {
             }
         );
         assert_eq!((manifest.sequence, manifest.outbound), (3, Outbound::Allow));
+        assert_eq!(manifest.devices, ["vda"]);
     }
 
     #[test]
@@ -392,6 +397,8 @@ mod tests {
         assert!(error("name='a'\ncommand=['/a']\nlimits={memory='1MB'}").contains("unknown unit"));
         assert!(error("name='a'\ncommand=['/a']\nprobes.startup={}").contains("exactly one"));
         assert!(error("name='a'\ncommand=['/a']\nstop.signal='FOO'").contains("unknown signal"));
+        let device = error("name='a'\ncommand=['/a']\ndevices=['/dev/vda']");
+        assert!(device.contains("devices: must be lower-case letters"));
     }
 
     #[test]

@@ -113,9 +113,9 @@ pub enum Event {
         /// Interface name, such as `eth0`.
         interface: String,
     },
-    /// A device failed a request or was reset.
+    /// A device failed a request or was reset. Sent at most once a second per device.
     DeviceError {
-        /// Device name, such as `virtio-blk0`.
+        /// Device name, such as `vda`.
         device: String,
         /// What went wrong, for people.
         detail: String,

@@ -202,6 +202,15 @@ pub enum Refusal {
     BlobMissing([u8; 32]),
     /// A blob does not have its hash.
     BlobCorrupt([u8; 32]),
+    /// The node has no device of that name to give.
+    DeviceMissing(String),
+    /// Another capsule holds the device.
+    DeviceTaken {
+        /// Its name.
+        device: String,
+        /// Who holds it.
+        holder: String,
+    },
 }
 
 /// The state of the node.

@@ -36,7 +36,7 @@ fn wire_bytes_are_fixed() {
         grace_ms: 5000,
     };
     let expected = [
-        6, 0, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 3, 0xac, 2, 15, 0x88, 0x27,
+        6, 0, 0, 0, 2, 0, 0, 0, 9, 0, 0, 0, 3, 0xac, 2, 15, 0x88, 0x27,
     ];
     assert_eq!(encode_request(9, &stop).expect("fits"), expected);
     let event = EventRecord {
@@ -44,7 +44,7 @@ fn wire_bytes_are_fixed() {
         time_ns: 2,
         event: Event::Ping { token: 3 },
     };
-    let expected = [5, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 10, 3];
+    let expected = [5, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 10, 3];
     assert_eq!(
         encode_message(0, &Message::Event(event)).expect("fits"),
         expected
@@ -119,12 +119,12 @@ fn limits_are_enforced() {
 #[test]
 fn other_versions_and_leftovers_are_named() {
     let mut bytes = encode_request(5, &Request::NodeInfo).expect("fits");
-    bytes[4] = 2;
+    bytes[4] = 1;
     let (head, body, _) = split(&bytes).expect("a whole frame");
     assert_eq!(head.id, 5);
     assert_eq!(
         decode_request(&head, body),
-        Err(ControlError::Version { kernel: 1 })
+        Err(ControlError::Version { kernel: 2 })
     );
     let mut bytes = encode_request(5, &Request::NodeInfo).expect("fits");
     bytes.push(0);

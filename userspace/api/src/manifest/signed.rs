@@ -7,8 +7,13 @@ use alloc::vec::Vec;
 
 /// First bytes of a signed manifest.
 const MAGIC: [u8; 8] = *b"SKEPSIGN";
-/// Version of the manifest's payload that this module reads and writes.
-pub const MANIFEST_VERSION: u8 = 1;
+/// Newest version of the manifest's payload that this module reads and writes.
+pub const MANIFEST_VERSION: u8 = 2;
+/// Oldest version that it reads, and writes where that says all there is to say:
+/// nodes that know no other go on taking it. It has no `devices`.
+pub const MANIFEST_VERSION_FIRST: u8 = 1;
+/// What version 2 has after the fields of version 1 when there is no device.
+const NO_DEVICES: u8 = 0;
 /// What the signature is for; part of the signed message.
 pub const SIGNING_DOMAIN: &str = "skep signed manifest";
 /// Bytes before the payload: magic number, version, key, signature.
@@ -24,7 +29,9 @@ pub enum ManifestError {
     #[error("manifest of {0} bytes is larger than the limit")]
     TooLong(usize),
     /// The payload is of another version.
-    #[error("manifest of version {0}, this program knows {MANIFEST_VERSION}")]
+    #[error(
+        "manifest of version {0}, this program knows {MANIFEST_VERSION_FIRST} to {MANIFEST_VERSION}"
+    )]
     UnknownVersion(u8),
     /// It is signed by a key that does not own this node.
     #[error("signed by {0}, which does not own this node")]
@@ -77,11 +84,10 @@ impl SignedManifest {
     /// [`ManifestError::Field`] when it is not valid, [`ManifestError::TooLong`].
     pub fn sign(manifest: &Manifest, pair: &KeyPair) -> Result<Self, ManifestError> {
         manifest.validate()?;
-        let payload = postcard::to_allocvec(manifest).map_err(|_| ManifestError::BadPayload)?;
+        let (version, payload) = write(manifest)?;
         if HEADER_LEN + payload.len() > MAX_MANIFEST_LEN {
             return Err(ManifestError::TooLong(HEADER_LEN + payload.len()));
         }
-        let version = MANIFEST_VERSION;
         let signature = pair.sign(SIGNING_DOMAIN, &[&[version], &payload]);
         Ok(Self {
             version,
@@ -132,9 +138,7 @@ impl SignedManifest {
     /// See [`ManifestError`]; the checks are made in the order version, key,
     /// signature, payload, fields, times.
     pub fn verify(&self, owners: &[PublicKey], now: u64) -> Result<Manifest, ManifestError> {
-        if self.version != MANIFEST_VERSION {
-            return Err(ManifestError::UnknownVersion(self.version));
-        }
+        self.check_version()?;
         if !owners.contains(&self.key) {
             return Err(ManifestError::WrongKey(self.key));
         }
@@ -153,12 +157,43 @@ impl SignedManifest {
     /// # Errors
     /// [`ManifestError::UnknownVersion`] or [`ManifestError::BadPayload`].
     pub fn payload_unverified(&self) -> Result<Manifest, ManifestError> {
-        if self.version != MANIFEST_VERSION {
-            return Err(ManifestError::UnknownVersion(self.version));
+        self.check_version()?;
+        if self.version == MANIFEST_VERSION {
+            return read(&self.payload);
         }
-        match postcard::take_from_bytes(&self.payload) {
-            Ok((manifest, [])) => Ok(manifest),
+        let mut payload = self.payload.clone();
+        payload.push(NO_DEVICES);
+        let manifest = read(&payload)?;
+        // Otherwise the byte was not read as what it is.
+        match write(&manifest) {
+            Ok((version, again)) if version == self.version && again == self.payload => {
+                Ok(manifest)
+            }
             _ => Err(ManifestError::BadPayload),
         }
+    }
+
+    fn check_version(&self) -> Result<(), ManifestError> {
+        if (MANIFEST_VERSION_FIRST..=MANIFEST_VERSION).contains(&self.version) {
+            return Ok(());
+        }
+        Err(ManifestError::UnknownVersion(self.version))
+    }
+}
+
+/// The payload of `manifest` in the oldest version that can say it.
+fn write(manifest: &Manifest) -> Result<(u8, Vec<u8>), ManifestError> {
+    let mut payload = postcard::to_allocvec(manifest).map_err(|_| ManifestError::BadPayload)?;
+    if manifest.devices.is_empty() && payload.pop() == Some(NO_DEVICES) {
+        return Ok((MANIFEST_VERSION_FIRST, payload));
+    }
+    Ok((MANIFEST_VERSION, payload))
+}
+
+/// The manifest of a payload of the newest version.
+fn read(payload: &[u8]) -> Result<Manifest, ManifestError> {
+    match postcard::take_from_bytes(payload) {
+        Ok((manifest, [])) => Ok(manifest),
+        _ => Err(ManifestError::BadPayload),
     }
 }

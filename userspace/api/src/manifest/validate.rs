@@ -1,8 +1,9 @@
 //! Which values the fields of a manifest can have.
 
 use super::{
-    Check, Limits, MAX_COMMAND, MAX_CPU_SHARE, MAX_ENVIRONMENT, MAX_NAME, MAX_PORTS,
-    MAX_START_AFTER, MAX_TEXT, MAX_WAIT_MS, MIN_MEMORY, Manifest, Port, Probe, Protocol, Restart,
+    Check, Limits, MAX_COMMAND, MAX_CPU_SHARE, MAX_DEVICE_NAME, MAX_DEVICES, MAX_ENVIRONMENT,
+    MAX_NAME, MAX_PORTS, MAX_START_AFTER, MAX_TEXT, MAX_WAIT_MS, MIN_MEMORY, Manifest, Port, Probe,
+    Protocol, Restart,
 };
 use alloc::string::String;
 
@@ -34,6 +35,9 @@ pub enum Problem {
     /// It is no capsule name.
     #[error("must be lower-case letters, digits and single '-' inside")]
     NotAName,
+    /// It is no device name.
+    #[error("must be lower-case letters and digits, the first a letter")]
+    NotADevice,
     /// It is no absolute path.
     #[error("must begin with '/'")]
     NotAbsolute,
@@ -66,6 +70,17 @@ pub fn is_capsule_name(name: &str) -> bool {
         && name.bytes().all(fits)
         && !name.starts_with('-')
         && !name.ends_with('-')
+}
+
+/// Whether `name` can be the name of a device: 1 to [`MAX_DEVICE_NAME`] lower-case
+/// letters and digits, the first a letter.
+#[must_use]
+pub fn is_device_name(name: &str) -> bool {
+    name.len() <= MAX_DEVICE_NAME
+        && name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9'))
 }
 
 /// Shorthand for a check of one field.
@@ -137,6 +152,7 @@ impl Manifest {
         within(u64::from(self.stop.signal), 1, 64, "stop.signal")?;
         wait(self.stop.grace_ms, 0, "stop.grace_ms")?;
         self.validate_start_after()?;
+        validate_devices(&self.devices)?;
         if let (Some(from), Some(until)) = (self.validity.valid_from, self.validity.not_after) {
             require(
                 from <= until,
@@ -237,6 +253,19 @@ impl Restart {
         wait(self.crash_window_ms, 0, "restart.crash_window_ms")?;
         within(u64::from(self.crash_limit), 1, 1000, "restart.crash_limit")
     }
+}
+
+fn validate_devices(devices: &[String]) -> Result<(), FieldError> {
+    const FIELD: &str = "devices";
+    let few = devices.len() <= MAX_DEVICES;
+    require(few, FIELD, Problem::TooLong(MAX_DEVICES))?;
+    for (number, name) in devices.iter().enumerate() {
+        require(is_device_name(name), FIELD, Problem::NotADevice)?;
+        let mut earlier = devices.iter().take(number);
+        let is_new = !earlier.any(|other| other == name);
+        require(is_new, FIELD, Problem::Duplicate)?;
+    }
+    Ok(())
 }
 
 fn validate_ports(ports: &[Port]) -> Result<(), FieldError> {

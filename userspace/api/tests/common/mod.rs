@@ -19,7 +19,7 @@ pub fn owner() -> KeyPair {
     KeyPair::from_seed([1; 32]).unwrap()
 }
 
-/// A manifest that uses every field.
+/// A manifest that uses every field of the first version.
 pub fn manifest() -> Manifest {
     let http = Check::Http {
         port: 80,
@@ -68,12 +68,28 @@ pub fn manifest() -> Manifest {
             valid_from: Some(1000),
             not_after: Some(2000),
         },
+        devices: Vec::new(),
+    }
+}
+
+/// The same with devices, which only the newest version can say.
+pub fn manifest_with_devices() -> Manifest {
+    Manifest {
+        devices: vec!["vda".into(), "vdb".into()],
+        ..manifest()
     }
 }
 
 /// A signed manifest on the wire.
 pub fn signed_manifest() -> Vec<u8> {
     SignedManifest::sign(&manifest(), &owner())
+        .unwrap()
+        .encode()
+}
+
+/// A signed manifest of the newest version on the wire.
+pub fn signed_manifest_with_devices() -> Vec<u8> {
+    SignedManifest::sign(&manifest_with_devices(), &owner())
         .unwrap()
         .encode()
 }

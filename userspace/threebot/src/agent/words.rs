@@ -43,6 +43,10 @@ pub fn refusal(refusal: &Refusal) -> String {
         Refusal::PortTaken(port) => format!("node port {port} is taken"),
         Refusal::BlobMissing(hash) => format!("a file is missing: {}", short(hash)),
         Refusal::BlobCorrupt(hash) => format!("a file is corrupt: {}", short(hash)),
+        Refusal::DeviceMissing(device) => format!("this node has no device {device} to give"),
+        Refusal::DeviceTaken { device, holder } => {
+            format!("device {device} is held by the capsule {holder}")
+        }
     }
 }
 

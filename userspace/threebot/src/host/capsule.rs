@@ -68,6 +68,10 @@ pub(super) fn start(host: &HostRuntime, entry: &str) -> Result<Reply, ControlErr
         let malformed = || ControlError::Refused(Refusal::Malformed(String::new()));
         (manifest.cloned().ok_or_else(malformed)?, entry.hash)
     };
+    if let Some(device) = manifest.devices.first() {
+        let missing = Refusal::DeviceMissing(device.clone());
+        return Err(ControlError::Refused(missing));
+    }
     if let Some(living) = host.machine.borrow().capsules.get(&manifest.name)
         && living.is_alive()
     {

@@ -50,6 +50,7 @@ pub(crate) fn manifest(name: &str, command: &[&str]) -> Manifest {
         start_after: Vec::new(),
         system: false,
         validity: Validity::default(),
+        devices: Vec::new(),
     }
 }
 
