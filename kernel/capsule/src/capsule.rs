@@ -1,5 +1,6 @@
 //! One capsule: what it is, where it is in its life, what it uses.
 
+use crate::disks::Grant;
 use crate::image::Lower;
 use crate::keeper::Job;
 use crate::log_ring::Log;
@@ -48,6 +49,9 @@ pub(crate) struct Parts {
     pub(crate) root: Arc<Mount>,
     /// Name servers are written there when the node learns of others.
     pub(crate) owns_resolvers: bool,
+    /// Its disks; last, so that nothing that leads to them is left when others may
+    /// have them.
+    pub(crate) _disks: Vec<Grant>,
 }
 
 /// Where a capsule is in its life.

@@ -43,6 +43,12 @@ impl Hub {
         Arc::default()
     }
 
+    /// Events so far.
+    #[cfg(test)]
+    pub(crate) fn emitted(&self) -> u64 {
+        self.inner.lock().sequence
+    }
+
     /// Lets `session` hear what it subscribes to.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 //!   is the way from a manifest to a running capsule and back to nothing, [`root`]
 //!   its file tree, [`launch`] and [`exec`] its programs, [`log_ring`] what they
 //!   print.
+//! * [`disks`]: which capsule holds which of the node's disks.
 //! * [`control`] answers the 3Bot over [`device`], with a [`session`] for each
 //!   opening; [`events`] tells it what happens. The [`keeper`] is the room's own
 //!   thread: it clears up and keeps the 3Bot alive (design D9, level 3).
@@ -21,6 +22,7 @@ pub mod blobs;
 mod capsule;
 mod control;
 mod device;
+mod disks;
 pub mod events;
 mod exec;
 pub mod image;
@@ -40,5 +42,6 @@ pub mod verify;
 pub use capsule::Capsule;
 pub use control::{KERNEL, SESSIONS_MAX};
 pub use device::Device;
+pub use disks::Disks;
 pub use platform::{BootLog, Platform};
 pub use room::{Capsules, Setup};

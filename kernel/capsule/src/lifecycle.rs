@@ -84,6 +84,8 @@ impl Capsules {
     ) -> Result<Parts, ControlError> {
         let manifest = capsule.manifest();
         let image = self.image(manifest.tree)?;
+        let granted = self.disks.grant(&manifest.devices, &manifest.name);
+        let granted = granted.map_err(ControlError::Refused)?;
         let limits = &manifest.limits;
         let pages = usize::try_from(limits.memory_bytes / PAGE_SIZE as u64).unwrap_or(usize::MAX);
         let account = Arc::new(Account::new(pages).ok_or(ControlError::NoResources)?);
@@ -107,6 +109,8 @@ impl Capsules {
             control: capsule.is_system().then_some(self),
             world: &world,
             output,
+            disks: granted.iter().map(|g| g.disk(&account)).collect(),
+            owner: (manifest.user, manifest.group),
         };
         let (root, owns_resolvers) =
             root::build(&account, lower, &supplies).map_err(|e| not_built(&e))?;
@@ -117,6 +121,7 @@ impl Capsules {
             stack,
             root,
             owns_resolvers,
+            _disks: granted,
         })
     }
 

@@ -1,5 +1,7 @@
 use crate::blobs::BlobStore;
 use crate::capsule::Capsule;
+use crate::disks::Disks;
+use crate::disks::tests::Idle;
 use crate::platform::{BootLog, Platform};
 use crate::room::{Capsules, Setup};
 use crate::session::Session;
@@ -114,10 +116,13 @@ fn node(change: impl Fn(&mut Manifest)) -> Node {
     let mut system = manifest("threebot", tree, 8080);
     system.command = Vec::from([String::from("/bin/exits")]);
     bundle.manifest("threebot", signed(&system, &owner()));
+    let mut disks = Disks::default();
+    disks.add(0, Arc::new(Idle::default()));
     let setup = Setup {
         store: BlobStore::open(Memory::new(bundle.build())).unwrap(),
         config,
         net: NetNode::new(),
+        disks,
         platform: Box::new(Bench),
         boot: &BOOT,
     };
@@ -358,4 +363,62 @@ fn the_system_capsule_comes_back_and_no_other_notices() {
             names.push(name);
         }
     }
+}
+
+#[test]
+fn a_disk_is_seen_by_its_holder_alone() {
+    let node = node(|m| {
+        if m.name == "waits" || m.name == "prints" {
+            m.devices = Vec::from([String::from("vda")]);
+        }
+        if m.name == "exits" {
+            m.devices = Vec::from([String::from("vdb")]);
+        }
+        if m.name == "twin" {
+            m.ports.clear();
+        }
+    });
+    let missing = Refusal::DeviceMissing("vdb".into());
+    assert_eq!(
+        node.start("exits").err(),
+        Some(ControlError::Refused(missing))
+    );
+    let (holder, other) = (node.start("waits").unwrap(), node.start("twin").unwrap());
+    let sees = |capsule: &Capsule, path: &[u8]| {
+        let fs = vfs::FsContext::new(capsule.parts().unwrap().root.path());
+        let cred = vfs::Credentials::root(vfs::Caps::all());
+        let caller = vfs::Caller {
+            fs: &fs,
+            cred: &cred,
+        };
+        let found = caller.lookup(vfs::At::Cwd, path, vfs::LastLink::Follow);
+        found.map(drop)
+    };
+    for path in [&b"/dev/vda"[..], b"/sys/block/vda/size"] {
+        assert_eq!(sees(&holder, path), Ok(()));
+        assert_eq!(sees(&other, path), Err(vfs::Error::NotFound));
+    }
+    let taken = Refusal::DeviceTaken {
+        device: "vda".into(),
+        holder: "waits".into(),
+    };
+    assert_eq!(
+        node.start("prints").err(),
+        Some(ControlError::Refused(taken))
+    );
+    let stop = Request::Stop {
+        capsule: holder.id(),
+        signal: 9,
+        grace_ms: 0,
+    };
+    node.ask(stop);
+    node.exit();
+    assert!(node.start("prints").is_ok());
+    node.exit();
+    node.ask(Request::Stop {
+        capsule: other.id(),
+        signal: 9,
+        grace_ms: 0,
+    });
+    node.exit();
 }

@@ -2,6 +2,7 @@
 
 use crate::blobs::BlobStore;
 use crate::capsule::Capsule;
+use crate::disks::Disks;
 use crate::events::Hub;
 use crate::image::Image;
 use crate::keeper::{Job, Keeper};
@@ -29,6 +30,8 @@ pub struct Setup {
     pub config: NodeConfig,
     /// The node's network.
     pub net: Arc<NetNode>,
+    /// The node's disks, to be granted.
+    pub disks: Disks,
     /// The machine.
     pub platform: Box<dyn Platform>,
     /// When the steps of the boot were done.
@@ -41,6 +44,7 @@ pub struct Capsules {
     pub(crate) config: NodeConfig,
     pub(crate) manifests: Manifests,
     pub(crate) net: Arc<NetNode>,
+    pub(crate) disks: Disks,
     pub(crate) platform: Box<dyn Platform>,
     pub(crate) boot: &'static BootLog,
     pub(crate) boot_id: [u8; 16],
@@ -96,6 +100,7 @@ impl Capsules {
             config: setup.config,
             manifests,
             net: setup.net,
+            disks: setup.disks,
             platform: setup.platform,
             boot: setup.boot,
             boot_id,
@@ -116,8 +121,10 @@ impl Capsules {
         Ok(room)
     }
 
-    /// Lets the room work: it starts the system capsule and hears of the network.
+    /// Lets the room work: it starts the system capsule and hears of the network
+    /// and of the disks.
     pub fn begin(self: &Arc<Self>) {
+        self.disks.report_to(&self.hub);
         let weak = Arc::downgrade(self);
         self.net.observe(move |event| {
             if let Some(room) = weak.upgrade() {

@@ -13,6 +13,7 @@ use machine::Account;
 use machine::io::Source;
 use machine::time::Instant;
 use process::World;
+use vfs::block::{self, Disk};
 use vfs::devfs::{self, DevConfig, DevNode};
 use vfs::mount::MountFlags;
 use vfs::open::How;
@@ -58,6 +59,10 @@ pub(crate) struct Supplies<'a> {
     pub(crate) world: &'a Arc<World>,
     /// Where what it prints goes, for `/dev/console`.
     pub(crate) output: Arc<Output>,
+    /// The disks that it holds.
+    pub(crate) disks: Vec<Arc<Disk>>,
+    /// User and group that their nodes belong to.
+    pub(crate) owner: (u32, u32),
 }
 
 /// Acts on a capsule's files as the kernel, past all permissions.
@@ -165,7 +170,7 @@ fn mount_all(hand: &Hand, account: &Arc<Account>, supplies: &Supplies<'_>) -> Re
     hand.mount(b"/dev/shm", tmpfs()?, PLAIN, "tmpfs")?;
     hand.mount(b"/tmp", tmpfs()?, PLAIN, "tmpfs")?;
     hand.mount(b"/proc", processes(supplies), PLAIN, "proc")?;
-    hand.mount(b"/sys", sysfs::tree(), PLAIN, "sysfs")?;
+    hand.mount(b"/sys", sysfs::tree(&supplies.disks), PLAIN, "sysfs")?;
     let world = supplies.world.clone();
     let threads = move || {
         (
@@ -189,21 +194,28 @@ fn devices(
     let control = supplies.control.map(|room| {
         let room = room.clone();
         DevNode {
-            name: "skep",
+            name: "skep".into(),
+            kind: Kind::CharDevice,
             number: CONTROL_NUMBER,
             mode: 0o600,
+            owner: (0, 0),
             opener: Arc::new(move |_| Ok(Device::open(&room)?)),
         }
     });
+    let disks = supplies.disks.iter().map(|d| d.node(supplies.owner));
     devfs::tree(DevConfig {
         account: account.clone(),
         console: Some(supplies.output.clone()),
-        nodes: control.into_iter().collect(),
+        nodes: control.into_iter().chain(disks).collect(),
         terminals: Some(terminals.clone()),
     })
 }
 
 fn processes(supplies: &Supplies<'_>) -> Arc<Tree> {
+    let mut files = further(supplies.world);
+    let disks = supplies.disks.clone();
+    let partitions = move |out: &mut Text| block::partitions(&disks, out);
+    files.push(("partitions", Arc::new(partitions)));
     procfs::tree(ProcConfig {
         processes: process::procfs::source(supplies.world.clone()),
         account: supplies.world.account().clone(),
@@ -211,7 +223,7 @@ fn processes(supplies: &Supplies<'_>) -> Arc<Tree> {
         started: Instant::now(),
         release: process::RELEASE,
         version: process::VERSION,
-        files: further(supplies.world),
+        files,
     })
 }
 

@@ -208,19 +208,33 @@ pub(crate) fn sys_pwritev2(
     let file = ctx.file(fd)?;
     let bufs = read_iovec(iov, count)?;
     let mut source = Source::user_vec(&bufs);
+    let n = write_flagged(ctx, &file, &mut source, at, flags)?;
+    if flags & (RWF_DSYNC | RWF_SYNC) != 0 && n > 0 && file.is_positional() {
+        file.ops().sync(&file)?;
+    }
+    Ok(n)
+}
+
+fn write_flagged(
+    ctx: &Ctx<'_>,
+    file: &OpenFile,
+    source: &mut Source<'_>,
+    at: usize,
+    flags: usize,
+) -> SysResult {
     if flags & RWF_APPEND != 0 && file.is_positional() {
         file.check_write()?;
         let end = Some(file.stat().size);
-        limit_size(ctx, &file, &mut source, end)?;
-        return written(ctx, file.ops().append(&file, &mut source).map(|(n, _)| n));
+        limit_size(ctx, file, source, end)?;
+        return written(ctx, file.ops().append(file, source).map(|(n, _)| n));
     }
     if at as isize == -1 {
-        limit_size(ctx, &file, &mut source, None)?;
-        return written(ctx, file.write(&mut source));
+        limit_size(ctx, file, source, None)?;
+        return written(ctx, file.write(source));
     }
     let at = offset(at)?;
-    limit_size(ctx, &file, &mut source, Some(at))?;
-    written(ctx, file.pwrite(&mut source, at))
+    limit_size(ctx, file, source, Some(at))?;
+    written(ctx, file.pwrite(source, at))
 }
 
 /// lseek(2)

@@ -9,6 +9,7 @@ use crate::inode::{Attr, Inode, Kind, NewAttr, NewNode, Stat};
 use crate::mount::{Tree, next_device};
 use crate::tmpfs::{Config, TmpFs};
 use crate::tty::Terminals;
+use alloc::borrow::Cow;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
@@ -24,11 +25,15 @@ pub type Opener = Arc<dyn Fn(&Opening<'_>) -> Result<Arc<dyn FileOps>> + Send + 
 /// A device node to be shown in `/dev`.
 pub struct DevNode {
     /// Its name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
+    /// Whether it is a character or a block device.
+    pub kind: Kind,
     /// Major and minor number.
     pub number: (u32, u32),
     /// Permission bits.
     pub mode: u32,
+    /// User and group that it belongs to.
+    pub owner: (u32, u32),
     /// What opening it gives.
     pub opener: Opener,
 }
@@ -58,10 +63,12 @@ pub fn tree(config: DevConfig) -> Result<Arc<Tree>> {
     let root = tree.root().inode().ok_or(Error::NoMemory)?.clone();
     let dev = next_device();
     let fixed = |ops: Arc<dyn FileOps>| -> Opener { Arc::new(move |_| Ok(ops.clone())) };
-    let node = |name, number, opener| DevNode {
-        name,
+    let node = |name: &'static str, number, opener| DevNode {
+        name: name.into(),
+        kind: Kind::CharDevice,
         number,
         mode: 0o666,
+        owner: (0, 0),
         opener,
     };
     let mut nodes = alloc::vec![
@@ -80,8 +87,9 @@ pub fn tree(config: DevConfig) -> Result<Arc<Tree>> {
     }
     nodes.extend(config.nodes);
     for (i, n) in nodes.into_iter().enumerate() {
-        let name = n.name.as_bytes();
-        root.link(name, &DeviceInode::node(dev, i as u64 + 1, n))?;
+        let name = n.name.clone();
+        let node = DeviceInode::node(dev, i as u64 + 1, n);
+        root.link(name.as_bytes(), &node)?;
     }
     let make = |name: &str, kind, mode, target: &str| {
         let attr = NewAttr {
@@ -129,10 +137,10 @@ struct DeviceInode {
 impl DeviceInode {
     fn node(dev: u64, ino: u64, n: DevNode) -> Arc<dyn Inode> {
         let new = NewAttr {
-            kind: Kind::CharDevice,
+            kind: n.kind,
             mode: n.mode,
-            uid: 0,
-            gid: 0,
+            uid: n.owner.0,
+            gid: n.owner.1,
         };
         let attr = Attr::new(dev, ino, new);
         // The name that is about to be linked is the first.

@@ -4,6 +4,8 @@
 //!   description ([`OpenFile`]); [`fdtable`]: the descriptors of a process.
 //! * [`inode`], [`dentry`], [`mount`], [`context`]: file trees, the name cache,
 //!   and where a process stands in them.
+//! * [`tmpfs`], [`devfs`], [`procfs`], [`sysfs`]: what trees are made of; [`block`]:
+//!   disks.
 //! * [`event`]: readiness for `poll` and `epoll`.
 //!
 //! A `read` comes here from the system-call layer as
@@ -15,6 +17,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod attrs;
+pub mod block;
 pub mod context;
 pub mod cred;
 pub mod dentry;

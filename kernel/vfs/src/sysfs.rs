@@ -1,5 +1,6 @@
 //! sysfs and cgroup2: what programs read there to size themselves.
 
+use crate::block::{self, Disk};
 use crate::mount::Tree;
 use crate::procfs::memory;
 use crate::pseudo::{PseudoFs, Text};
@@ -45,10 +46,10 @@ const FIXED: [(&str, &str); 11] = [
     ("kernel/mm/transparent_hugepage/use_zero_page", "0"),
 ];
 
-/// The sysfs of a capsule. `fs/cgroup` is an empty directory to mount
-/// [`cgroup_tree`] on.
+/// The sysfs of a capsule that holds `disks`. `fs/cgroup` is an empty directory to
+/// mount [`cgroup_tree`] on.
 #[must_use]
-pub fn tree() -> Arc<Tree> {
+pub fn tree(disks: &[Arc<Disk>]) -> Arc<Tree> {
     let fs = PseudoFs::new("sysfs", SYSFS_MAGIC);
     let root = fs.dir();
     for (path, value) in FIXED {
@@ -75,6 +76,7 @@ pub fn tree() -> Arc<Tree> {
     });
     root.add_at(&fs, "kernel/mm/hugepages", fs.dir());
     root.add_at(&fs, "fs/cgroup", fs.dir());
+    block::add_to_sysfs(disks, &fs, &root);
     fs.clone().tree(root)
 }
 

@@ -139,7 +139,7 @@ impl Capsule {
         let mounts = [
             ("/proc", proc),
             ("/dev", dev.unwrap()),
-            ("/sys", sysfs::tree()),
+            ("/sys", sysfs::tree(&[])),
             ("/sys/fs/cgroup", cgroup),
         ];
         for (path, tree) in mounts {

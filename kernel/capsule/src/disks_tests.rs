@@ -1,0 +1,92 @@
+use super::*;
+use machine::Frame;
+use machine::block::{BlockError, Observer, Operation};
+
+/// A disk that does nothing but keep its observer.
+#[derive(Default)]
+pub(crate) struct Idle(SpinLock<Option<Observer>>);
+
+impl Idle {
+    fn tell(&self, trouble: Trouble) {
+        if let Some(observer) = &*self.0.lock() {
+            observer(trouble);
+        }
+    }
+}
+
+impl BlockDevice for Idle {
+    fn sectors(&self) -> u64 {
+        2048
+    }
+    fn block_len(&self) -> usize {
+        512
+    }
+    fn physical_block_len(&self) -> usize {
+        512
+    }
+    fn is_read_only(&self) -> bool {
+        false
+    }
+    fn read(&self, _: u64, _: &[Frame], _: usize) -> Result<(), BlockError> {
+        Ok(())
+    }
+    fn write(&self, _: u64, _: &[Frame], _: usize) -> Result<(), BlockError> {
+        Ok(())
+    }
+    fn flush(&self) -> Result<(), BlockError> {
+        Ok(())
+    }
+    fn clear(&self, _: Operation, _: u64, _: u64) -> Result<(), BlockError> {
+        Ok(())
+    }
+    fn observe(&self, observer: Observer) {
+        *self.0.lock() = Some(observer);
+    }
+}
+
+fn names(list: &[&str]) -> Vec<String> {
+    list.iter().map(|n| String::from(*n)).collect()
+}
+
+#[test]
+fn names_are_linuxs() {
+    let all = [0, 1, 25, 26, 27, 701, 702].map(name);
+    assert_eq!(all, ["vda", "vdb", "vdz", "vdaa", "vdab", "vdzz", "vdaaa"]);
+}
+
+#[test]
+fn a_disk_has_one_holder_and_goes_back() {
+    let mut disks = Disks::default();
+    disks.add(0, Arc::new(Idle::default()));
+    // Number 1 did not start.
+    disks.add(2, Arc::new(Idle::default()));
+    let missing = disks.grant(&names(&["vda", "vdb"]), "one");
+    let missing = missing.err().unwrap();
+    assert_eq!(missing, Refusal::DeviceMissing("vdb".into()));
+    let held = disks.grant(&names(&["vda", "vdc"]), "one").unwrap();
+    let taken = disks.grant(&names(&["vdc"]), "two").err().unwrap();
+    assert_eq!(
+        taken,
+        Refusal::DeviceTaken {
+            device: "vdc".into(),
+            holder: "one".into()
+        }
+    );
+    drop(held);
+    assert!(disks.grant(&names(&["vdc"]), "two").is_ok());
+}
+
+#[test]
+fn a_flood_of_trouble_is_told_once() {
+    let device = Arc::new(Idle::default());
+    let mut disks = Disks::default();
+    disks.add(0, device.clone());
+    let hub = Hub::new();
+    disks.report_to(&hub);
+    for _ in 0..1000 {
+        device.tell(Trouble::Reset);
+    }
+    assert_eq!(hub.emitted(), 1);
+    device.tell(Trouble::GivenUp);
+    assert_eq!(hub.emitted(), 2);
+}
