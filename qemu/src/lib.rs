@@ -41,11 +41,13 @@ pub mod api;
 pub mod artifacts;
 pub mod client;
 pub mod command;
+pub mod compat;
 pub mod http;
 pub mod machine;
 pub mod node;
 pub mod qmp;
 pub mod ramdisk;
+pub mod twin;
 
 pub use artifacts::Artifacts;
 pub use client::Visitor;

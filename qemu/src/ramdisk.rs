@@ -14,7 +14,7 @@ use skep_api::{
         Check, Limits, Manifest, Outbound, Port, Probe, Probes, Protocol, Restart, SignedManifest,
         Stop, Validity,
     },
-    node::{Console, ENTRY_NAME, Network, NodeConfig},
+    node::{Console, ENTRY_NAME, LogLevel, Network, NodeConfig},
     tree::{Meta, NodeKind, TreeBuilder, TreeView},
 };
 use std::{
@@ -196,6 +196,16 @@ pub fn standard_manifest(name: &str, image: &Image) -> Result<Manifest> {
     Ok(manifest)
 }
 
+/// The usual console; `SKEP_TRACE=1` in the environment of a scenario adds every
+/// system call of every capsule to its serial log.
+fn console() -> Console {
+    let mut console = Console::default();
+    if std::env::var_os("SKEP_TRACE").is_some() {
+        console.level = LogLevel::Trace;
+    }
+    console
+}
+
 /// A manifest with the usual settings for everything but its essentials:
 /// started as root, restarted always, no ports, no probes.
 pub fn manifest(name: &str, image: &Image, command: &[&str]) -> Manifest {
@@ -266,7 +276,7 @@ impl Ramdisk {
                 system: THREEBOT.to_string(),
                 start: Vec::new(),
                 network: Network::Dhcp,
-                console: Console::default(),
+                console: console(),
             },
             owner,
             manifests: BTreeMap::new(),

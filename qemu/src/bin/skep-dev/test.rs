@@ -37,6 +37,8 @@ enum Work {
 struct Step {
     name: String,
     work: Work,
+    /// Whether it runs only when named, or in `--long`.
+    only_named: bool,
 }
 
 /// Runs the steps the words select and prints the tally as the last line.
@@ -60,7 +62,7 @@ pub(crate) fn test(words: &[String]) -> Result<ExitCode> {
         let _ = writeln!(io::stdout(), "{}", names.join("\n"));
         return Ok(ExitCode::SUCCESS);
     }
-    let selected = select(steps, &names)?;
+    let selected = select(steps, &names, long)?;
     let (passed, failed) = run_steps(&artifacts, selected, long)?;
     println!("{passed} passed, {failed} failed");
     Ok(if failed == 0 {
@@ -77,6 +79,7 @@ fn steps(artifacts: &Artifacts) -> Result<Vec<Step>> {
         steps.push(Step {
             name: name.to_string(),
             work,
+            only_named: false,
         })
     };
     add(
@@ -100,8 +103,17 @@ fn steps(artifacts: &Artifacts) -> Result<Vec<Step>> {
     add("build", Work::Build(Part::NODE.to_vec()));
     add("ramdisk", Work::Ramdisk);
     add("programs", Work::Programs);
-    for (file, test) in scenarios(&artifacts.root().join("qemu/tests"))? {
-        add(&format!("{file}::{test}"), Work::Scenario { file, test });
+    for Found {
+        file,
+        test,
+        ignored,
+    } in scenarios(&artifacts.root().join("qemu/tests"))?
+    {
+        steps.push(Step {
+            name: format!("{file}::{test}"),
+            work: Work::Scenario { file, test },
+            only_named: ignored,
+        });
     }
     Ok(steps)
 }
@@ -143,9 +155,18 @@ fn unit_tests(artifacts: &Artifacts) -> Command {
     command
 }
 
-/// The scenarios: file and test names, found in the source so that they can be
-/// listed without building anything.
-fn scenarios(folder: &Path) -> Result<Vec<(String, String)>> {
+/// A scenario in a source text.
+#[derive(Debug, PartialEq, Eq)]
+struct Found {
+    file: String,
+    test: String,
+    /// Marked `#[ignore]`: too long for every run.
+    ignored: bool,
+}
+
+/// The scenarios, found in the source so that they can be listed without building
+/// anything.
+fn scenarios(folder: &Path) -> Result<Vec<Found>> {
     let mut files: Vec<PathBuf> = fs::read_dir(folder)
         .with_context(|| format!("cannot read {}", folder.display()))?
         .map(|entry| Ok(entry?.path()))
@@ -161,31 +182,36 @@ fn scenarios(folder: &Path) -> Result<Vec<(String, String)>> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        for test in test_names(&fs::read_to_string(path)?) {
-            found.push((file.clone(), test));
-        }
+        found.extend(tests_of(&file, &fs::read_to_string(path)?));
     }
     Ok(found)
 }
 
-/// Names of the functions marked `#[test]` in a source text.
-fn test_names(source: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut marked = false;
+/// The functions marked `#[test]` in a source text.
+fn tests_of(file: &str, source: &str) -> Vec<Found> {
+    let mut found = Vec::new();
+    let (mut marked, mut ignored) = (false, false);
     for line in source.lines().map(str::trim) {
         if line == "#[test]" {
-            marked = true;
+            (marked, ignored) = (true, false);
+        } else if line.starts_with("#[ignore") {
+            ignored = true;
         } else if marked && let Some(rest) = line.strip_prefix("fn ") {
-            names.extend(rest.split('(').next().map(str::to_string));
+            found.extend(rest.split('(').next().map(|test| Found {
+                file: file.to_string(),
+                test: test.to_string(),
+                ignored,
+            }));
             marked = false;
         }
     }
-    names
+    found
 }
 
-/// The steps with these names, or whose group or test has one of them; all
-/// when none is given. What a scenario boots is built before it.
-fn select(steps: Vec<Step>, names: &[String]) -> Result<Vec<Step>> {
+/// The steps with these names, or whose group or test has one of them; when none is
+/// given all, the longest ones in `--long` only. What a scenario boots is built
+/// before it.
+fn select(steps: Vec<Step>, names: &[String], long: bool) -> Result<Vec<Step>> {
     let is_named = |step: &Step, name: &String| {
         step.name == *name || step.name.split("::").any(|part| part == name)
     };
@@ -195,7 +221,10 @@ fn select(steps: Vec<Step>, names: &[String]) -> Result<Vec<Step>> {
             "there is no test {name}; see scripts/test --list"
         );
     }
-    let chosen = |step: &Step| names.is_empty() || names.iter().any(|name| is_named(step, name));
+    let chosen = |step: &Step| match names {
+        [] => long || !step.only_named,
+        names => names.iter().any(|name| is_named(step, name)),
+    };
     let boots = steps
         .iter()
         .any(|step| chosen(step) && matches!(step.work, Work::Scenario { .. }));
@@ -290,7 +319,8 @@ fn perform(artifacts: &Artifacts, work: Work, long: bool, log: &Path) -> Result<
 /// Runs one scenario.
 fn scenario(artifacts: &Artifacts, file: &str, test: &str, long: bool, log: &Path) -> Result<()> {
     let mut command = cargo(artifacts, &["test", "-p", "skep-qemu", "--test", file]);
-    command.args(["--", "--exact", test, "--nocapture", "--test-threads", "1"]);
+    command.args(["--", "--exact", test, "--include-ignored"]);
+    command.args(["--nocapture", "--test-threads", "1"]);
     // What failed is told by the error and the serial log, not by our stack.
     command.env("RUST_BACKTRACE", "0");
     if long {
@@ -327,33 +357,37 @@ fn logged(command: &mut Command, file: &File, log: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Step, Work, select, test_names};
+    use super::{Found, Step, Work, select, tests_of};
 
     fn steps() -> Vec<Step> {
-        let scenario = |file: &str, test: &str| Step {
+        let scenario = |file: &str, test: &str, only_named| Step {
             name: format!("{file}::{test}"),
             work: Work::Scenario {
                 file: file.to_string(),
                 test: test.to_string(),
             },
+            only_named,
         };
         vec![
             Step {
                 name: "tidy".to_string(),
                 work: Work::Tidy,
+                only_named: false,
             },
             Step {
                 name: "build".to_string(),
                 work: Work::Build(Vec::new()),
+                only_named: false,
             },
-            scenario("boot", "on_bios"),
-            scenario("boot", "on_uefi"),
+            scenario("boot", "on_bios", false),
+            scenario("boot", "on_uefi", false),
+            scenario("compat", "postgres", true),
         ]
     }
 
-    fn selected(names: &[&str]) -> Vec<String> {
+    fn selected(names: &[&str], long: bool) -> Vec<String> {
         let names: Vec<_> = names.iter().map(|name| name.to_string()).collect();
-        select(steps(), &names)
+        select(steps(), &names, long)
             .unwrap()
             .into_iter()
             .map(|step| step.name)
@@ -362,24 +396,38 @@ mod tests {
 
     #[test]
     fn names_select_steps_groups_and_single_scenarios_with_what_they_boot() {
-        assert_eq!(selected(&["tidy"]), ["tidy"]);
+        assert_eq!(selected(&["tidy"], false), ["tidy"]);
         assert_eq!(
-            selected(&["boot"]),
+            selected(&["boot"], false),
             ["build", "boot::on_bios", "boot::on_uefi"]
         );
-        assert_eq!(selected(&["on_uefi"]), ["build", "boot::on_uefi"]);
-        assert_eq!(selected(&[]).len(), 4);
+        assert_eq!(selected(&["on_uefi"], false), ["build", "boot::on_uefi"]);
+        assert_eq!(selected(&[], false).len(), 4);
+    }
+
+    #[test]
+    fn the_longest_run_when_named_and_in_long_runs() {
+        assert_eq!(selected(&["compat"], false), ["build", "compat::postgres"]);
+        assert_eq!(selected(&[], true).len(), 5);
     }
 
     #[test]
     fn unknown_names_are_refused() {
-        assert!(select(steps(), &["no-such".to_string()]).is_err());
+        assert!(select(steps(), &["no-such".to_string()], false).is_err());
     }
 
     #[test]
     fn test_functions_are_found_behind_other_attributes_too() {
         let source =
-            "#[test]\nfn one() {}\nfn helper() {}\n#[test]\n#[cfg(x)]\nfn two() -> Result<()> {";
-        assert_eq!(test_names(source), ["one", "two"]);
+            "#[test]\nfn one() {}\nfn helper() {}\n#[test]\n#[ignore = \"long\"]\nfn two() -> R {";
+        let found = |test: &str, ignored| Found {
+            file: "boot".to_string(),
+            test: test.to_string(),
+            ignored,
+        };
+        assert_eq!(
+            tests_of("boot", source),
+            [found("one", false), found("two", true)]
+        );
     }
 }

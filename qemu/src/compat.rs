@@ -1,0 +1,306 @@
+//! The programs people deploy, and how each is tried: straight from Debian's
+//! packages, with one script that runs on a node and on this machine's Linux.
+
+use crate::{
+    seconds,
+    twin::{Packages, Room},
+};
+use anyhow::{Context as _, Result};
+
+/// A program and its script.
+pub struct Program {
+    /// Name of the scenario.
+    pub name: &'static str,
+    /// Debian packages of the image.
+    pub packages: &'static [&'static str],
+    /// What runs; `/script` in it is the script.
+    pub command: &'static [&'static str],
+    /// A file of `tests/compat/`, whose first line says what it does.
+    pub script: &'static str,
+    /// How the script becomes what runs, if it is source text.
+    pub build: Option<Build>,
+    /// What the capsule gets.
+    pub room: Room,
+}
+
+/// A compiler that runs on the host, in the files of its own packages.
+pub struct Build {
+    /// Debian packages of the compiler.
+    pub packages: &'static [&'static str],
+    /// Shell words that make of `/script` what they print.
+    pub command: &'static str,
+}
+
+const BASH: &[&str] = &["/bin/bash", "/script"];
+
+/// A script for bash, or for what `command` names.
+const fn program(
+    name: &'static str,
+    packages: &'static [&'static str],
+    command: &'static [&'static str],
+    script: &'static str,
+) -> Program {
+    Program {
+        name,
+        packages,
+        command,
+        script,
+        build: None,
+        room: Room {
+            memory_mib: 512,
+            time: seconds(300),
+        },
+    }
+}
+
+/// Room for the larger ones: MiB of memory and seconds.
+const fn room(memory_mib: u32, time: u64) -> Room {
+    Room {
+        memory_mib,
+        time: seconds(time),
+    }
+}
+
+const GO: Build = Build {
+    packages: &["golang-go", "dash", "coreutils"],
+    command: "cp /script main.go; export GOCACHE=/tmp/cache GO111MODULE=off CGO_ENABLED=0
+go build -o prog main.go >log 2>&1 || { cat log; exit 1; }; cat prog",
+};
+
+const JDK: Build = Build {
+    packages: &["openjdk-17-jdk-headless", "dash", "coreutils"],
+    command: "PATH=$PATH:/usr/lib/jvm/java-17-openjdk-amd64/bin; cp /script Main.java
+{ javac Main.java && jar cfe main.jar Main *.class; } >log 2>&1 || { cat log; exit 1; }
+cat main.jar",
+};
+
+/// All of them, in the order of `docs/programs.md`.
+pub const PROGRAMS: &[Program] = &[
+    program(
+        "text_tools",
+        &[
+            "bash",
+            "dash",
+            "coreutils",
+            "findutils",
+            "grep",
+            "sed",
+            "gawk",
+            "libc-bin",
+        ],
+        BASH,
+        include_str!("../tests/compat/text.sh"),
+    ),
+    program(
+        "python",
+        &["python3", "openssl", "dash", "coreutils"],
+        &["/usr/bin/python3", "/script"],
+        include_str!("../tests/compat/python.py"),
+    ),
+    program(
+        "perl",
+        &["perl", "dash", "coreutils", "netbase"],
+        &["/usr/bin/perl", "/script"],
+        include_str!("../tests/compat/perl.pl"),
+    ),
+    program(
+        "node",
+        &["nodejs", "node-express", "dash", "coreutils"],
+        &["/usr/bin/node", "/script"],
+        include_str!("../tests/compat/node.js"),
+    ),
+    Program {
+        build: Some(GO),
+        ..program(
+            "go",
+            &["dash", "coreutils"],
+            &["/script"],
+            include_str!("../tests/compat/main.go"),
+        )
+    },
+    Program {
+        build: Some(JDK),
+        room: room(768, 600),
+        ..program(
+            "java",
+            &["openjdk-17-jre-headless", "dash", "coreutils"],
+            &[
+                "/usr/lib/jvm/java-17-openjdk-amd64/bin/java",
+                "-Xmx128m",
+                "-jar",
+                "/script",
+            ],
+            include_str!("../tests/compat/Main.java"),
+        )
+    },
+    program(
+        "nginx_and_php",
+        &[
+            "nginx",
+            "php8.2-fpm",
+            "php8.2-sqlite3",
+            "curl",
+            "openssl",
+            "bash",
+            "dash",
+            "coreutils",
+            "grep",
+            "sed",
+            "mawk",
+        ],
+        BASH,
+        include_str!("../tests/compat/web.sh"),
+    ),
+    program(
+        "redis",
+        &["redis-server", "bash", "coreutils", "grep", "sed"],
+        BASH,
+        include_str!("../tests/compat/redis.sh"),
+    ),
+    program(
+        "postgres",
+        &[
+            "postgresql-15",
+            "bash",
+            "dash",
+            "coreutils",
+            "procps",
+            "util-linux",
+            "sed",
+            "grep",
+        ],
+        BASH,
+        include_str!("../tests/compat/postgres.sh"),
+    ),
+    Program {
+        room: room(768, 300),
+        ..program(
+            "mariadb",
+            &["mariadb-server", "bash", "dash", "coreutils", "sed", "grep"],
+            BASH,
+            include_str!("../tests/compat/mariadb.sh"),
+        )
+    },
+    program(
+        "sqlite",
+        &["sqlite3", "bash", "dash", "coreutils", "procps", "sed"],
+        BASH,
+        include_str!("../tests/compat/sqlite.sh"),
+    ),
+    program(
+        "git",
+        &[
+            "git",
+            "python3",
+            "bash",
+            "dash",
+            "coreutils",
+            "tar",
+            "grep",
+            "sed",
+        ],
+        BASH,
+        include_str!("../tests/compat/git.sh"),
+    ),
+    program(
+        "ssh",
+        &[
+            "openssh-server",
+            "openssh-client",
+            "openssh-sftp-server",
+            "bash",
+            "dash",
+            "coreutils",
+            "diffutils",
+            "grep",
+        ],
+        BASH,
+        include_str!("../tests/compat/ssh.sh"),
+    ),
+    Program {
+        room: room(512, 600),
+        ..program(
+            "gcc_and_make",
+            &[
+                "gcc",
+                "g++",
+                "make",
+                "libc6-dev",
+                "bash",
+                "dash",
+                "coreutils",
+                "grep",
+                "sed",
+            ],
+            BASH,
+            include_str!("../tests/compat/build.sh"),
+        )
+    },
+    Program {
+        room: room(1024, 1800),
+        ..program(
+            "stress_ng",
+            &["stress-ng", "bash", "coreutils", "grep"],
+            BASH,
+            include_str!("../tests/compat/stress.sh"),
+        )
+    },
+];
+
+impl Program {
+    /// The one called `name`.
+    pub fn named(name: &str) -> Result<&'static Self> {
+        let found = PROGRAMS.iter().find(|program| program.name == name);
+        found.with_context(|| format!("there is no program {name}"))
+    }
+
+    /// What it does, in the words of its script.
+    pub fn about(&self) -> &'static str {
+        let line = self.script.lines().next().unwrap_or_default();
+        line.trim_start_matches(['#', '/', ' '])
+    }
+
+    /// Runs it in both places; both must print the same.
+    pub fn check(&self) -> Result<()> {
+        let script = match &self.build {
+            None => self.script.as_bytes().to_vec(),
+            Some(build) => {
+                let compiler = Packages::pack(&format!("{}-build", self.name), build.packages)?;
+                let words = ["/bin/sh", "-c", build.command];
+                compiler.on_the_host(self.script.as_bytes(), &words)?
+            }
+        };
+        let packages = Packages::pack(self.name, self.packages)?;
+        packages.same(self.name, &script, self.command, self.room)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PROGRAMS;
+    use std::fmt::Write as _;
+
+    /// `docs/programs.md` is made from the list, and this holds it to that.
+    #[test]
+    fn the_table_of_programs_is_fresh() {
+        let mut text = String::from(
+            "# Programs\n\nMade from `qemu/src/compat.rs` by `BLESS=1 cargo test -p skep-qemu \
+             compat`; do not edit.\n\nEach script runs in a capsule of these Debian packages, and \
+             in the same files on this\nmachine's Linux; what it prints must be the same. \
+             `scripts/test compat` runs them all.\n\n| scenario | packages | what runs |\n\
+             | --- | --- | --- |\n",
+        );
+        for program in PROGRAMS {
+            let (name, packages) = (program.name, program.packages.join(" "));
+            let about = program.about();
+            assert!(about.ends_with('.'), "{name} does not say what it does");
+            writeln!(text, "| `compat::{name}` | {packages} | {about} |").unwrap();
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/programs.md");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(path, &text).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(found, text, "stale: BLESS=1 cargo test -p skep-qemu compat");
+    }
+}

@@ -1,0 +1,95 @@
+//! The programs people deploy do on a node what they do on this machine's Linux.
+//! `skep_qemu::compat` says how each is tried.
+//!
+//! What is marked as long runs when it is named, or in `scripts/test --long`.
+
+use anyhow::Result;
+use skep_qemu::compat::Program;
+
+fn check(name: &str) -> Result<()> {
+    Program::named(name)?.check()
+}
+
+#[test]
+fn text_tools() -> Result<()> {
+    check("text_tools")
+}
+
+#[test]
+fn python() -> Result<()> {
+    check("python")
+}
+
+#[test]
+#[ignore = "long"]
+fn perl() -> Result<()> {
+    check("perl")
+}
+
+#[test]
+#[ignore = "long"]
+fn node() -> Result<()> {
+    check("node")
+}
+
+#[test]
+#[ignore = "long"]
+fn go() -> Result<()> {
+    check("go")
+}
+
+#[test]
+#[ignore = "long"]
+fn java() -> Result<()> {
+    check("java")
+}
+
+#[test]
+#[ignore = "long"]
+fn nginx_and_php() -> Result<()> {
+    check("nginx_and_php")
+}
+
+#[test]
+fn redis() -> Result<()> {
+    check("redis")
+}
+
+#[test]
+fn postgres() -> Result<()> {
+    check("postgres")
+}
+
+#[test]
+#[ignore = "long"]
+fn mariadb() -> Result<()> {
+    check("mariadb")
+}
+
+#[test]
+fn sqlite() -> Result<()> {
+    check("sqlite")
+}
+
+#[test]
+#[ignore = "long"]
+fn git() -> Result<()> {
+    check("git")
+}
+
+#[test]
+fn ssh() -> Result<()> {
+    check("ssh")
+}
+
+#[test]
+#[ignore = "long"]
+fn gcc_and_make() -> Result<()> {
+    check("gcc_and_make")
+}
+
+#[test]
+#[ignore = "long"]
+fn stress_ng() -> Result<()> {
+    check("stress_ng")
+}
