@@ -47,6 +47,7 @@ pub mod machine;
 pub mod node;
 pub mod qmp;
 pub mod ramdisk;
+pub mod screen;
 pub mod twin;
 
 pub use artifacts::Artifacts;

@@ -113,9 +113,9 @@ impl Qmp {
             .map(drop)
     }
 
-    /// Writes a picture of the screen as PNG.
+    /// Writes a picture of the screen as PPM.
     pub fn screendump(&mut self, out: &Path) -> Result<()> {
-        let arguments = json!({ "filename": out, "format": "png" });
+        let arguments = json!({ "filename": out, "format": "ppm" });
         self.execute_with("screendump", &arguments).map(drop)
     }
 

@@ -4,6 +4,17 @@
 //! at most, because scrolling means drawing all of the screen. The log itself only
 //! wakes that thread, so that logging never waits for pixels.
 #![no_std]
+// Nothing a program, a packet, a disk or an image contains may stop the kernel.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing
+    )
+)]
 
 extern crate alloc;
 #[cfg(test)]
@@ -45,16 +56,27 @@ impl LogSink for Follower {
     }
 }
 
-struct Screen(Framebuffer);
+/// Pixels drawn before others get the CPU, if they want it.
+const PIXELS: usize = 4096;
+
+struct Screen {
+    pixels: Framebuffer,
+    drawn: usize,
+}
 
 impl DrawTarget for Screen {
     fn size(&self) -> (usize, usize) {
-        self.0.size()
+        self.pixels.size()
     }
 
     #[inline]
     fn draw_pixel(&mut self, x: usize, y: usize, (r, g, b): Rgb) {
-        self.0.set(x, y, [r, g, b]);
+        self.pixels.set(x, y, [r, g, b]);
+        self.drawn += 1;
+        if self.drawn == PIXELS {
+            self.drawn = 0;
+            thread::cond_resched();
+        }
     }
 }
 
@@ -71,11 +93,16 @@ pub fn start() -> Result<bool, machine::AllocError> {
     if width < SIZE_MIN.0 || height < SIZE_MIN.1 || !klog::add_sink(&FOLLOWER) {
         return Ok(false);
     }
-    Builder::new("screen").spawn(move || show(Screen(screen)))?;
+    let screen = Screen {
+        pixels: screen,
+        drawn: 0,
+    };
+    Builder::new("screen").spawn(move || show(screen))?;
     Ok(true)
 }
 
 fn show(screen: Screen) {
+    // This draws all of the screen, over what the boot loader wrote.
     let mut terminal = Terminal::new(screen, Box::new(BitmapFont));
     terminal.set_auto_flush(false);
     terminal.set_history_size(0);
@@ -100,7 +127,7 @@ fn take_news(mut draw: impl FnMut(&[u8])) {
         if n == 0 {
             return;
         }
-        text::harmless(&bytes[..n], &mut draw);
+        text::harmless(bytes.get(..n).unwrap_or_default(), &mut draw);
         FOLLOWER.drawn.store(from + n as u64, Relaxed);
         thread::cond_resched();
     }

@@ -12,21 +12,25 @@ pub(crate) fn harmless(text: &[u8], mut draw: impl FnMut(&[u8])) {
     let mut piece = [0; PIECE];
     for part in text.chunks(PIECE / 2) {
         let mut n = 0;
+        let mut put = |byte| {
+            // Each byte becomes two at most, so there is a place.
+            if let Some(place) = piece.get_mut(n) {
+                *place = byte;
+                n += 1;
+            }
+        };
         for byte in part {
-            let shown = match byte {
+            match byte {
                 b'\n' => {
-                    piece[n] = b'\r';
-                    n += 1;
-                    b'\n'
+                    put(b'\r');
+                    put(b'\n');
                 }
-                b'\t' => b' ',
-                b' '..=b'~' => *byte,
-                _ => b'.',
-            };
-            piece[n] = shown;
-            n += 1;
+                b'\t' => put(b' '),
+                b' '..=b'~' => put(*byte),
+                _ => put(b'.'),
+            }
         }
-        draw(&piece[..n]);
+        draw(piece.get(..n).unwrap_or_default());
     }
 }
 

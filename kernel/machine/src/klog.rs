@@ -5,6 +5,7 @@ use crate::sync::{IrqLock, Once};
 #[cfg(target_os = "none")]
 use crate::time::Instant;
 use core::fmt::Write;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Bytes the ring keeps.
 pub const RING_BYTES: usize = 32 << 10;
@@ -28,6 +29,15 @@ static RING: IrqLock<Ring> = IrqLock::new(Ring {
     written: 0,
 });
 static SINKS: [Once<&'static dyn LogSink>; SINKS_MAX] = [const { Once::new() }; SINKS_MAX];
+
+/// Whether lines go to the serial line.
+static SERIAL: AtomicBool = AtomicBool::new(true);
+
+/// Sends lines to the serial line, as at first, or does so no more. A panic is
+/// told there all the same.
+pub fn set_serial(on: bool) {
+    SERIAL.store(on, Relaxed);
+}
 
 /// A line that is cut where it gets too long.
 struct Line {
@@ -111,7 +121,9 @@ pub fn write(text: &[u8]) {
         ring.written += 1;
     }
     drop(ring);
-    crate::arch::console_write(text);
+    if SERIAL.load(Relaxed) {
+        crate::arch::console_write(text);
+    }
     for sink in SINKS.iter().filter_map(Once::get) {
         sink.line(text);
     }

@@ -1,9 +1,21 @@
 //! The kernel binary: the order of boot, read aloud.
 #![no_std]
+// Nothing a program, a packet, a disk or an image contains may stop the kernel.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing
+    )
+)]
 #![no_main]
 
 extern crate alloc;
 
+mod console;
 mod devices;
 mod network;
 mod platform;
@@ -17,7 +29,7 @@ use machine::thread::{self, Builder};
 use machine::time::Instant;
 use net::NetNode;
 use platform::Machine;
-use skep_api::node::LogLevel;
+use skep_api::node::{Console, LogLevel};
 
 static BOOT: BootLog = BootLog::new();
 
@@ -42,8 +54,13 @@ fn skep_main() {
 
 /// Everything from the ramdisk to the 3Bot; why not, in words.
 fn start() -> Result<(), String> {
-    let (store, config) = ramdisk::open()?;
-    ramdisk::set_console(&config.console);
+    let opened = ramdisk::open();
+    match &opened {
+        Ok((_, config)) => console::set(&config.console),
+        // Whoever stands before the machine is to see why it does nothing.
+        Err(_) => console::set(&Console::default()),
+    }
+    let (store, config) = opened?;
     BOOT.done("ramdisk");
     syscall::hooks::install();
     syscall::hooks::set_trace(config.console.level == LogLevel::Trace);

@@ -5,9 +5,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use capsule::blobs::BlobStore;
-use log::LevelFilter;
 use skep_api::bundle::EntryKind;
-use skep_api::node::{Console, ENTRY_NAME, LogLevel, NodeConfig};
+use skep_api::node::{ENTRY_NAME, NodeConfig};
 
 /// The content of the ramdisk and the node's configuration in it; why not, in words.
 pub(crate) fn open() -> Result<(Arc<BlobStore>, NodeConfig), String> {
@@ -36,15 +35,4 @@ pub(crate) fn open() -> Result<(Arc<BlobStore>, NodeConfig), String> {
         bundle.blobs().count()
     );
     Ok((store, config))
-}
-
-/// Shows what the node's configuration wants to be shown.
-pub(crate) fn set_console(console: &Console) {
-    log::set_max_level(match console.level {
-        LogLevel::Error => LevelFilter::Error,
-        LogLevel::Warn => LevelFilter::Warn,
-        LogLevel::Info => LevelFilter::Info,
-        LogLevel::Debug => LevelFilter::Debug,
-        LogLevel::Trace => LevelFilter::Trace,
-    });
 }

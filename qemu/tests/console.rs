@@ -1,0 +1,84 @@
+//! What a node says on its serial line and on its screen.
+
+use anyhow::{Result, ensure};
+use skep_qemu::{
+    Artifacts, Firmware, Machine, Node,
+    ramdisk::{Image, Ramdisk, standard_manifest},
+    screen::wait_screen,
+    seconds,
+};
+use std::{fs, path::Path};
+
+const NGINX: u16 = 8081;
+/// What a node says that has nothing to do.
+const IDLE: &str = "this node has nothing to run: ";
+
+/// Boots into a node that cannot do its work, and expects `why` in both places.
+fn says_why(machine: &Machine, why: &str) -> Result<()> {
+    let mut node = machine.start()?;
+    node.wait_serial(&format!("{IDLE}{why}"), seconds(60))?;
+    wait_screen(&mut node, &format!("{IDLE}{why}"), seconds(30)).map(drop)
+}
+
+#[test]
+fn a_missing_ramdisk_is_told_on_both() -> Result<()> {
+    for firmware in [Firmware::Bios, Firmware::Uefi] {
+        let name = format!("console-no-ramdisk-{firmware:?}");
+        let machine = Machine::new(&name).firmware(firmware).no_ramdisk();
+        says_why(&machine, "the boot medium has no ramdisk")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_bad_ramdisk_is_told_on_both() -> Result<()> {
+    let path = Artifacts::new().target().join("qemu-ramdisks/console-bad");
+    fs::write(&path, vec![0x5a; 1 << 20])?;
+    let machine = Machine::new("console-bad-ramdisk")
+        .firmware(Firmware::Bios)
+        .ramdisk(&path);
+    says_why(&machine, "ramdisk: ")
+}
+
+/// A node with nginx whose console is as asked, once it serves.
+fn serving(name: &str, serial: bool, screen: bool) -> Result<Node> {
+    let image = Image::nginx()?;
+    let mut ramdisk = Ramdisk::new()?;
+    ramdisk.capsule(&standard_manifest("nginx", &image)?, &image)?;
+    ramdisk.config.console.serial = serial;
+    ramdisk.config.console.screen = screen;
+    let path = ramdisk.write(name)?;
+    let mut node = start(name, &path)?;
+    node.wait_http(NGINX, "/", seconds(60))?;
+    Ok(node)
+}
+
+fn start(name: &str, ramdisk: &Path) -> Result<Node> {
+    let machine = Machine::new(name).firmware(Firmware::Bios);
+    machine.ramdisk(ramdisk).start()
+}
+
+/// What is logged when nginx starts.
+const STARTED: &str = "capsule nginx started";
+
+#[test]
+fn without_serial_the_screen_has_it() -> Result<()> {
+    let mut node = serving("console-screen", false, true)?;
+    wait_screen(&mut node, STARTED, seconds(30))?;
+    let serial = node.serial();
+    ensure!(
+        serial.contains("no more is told here"),
+        "it does not say why"
+    );
+    ensure!(!serial.contains(STARTED), "the serial line was used");
+    Ok(())
+}
+
+#[test]
+fn without_screen_the_serial_line_has_it() -> Result<()> {
+    let mut node = serving("console-serial", true, false)?;
+    node.wait_serial(STARTED, seconds(30))?;
+    let other = wait_screen(&mut node, STARTED, seconds(3));
+    ensure!(other.is_err(), "the screen was used");
+    Ok(())
+}
