@@ -5,6 +5,16 @@
 //! device interrupts. A device that breaks the rules or falls silent is reset and
 //! set up again; what it was doing is tried again or ends in an error.
 #![no_std]
+// Nothing a program, a packet, a disk or an image contains may stop the kernel.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable
+    )
+)]
 
 extern crate alloc;
 

@@ -13,6 +13,17 @@
 //!   opening; [`events`] tells it what happens. The [`keeper`] is the room's own
 //!   thread: it clears up and keeps the 3Bot alive (design D9, level 3).
 #![no_std]
+// Nothing a program, a packet, a disk or an image contains may stop the kernel.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing
+    )
+)]
 
 extern crate alloc;
 #[cfg(test)]

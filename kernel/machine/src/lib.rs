@@ -15,6 +15,16 @@
 //! * Interrupt handlers only wake threads; no room code runs in them.
 //! * A [`sync::SpinLock`] is never held across a wait or a user-memory copy.
 #![no_std]
+// Nothing a program, a packet, a disk or an image contains may stop the kernel.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable
+    )
+)]
 
 extern crate alloc;
 #[cfg(not(target_os = "none"))]
@@ -65,10 +75,17 @@ mod x86;
 use x86 as arch;
 
 #[cfg(not(target_os = "none"))]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    reason = "for tests only"
+)]
 pub mod host;
 #[cfg(not(target_os = "none"))]
 use host as arch;
 
-pub use account::Account;
+pub use account::{Account, FileCharge, Objects, PageCharge};
 pub use error::{AllocError, Fault, WaitError};
 pub use frame::Frame;

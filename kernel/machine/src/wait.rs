@@ -80,6 +80,7 @@ impl WaitQueue {
     }
 
     /// Sleeps until `cond` gives something, whatever else happens.
+    #[expect(clippy::unreachable, reason = "there is no value to go on with")]
     pub fn wait<T>(&self, cond: impl FnMut() -> Option<T>) -> T {
         match self.wait_until(Until::default(), cond) {
             Ok(v) => v,

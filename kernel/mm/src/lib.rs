@@ -14,6 +14,16 @@
 //! it for writing and call nothing outside this room meanwhile. What an area
 //! referred to is dropped after the lock is let go.
 #![no_std]
+// Nothing a program, a packet, a disk or an image contains may stop the kernel.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable
+    )
+)]
 
 extern crate alloc;
 #[cfg(test)]

@@ -12,6 +12,16 @@
 //! | which port is whose | [`ports`], and the node's table of published ports |
 //! | frames in and out, ARP, NDP, DHCP | [`node`] |
 #![no_std]
+// Nothing a program, a packet, a disk or an image contains may stop the kernel.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable
+    )
+)]
 
 extern crate alloc;
 #[cfg(test)]

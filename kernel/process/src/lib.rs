@@ -13,6 +13,16 @@
 //! All are spin locks with short sections. What can wait (closing files, unmapping
 //! memory, copies from and to the program) happens outside them.
 #![no_std]
+// Nothing a program, a packet, a disk or an image contains may stop the kernel.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable
+    )
+)]
 extern crate alloc;
 #[cfg(test)]
 extern crate std;

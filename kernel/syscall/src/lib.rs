@@ -10,6 +10,16 @@
 //!
 //! The path of a call: trap → [`hooks`] → [`table::dispatch`] → handler.
 #![no_std]
+// Nothing a program, a packet, a disk or an image contains may stop the kernel.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable
+    )
+)]
 extern crate alloc;
 #[cfg(test)]
 extern crate std;
@@ -24,6 +34,8 @@ mod events;
 mod exec;
 mod fcntl;
 mod file;
+#[cfg(test)]
+mod files_tests;
 mod fs;
 mod futex;
 pub mod hooks;

@@ -193,7 +193,7 @@ impl FileOps for Memory {
             Memory::Zero | Memory::Full => put(sink, |sink, n| sink.put_zeros(n)),
             Memory::Random => put(sink, |sink, n| {
                 let mut bytes = [0; STEP];
-                let part = &mut bytes[..n.min(STEP)];
+                let (part, _) = bytes.split_at_mut(n.min(STEP));
                 machine::random::fill(part);
                 sink.put(part)
             }),

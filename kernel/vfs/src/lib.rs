@@ -11,6 +11,17 @@
 //! A `read` comes here from the system-call layer as
 //! [`FdTable::get`] → [`OpenFile::read`] → the object's [`FileOps`].
 #![no_std]
+// Nothing a program, a packet, a disk or an image contains may stop the kernel.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing
+    )
+)]
 
 extern crate alloc;
 #[cfg(test)]

@@ -72,6 +72,10 @@ pub(crate) struct State {
 
 static STATE: Once<State> = Once::new();
 
+#[expect(
+    clippy::unreachable,
+    reason = "a kernel without its boot state cannot go on"
+)]
 pub(crate) fn state() -> &'static State {
     match STATE.get() {
         Some(s) => s,

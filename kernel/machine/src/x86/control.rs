@@ -142,6 +142,10 @@ fn set_pat() {
 }
 
 /// Makes `syscall` enter at `entry`, with interrupts and direction flag off.
+#[expect(
+    clippy::unreachable,
+    reason = "constants of this kernel, checked at boot"
+)]
 pub(super) fn set_syscall_entry(entry: usize) {
     use super::gdt::{KERNEL_CODE, KERNEL_DATA, USER_CODE, USER_DATA};
     LStar::write(VirtAddr::new(entry as u64));

@@ -36,6 +36,10 @@ unsafe impl Send for Tables {}
 static TABLES: [Once<Tables>; crate::cpu::CPUS_MAX] = [const { Once::new() }; crate::cpu::CPUS_MAX];
 
 /// Builds and loads this CPU's GDT and TSS. The GS base must be set again after.
+#[expect(
+    clippy::expect_used,
+    reason = "before there are programs; no CPU can run without"
+)]
 pub(super) fn init() {
     let mut tss = Box::new(TaskStateSegment::new());
     for slot in [IST_DOUBLE_FAULT, IST_NMI, IST_MACHINE_CHECK] {

@@ -391,6 +391,7 @@ fn page_fault(regs: &mut UserRegs, error: u64, addr: usize, from_user: bool) {
     interrupts::disable();
 }
 
+#[expect(clippy::panic, reason = "a fault of the kernel itself")]
 fn panic_fault(regs: &UserRegs, error: u64, addr: usize) -> ! {
     panic!(
         "page fault in the kernel at {addr:#x} (error {error:#x}), rip {:#x}, rsp {:#x}",
@@ -398,10 +399,15 @@ fn panic_fault(regs: &UserRegs, error: u64, addr: usize) -> ! {
     );
 }
 
+#[expect(clippy::panic, reason = "a fault of the kernel itself")]
 fn panic_regs(vector: u64, error: u64, regs: &UserRegs) -> ! {
     panic!("exception {vector} (error {error:#x}) in the kernel: {regs:x?}");
 }
 
+#[expect(
+    clippy::panic,
+    reason = "the machine is broken, or its owner wants a record"
+)]
 #[unsafe(no_mangle)]
 extern "C" fn fatal_rust(vector: u64, regs: *const UserRegs) -> ! {
     if super::crash::in_progress() {

@@ -159,14 +159,14 @@ impl Ring {
 
     /// Copies up to `out.len()` bytes without taking them (`tee`); bytes copied.
     pub(super) fn peek(&self, out: &mut [u8]) -> usize {
-        let mut done = 0;
+        let (all, mut rest) = (out.len(), out);
         for s in &self.segments {
-            let rest = &mut out[done..];
             let n = rest.len().min(s.end - s.start);
-            s.frame.read(s.start, &mut rest[..n]);
-            done += n;
+            let (part, more) = rest.split_at_mut(n);
+            s.frame.read(s.start, part);
+            rest = more;
         }
-        done
+        all - rest.len()
     }
 
     /// Puts bytes back in front that were read and not used.

@@ -158,7 +158,25 @@ fn check_source(file: &str, text: &str) -> Vec<String> {
             breaches.push(format!("{file} says {word}; finish it or open an issue"));
         }
     }
+    breaches.extend(check_panics(file, text));
     breaches
+}
+
+/// Lints that every crate of the kernel and its drivers asks for by itself, because
+/// the programs beside the kernel may do without.
+const NO_PANICS: [&str; 4] = [
+    "clippy::unwrap_used",
+    "clippy::expect_used",
+    "clippy::panic",
+    "clippy::unreachable",
+];
+
+/// A crate of the kernel that does not ask for [`NO_PANICS`].
+fn check_panics(file: &str, text: &str) -> Option<String> {
+    let kernel = file.starts_with("kernel/") || file.starts_with("drivers/");
+    let root = file.ends_with("/src/lib.rs") || file.ends_with("/src/main.rs");
+    let missing = NO_PANICS.iter().find(|lint| !text.contains(*lint))?;
+    (kernel && root).then(|| format!("{file} does not ask for the lint {missing}"))
 }
 
 /// The lint tables: the workspace's for all, but for the few that use `unsafe`.
@@ -192,7 +210,10 @@ fn check_scenarios(files: &[String], manifest: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{arrows, check_lints, check_scenarios, check_size, check_source, may_use};
+    use super::{
+        NO_PANICS, arrows, check_lints, check_panics, check_scenarios, check_size, check_source,
+        may_use,
+    };
     use std::collections::BTreeMap;
 
     #[test]
@@ -272,5 +293,17 @@ mod tests {
             check_size("a.bin", 200 << 10).is_some()
                 && check_size("Cargo.lock", 200 << 10).is_none()
         );
+    }
+
+    #[test]
+    fn crates_of_the_kernel_ask_for_the_lints() {
+        let all = NO_PANICS.join(", ");
+        for file in ["kernel/mm/src/lib.rs", "drivers/x/src/lib.rs"] {
+            assert_eq!(check_panics(file, &all), None);
+            assert!(check_panics(file, "clippy::panic").is_some());
+        }
+        for file in ["kernel/mm/src/areas.rs", "userspace/cli/src/main.rs"] {
+            assert_eq!(check_panics(file, ""), None);
+        }
     }
 }
