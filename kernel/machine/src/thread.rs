@@ -7,9 +7,10 @@
 //! The room above hangs its own data on a thread ([`Builder::data`]) and finds it
 //! again with [`Thread::data`].
 
+use crate::account::PageCharge;
 use crate::error::{AllocError, WaitError};
 use crate::paging::PageTable;
-use crate::sync::Once;
+use crate::sync::{Once, SpinLock};
 use crate::wait::Until;
 use crate::{arch, time::Instant};
 use alloc::boxed::Box;
@@ -22,6 +23,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::Seq
 use core::time::Duration;
 
 pub use arch::UserRegs;
+
+/// Pages of a thread's kernel stack.
+pub const STACK_PAGES: usize = 8;
 
 /// What a thread is to the scheduler and to the rooms above.
 pub struct Thread {
@@ -37,6 +41,8 @@ pub struct Thread {
     run_ns: AtomicU64,
     /// Nanoseconds of these in the kernel, sampled.
     kernel_ns: AtomicU64,
+    /// Paid for its kernel stack.
+    stack: SpinLock<Option<PageCharge>>,
     pub(crate) arch: arch::ThreadState,
 }
 
@@ -292,6 +298,12 @@ impl Thread {
         self.group.run_ns.fetch_add(ns, Relaxed);
     }
 
+    /// Gives back what its stack cost: it ends, and the stack goes next.
+    pub(crate) fn leave_stack(&self) {
+        let charge = self.stack.lock().take();
+        drop(charge);
+    }
+
     /// The scheduler's book-keeping of time seen in the kernel.
     #[cfg_attr(
         not(target_os = "none"),
@@ -309,6 +321,7 @@ pub struct Builder {
     group: Option<Arc<CpuGroup>>,
     affinity: Option<u64>,
     data: Option<Box<dyn Any + Send + Sync>>,
+    stack: Option<PageCharge>,
 }
 
 impl Builder {
@@ -342,6 +355,13 @@ impl Builder {
         self
     }
 
+    /// Has `charge` pay for its kernel stack of [`STACK_PAGES`].
+    #[must_use]
+    pub fn stack(mut self, charge: PageCharge) -> Builder {
+        self.stack = Some(charge);
+        self
+    }
+
     pub(crate) fn build(self, arch: arch::ThreadState) -> Thread {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Thread {
@@ -353,6 +373,7 @@ impl Builder {
             attention: AtomicBool::new(false),
             run_ns: AtomicU64::new(0),
             kernel_ns: AtomicU64::new(0),
+            stack: SpinLock::new(self.stack),
             arch,
         }
     }

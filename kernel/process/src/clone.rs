@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use bitflags::bitflags;
 use core::sync::atomic::Ordering::SeqCst;
 use machine::addr::is_user_range;
-use machine::thread::{Builder, FpuInit, UserRegs};
+use machine::thread::{Builder, FpuInit, STACK_PAGES, UserRegs};
 use machine::wait::Until;
 use mm::AddressSpace;
 
@@ -331,8 +331,10 @@ fn make_machine(
         regs.rsp = request.stack as u64;
     }
     let affinity = machine::thread::current().affinity();
+    let world = me.process().world();
     let machine = Builder::new(&me.comm())
-        .group(me.process().world().group().clone())
+        .group(world.group().clone())
+        .stack(world.account().hold(STACK_PAGES)?)
         .affinity(affinity)
         .data(Box::new(thread.clone()))
         .user(regs, space.page_table().clone(), FpuInit::Inherit)?;

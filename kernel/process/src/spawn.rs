@@ -9,7 +9,7 @@ use crate::thread::Parts;
 use crate::{Error, Process, Result, Thread, World};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use machine::thread::{Builder, FpuInit};
+use machine::thread::{Builder, FpuInit, STACK_PAGES};
 use vfs::{FdTable, FsContext, Path};
 
 /// What a process that the kernel starts begins with.
@@ -34,9 +34,11 @@ impl World {
         path: &Path,
     ) -> Result<NewTask> {
         let ready = prepare(what, path)?;
+        let stack = self.account().hold(STACK_PAGES)?;
         let thread = self.add_first_thread(birth, &ready)?;
         let machine = Builder::new(&thread.comm())
             .group(self.group().clone())
+            .stack(stack)
             .data(Box::new(thread.clone()))
             .user(ready.regs, ready.space.page_table().clone(), FpuInit::Fresh);
         match machine {

@@ -78,6 +78,7 @@ pub(crate) fn resched_due() -> bool {
 }
 
 pub(crate) fn exit() -> ! {
+    thread::current().leave_stack();
     // The host cannot end a thread from within without unwinding; nothing wakes it.
     loop {
         std::thread::park();

@@ -10,10 +10,11 @@ use super::tlb;
 use crate::addr::PAGE_SIZE;
 use crate::frame::{self, Block};
 use crate::sync::SpinLock;
+use crate::thread::STACK_PAGES;
 use alloc::vec::Vec;
 
 /// Bytes of a kernel stack.
-pub(super) const STACK_SIZE: usize = 32 << 10;
+pub(super) const STACK_SIZE: usize = STACK_PAGES * PAGE_SIZE;
 const ORDER: usize = 3;
 /// Distance of stacks; what of it is not stack is the guard.
 const STRIDE: usize = 64 << 10;

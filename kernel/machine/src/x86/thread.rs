@@ -218,9 +218,20 @@ unsafe fn first_frame(at: usize, rip: unsafe extern "C" fn(), rbx: usize) -> usi
 
 type Main = Box<dyn FnOnce() + Send>;
 
-pub(crate) fn spawn_kernel(b: Builder, main: Main) -> Result<Arc<Thread>, AllocError> {
+/// A stack for a thread that the scheduler has room for.
+fn admitted_stack() -> Result<KernelStack, AllocError> {
     let stack = KernelStack::new().ok_or(AllocError::OutOfMemory)?;
-    sched::admit()?;
+    match sched::admit() {
+        Ok(()) => Ok(stack),
+        Err(e) => {
+            stack.recycle();
+            Err(e)
+        }
+    }
+}
+
+pub(crate) fn spawn_kernel(b: Builder, main: Main) -> Result<Arc<Thread>, AllocError> {
+    let stack = admitted_stack()?;
     let top = stack.top();
     let t = Arc::new(b.build(ThreadState::new(Some(stack), None)));
     let main = Box::into_raw(Box::new(main));
@@ -256,8 +267,7 @@ pub(crate) fn make_user(
         area.copy_from(&mine.fpu);
         (fs, gs) = control::user_bases();
     }
-    let stack = KernelStack::new().ok_or(AllocError::OutOfMemory)?;
-    sched::admit()?;
+    let stack = admitted_stack()?;
     let top = stack.top();
     let user = User {
         fpu: area,
@@ -353,6 +363,7 @@ pub(crate) fn kick(t: &Thread) {
     }
 }
 
+#[expect(clippy::unreachable, reason = "its stack may be in use already")]
 pub(crate) fn exit() -> ! {
     // SAFETY: the running thread.
     let me = unsafe { &*percpu::current_thread() };
@@ -363,6 +374,7 @@ pub(crate) fn exit() -> ! {
         let space = u.space.lock().take();
         drop(space);
     }
+    me.leave_stack();
     interrupts::disable();
     me.arch.state.store(EXITED, SeqCst);
     sched::reschedule(Leave::Park);
