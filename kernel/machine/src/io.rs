@@ -20,7 +20,8 @@ pub struct UserBuf {
     pub len: usize,
 }
 
-type Segments = SmallVec<[UserBuf; 4]>;
+/// Buffers of the running program, used one after the other.
+pub type Segments = SmallVec<[UserBuf; 8]>;
 
 enum Target<'a> {
     Kernel(&'a mut [u8]),
@@ -99,10 +100,10 @@ impl<'a> Sink<'a> {
 
     /// Into several, one after the other.
     #[must_use]
-    pub fn user_vec(bufs: &[UserBuf]) -> Sink<'static> {
-        let left = total(bufs);
+    pub fn user_vec(bufs: Segments) -> Sink<'static> {
+        let left = total(&bufs);
         Sink {
-            target: Target::Many(bufs.into(), 0),
+            target: Target::Many(bufs, 0),
             moved: 0,
             left,
         }
@@ -231,10 +232,10 @@ impl<'a> Source<'a> {
 
     /// From several, one after the other.
     #[must_use]
-    pub fn user_vec(bufs: &[UserBuf]) -> Source<'static> {
-        let left = total(bufs);
+    pub fn user_vec(bufs: Segments) -> Source<'static> {
+        let left = total(&bufs);
         Source {
-            origin: Origin::Many(bufs.into(), 0),
+            origin: Origin::Many(bufs, 0),
             moved: 0,
             left,
         }

@@ -81,12 +81,27 @@ pub(crate) fn sys_read(ctx: &mut Ctx<'_>, fd: usize, addr: usize, len: usize) ->
     Ok(file.read(&mut Sink::user(buffer(addr, len)))?)
 }
 
+/// Writes what `source` has, at `at` or where the file stands, as far as the limit on
+/// file sizes allows.
+#[inline]
+fn write_from(
+    ctx: &Ctx<'_>,
+    file: &OpenFile,
+    mut source: Source<'_>,
+    at: Option<u64>,
+) -> SysResult {
+    limit_size(ctx, file, &mut source, at)?;
+    let done = match at {
+        None => file.write(&mut source),
+        Some(at) => file.pwrite(&mut source, at),
+    };
+    written(ctx, done)
+}
+
 /// write(2)
 pub(crate) fn sys_write(ctx: &mut Ctx<'_>, fd: usize, addr: usize, len: usize) -> SysResult {
     let file = ctx.file(fd)?;
-    let mut source = Source::user(buffer(addr, len));
-    limit_size(ctx, &file, &mut source, None)?;
-    written(ctx, file.write(&mut source))
+    write_from(ctx, &file, Source::user(buffer(addr, len)), None)
 }
 
 /// pread(2)
@@ -111,25 +126,21 @@ pub(crate) fn sys_pwrite64(
 ) -> SysResult {
     let file = ctx.file(fd)?;
     let at = offset(at)?;
-    let mut source = Source::user(buffer(addr, len));
-    limit_size(ctx, &file, &mut source, Some(at))?;
-    written(ctx, file.pwrite(&mut source, at))
+    write_from(ctx, &file, Source::user(buffer(addr, len)), Some(at))
 }
 
 /// readv(2)
 pub(crate) fn sys_readv(ctx: &mut Ctx<'_>, fd: usize, iov: usize, count: usize) -> SysResult {
     let file = ctx.file(fd)?;
     let bufs = read_iovec(iov, count)?;
-    Ok(file.read(&mut Sink::user_vec(&bufs))?)
+    Ok(file.read(&mut Sink::user_vec(bufs))?)
 }
 
 /// writev(2)
 pub(crate) fn sys_writev(ctx: &mut Ctx<'_>, fd: usize, iov: usize, count: usize) -> SysResult {
     let file = ctx.file(fd)?;
-    let bufs = read_iovec(iov, count)?;
-    let mut source = Source::user_vec(&bufs);
-    limit_size(ctx, &file, &mut source, None)?;
-    written(ctx, file.write(&mut source))
+    let source = Source::user_vec(read_iovec(iov, count)?);
+    write_from(ctx, &file, source, None)
 }
 
 /// preadv(2). The upper half of the offset is 0 on 64 bits.
@@ -142,7 +153,7 @@ pub(crate) fn sys_preadv(
 ) -> SysResult {
     let file = ctx.file(fd)?;
     let bufs = read_iovec(iov, count)?;
-    Ok(file.pread(&mut Sink::user_vec(&bufs), offset(at)?)?)
+    Ok(file.pread(&mut Sink::user_vec(bufs), offset(at)?)?)
 }
 
 /// pwritev(2)
@@ -155,10 +166,8 @@ pub(crate) fn sys_pwritev(
 ) -> SysResult {
     let file = ctx.file(fd)?;
     let at = offset(at)?;
-    let bufs = read_iovec(iov, count)?;
-    let mut source = Source::user_vec(&bufs);
-    limit_size(ctx, &file, &mut source, Some(at))?;
-    written(ctx, file.pwrite(&mut source, at))
+    let source = Source::user_vec(read_iovec(iov, count)?);
+    write_from(ctx, &file, source, Some(at))
 }
 
 /// preadv2(2): the arguments after the offset's halves are the flags.
@@ -176,7 +185,7 @@ pub(crate) fn sys_preadv2(
     }
     let file = ctx.file(fd)?;
     let bufs = read_iovec(iov, count)?;
-    let mut sink = Sink::user_vec(&bufs);
+    let mut sink = Sink::user_vec(bufs);
     let waits = !file.is_positional() && flags & RWF_NOWAIT != 0;
     if waits
         && !file
@@ -206,9 +215,8 @@ pub(crate) fn sys_pwritev2(
         return Err(Errno::EOPNOTSUPP);
     }
     let file = ctx.file(fd)?;
-    let bufs = read_iovec(iov, count)?;
-    let mut source = Source::user_vec(&bufs);
-    let n = write_flagged(ctx, &file, &mut source, at, flags)?;
+    let source = Source::user_vec(read_iovec(iov, count)?);
+    let n = write_flagged(ctx, &file, source, at, flags)?;
     if flags & (RWF_DSYNC | RWF_SYNC) != 0 && n > 0 && file.is_positional() {
         file.ops().sync(&file)?;
     }
@@ -218,23 +226,21 @@ pub(crate) fn sys_pwritev2(
 fn write_flagged(
     ctx: &Ctx<'_>,
     file: &OpenFile,
-    source: &mut Source<'_>,
+    mut source: Source<'_>,
     at: usize,
     flags: usize,
 ) -> SysResult {
     if flags & RWF_APPEND != 0 && file.is_positional() {
         file.check_write()?;
         let end = Some(file.stat().size);
-        limit_size(ctx, file, source, end)?;
-        return written(ctx, file.ops().append(file, source).map(|(n, _)| n));
+        limit_size(ctx, file, &mut source, end)?;
+        return written(ctx, file.ops().append(file, &mut source).map(|(n, _)| n));
     }
-    if at as isize == -1 {
-        limit_size(ctx, file, source, None)?;
-        return written(ctx, file.write(source));
-    }
-    let at = offset(at)?;
-    limit_size(ctx, file, source, Some(at))?;
-    written(ctx, file.pwrite(source, at))
+    let at = match at as isize {
+        -1 => None,
+        _ => Some(offset(at)?),
+    };
+    write_from(ctx, file, source, at)
 }
 
 /// lseek(2)

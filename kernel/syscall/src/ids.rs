@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use machine::user;
 use process::{Pid, Process};
-use vfs::cred::GROUPS_MAX;
+use vfs::cred::{GROUPS_MAX, Groups};
 use vfs::{Caps, Credentials};
 
 /// What an argument of all ones means: leave it alone.
@@ -327,14 +327,14 @@ pub(crate) fn sys_getgroups(ctx: &mut Ctx<'_>, size: usize, list: usize) -> SysR
     let size = usize::try_from(size as i32).map_err(|_| Errno::EINVAL)?;
     let cred = ctx.cred()?;
     if size != 0 {
-        if size < cred.groups.len() {
+        if size < cred.groups.as_slice().len() {
             return Err(Errno::EINVAL);
         }
-        for (i, g) in cred.groups.iter().enumerate() {
+        for (i, g) in cred.groups.as_slice().iter().enumerate() {
             user::write_value(list.wrapping_add(i * size_of::<u32>()), g)?;
         }
     }
-    Ok(cred.groups.len())
+    Ok(cred.groups.as_slice().len())
 }
 
 /// setgroups(2)
@@ -351,9 +351,9 @@ pub(crate) fn sys_setgroups(ctx: &mut Ctx<'_>, size: usize, list: usize) -> SysR
     for i in 0..size {
         groups.push(user::read_value(list.wrapping_add(i * size_of::<u32>()))?);
     }
-    groups.sort_unstable();
+    let groups = Groups::new(groups, ctx.world().account())?;
     let mut new = (*cred).clone();
-    new.groups = groups;
+    new.groups = Arc::new(groups);
     commit(ctx, new);
     Ok(0)
 }

@@ -4,9 +4,8 @@ use crate::ctx::Ctx;
 use crate::errno::Errno;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use machine::io::UserBuf;
+use machine::io::{Segments, UserBuf};
 use machine::user;
-use smallvec::SmallVec;
 use vfs::inode::PATH_MAX;
 use vfs::{At, Caller, Credentials, FsContext, OpenFile};
 
@@ -138,19 +137,17 @@ impl Base {
     }
 }
 
-/// The buffers of an `iovec` array, cut so that a transfer stays below
-/// [`RW_MAX`].
-pub(crate) type Buffers = SmallVec<[UserBuf; 8]>;
-
-/// Copies `count` entries of the `iovec` array at `addr`.
+/// Copies `count` entries of the `iovec` array at `addr`, cut so that a transfer
+/// stays below [`RW_MAX`].
 ///
 /// # Errors
-/// `EINVAL` for too many or too long ones, `EFAULT`.
-pub(crate) fn read_iovec(addr: usize, count: usize) -> Result<Buffers, Errno> {
+/// `EINVAL` for too many or too long ones, `EFAULT`, `ENOMEM`.
+pub(crate) fn read_iovec(addr: usize, count: usize) -> Result<Segments, Errno> {
     if count > IOV_MAX {
         return Err(Errno::EINVAL);
     }
-    let mut out = Buffers::new();
+    let mut out = Segments::new();
+    out.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
     let mut room = RW_MAX;
     for i in 0..count {
         let [base, len]: [u64; 2] = user::read_value(addr.wrapping_add(i * 16))?;

@@ -260,6 +260,22 @@ fn to_pipe(ctx: &Ctx<'_>, from: &mut Side, to: &Side, len: usize, block: bool) -
     Ok(done)
 }
 
+/// The two files of a splice or tee, if the one can be read and the other written.
+fn both_ends(
+    ctx: &Ctx<'_>,
+    from: usize,
+    to: usize,
+    flags: usize,
+) -> Result<[Arc<OpenFile>; 2], Errno> {
+    if flags & !SPLICE_FLAGS != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let (source, target) = (ctx.file(from)?, ctx.file(to)?);
+    source.check_read()?;
+    target.check_write()?;
+    Ok([source, target])
+}
+
 /// splice(2)
 pub(crate) fn sys_splice(
     ctx: &mut Ctx<'_>,
@@ -270,12 +286,7 @@ pub(crate) fn sys_splice(
     len: usize,
     flags: usize,
 ) -> SysResult {
-    if flags & !SPLICE_FLAGS != 0 {
-        return Err(Errno::EINVAL);
-    }
-    let (source, target) = (ctx.file(from)?, ctx.file(to)?);
-    source.check_read()?;
-    target.check_write()?;
+    let [source, target] = both_ends(ctx, from, to, flags)?;
     let (a, b) = (source.downcast::<PipeEnd>(), target.downcast::<PipeEnd>());
     if (a.is_some() && from_at != 0) || (b.is_some() && to_at != 0) {
         return Err(Errno::ESPIPE);
@@ -318,12 +329,7 @@ pub(crate) fn sys_tee(
     len: usize,
     flags: usize,
 ) -> SysResult {
-    if flags & !SPLICE_FLAGS != 0 {
-        return Err(Errno::EINVAL);
-    }
-    let (source, target) = (ctx.file(from)?, ctx.file(to)?);
-    source.check_read()?;
-    target.check_write()?;
+    let [source, target] = both_ends(ctx, from, to, flags)?;
     let a: &PipeEnd = source.downcast().ok_or(Errno::EINVAL)?;
     let b: &PipeEnd = target.downcast().ok_or(Errno::EINVAL)?;
     if a.same_pipe(b) {
@@ -355,8 +361,8 @@ pub(crate) fn sys_vmsplice(
     let block = flags & SPLICE_NONBLOCK == 0;
     if file.flags().writes() {
         wait_for(&file, Events::WRITABLE, block)?;
-        return written(ctx, file.write(&mut Source::user_vec(&bufs)));
+        return written(ctx, file.write(&mut Source::user_vec(bufs)));
     }
     wait_for(&file, Events::READABLE, block)?;
-    Ok(file.read(&mut Sink::user_vec(&bufs))?)
+    Ok(file.read(&mut Sink::user_vec(bufs))?)
 }

@@ -1,7 +1,11 @@
 //! Who acts: user and group ids and capabilities (credentials(7), capabilities(7)).
 
+use crate::error::Result;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bitflags::bitflags;
+use machine::addr::PAGE_SIZE;
+use machine::{Account, PageCharge};
 
 bitflags! {
     /// A set of capabilities, bit by number as in `linux/capability.h`.
@@ -65,6 +69,43 @@ pub const CAP_LAST: u32 = 40;
 /// Most supplementary groups (`NGROUPS_MAX`).
 pub const GROUPS_MAX: usize = 65_536;
 
+/// Supplementary groups, shared by all whose they are.
+#[derive(Debug, Default)]
+pub struct Groups {
+    sorted: Vec<u32>,
+    _charge: Option<PageCharge>,
+}
+
+impl Groups {
+    /// The groups `list`, whose memory `account` pays for.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoMemory`].
+    pub fn new(mut list: Vec<u32>, account: &Account) -> Result<Groups> {
+        let bytes = list.capacity() * size_of::<u32>();
+        let charge = account.hold(bytes / PAGE_SIZE)?;
+        list.sort_unstable();
+        Ok(Groups {
+            sorted: list,
+            _charge: Some(charge),
+        })
+    }
+
+    /// Their numbers, sorted.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u32] {
+        &self.sorted
+    }
+}
+
+impl PartialEq for Groups {
+    fn eq(&self, other: &Groups) -> bool {
+        self.sorted == other.sorted
+    }
+}
+
+impl Eq for Groups {}
+
 /// Ids and capabilities of a process. Immutable once shared: a change makes a
 /// new value and swaps the `Arc`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,8 +126,8 @@ pub struct Credentials {
     pub sgid: u32,
     /// Group id for file permissions.
     pub fsgid: u32,
-    /// Supplementary groups, sorted.
-    pub groups: Vec<u32>,
+    /// Supplementary groups.
+    pub groups: Arc<Groups>,
     /// Capabilities in force.
     pub effective: Caps,
     /// Capabilities that may be put in force.
@@ -123,7 +164,7 @@ impl Credentials {
             egid: gid,
             sgid: gid,
             fsgid: gid,
-            groups: Vec::new(),
+            groups: Arc::default(),
             effective: Caps::empty(),
             permitted: Caps::empty(),
             inheritable: Caps::empty(),
@@ -142,7 +183,7 @@ impl Credentials {
     /// Whether `gid` is the file-system group or a supplementary one.
     #[must_use]
     pub fn in_group(&self, gid: u32) -> bool {
-        self.fsgid == gid || self.groups.binary_search(&gid).is_ok()
+        self.fsgid == gid || self.groups.sorted.binary_search(&gid).is_ok()
     }
 
     /// Whether they own what belongs to `uid`, or may act as if.

@@ -289,6 +289,10 @@ impl Drop for Dentry {
 
 fn collect(dir: &mut Dir, pending: &mut Vec<Arc<Dentry>>) {
     let children = core::mem::take(dir.children.get_mut());
+    // Without memory they go at once, one inside the other.
+    if pending.try_reserve(children.len()).is_err() {
+        return;
+    }
     pending.extend(children.into_iter().map(|c| c.dentry));
 }
 

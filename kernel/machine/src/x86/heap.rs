@@ -12,7 +12,7 @@
 
 use super::percpu;
 use crate::cpu::CPUS_MAX;
-use crate::frame::{Block, ORDER_MAX};
+use crate::frame::{self, Block, ORDER_MAX};
 use crate::sync::SpinLock;
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -233,8 +233,9 @@ unsafe impl GlobalAlloc for KernelHeap {
         if layout.size() <= ARENA_MAX && layout.align() <= crate::addr::PAGE_SIZE {
             return ARENA.lock().alloc(layout);
         }
+        // Whoever asks for that much can live without it; small objects cannot.
         let order = Block::order_for(layout.size().max(layout.align()));
-        if order > ORDER_MAX {
+        if order > ORDER_MAX || frame::is_short() {
             return ptr::null_mut();
         }
         Block::alloc(order).map_or(ptr::null_mut(), |b| {

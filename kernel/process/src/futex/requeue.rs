@@ -3,7 +3,7 @@
 use super::MATCH_ANY;
 use super::bucket::{self, Entry};
 use super::wait::{Woken, take};
-use crate::Result;
+use crate::{Error, Result};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
 use mm::FutexKey;
@@ -26,11 +26,14 @@ pub fn requeue(from: &FutexKey, to: &FutexKey, wakes: usize, moves: usize) -> Re
     let (a, b) = (bucket::number(from), bucket::number(to));
     let (source, target) = (bucket::bucket(a), bucket::bucket(b));
     let mut woken = Woken::new();
+    // Room for those that are woken, because no lock may be left in between.
+    let waiting = source.entries.lock().len().min(wakes);
+    woken.try_reserve(waiting).map_err(|_| Error::NoMemory)?;
     let requeued = if a == b {
         let mut list = source.entries.lock();
         take(source, &mut list, from, wakes, MATCH_ANY, &mut woken);
         let there = list.iter_mut().filter(|e| moves_on(e, from)).take(moves);
-        there.map(|e| e.key = *to).count()
+        Ok(there.map(|e| e.key = *to).count())
     } else {
         // In the order of their numbers, as everybody who takes two.
         let (mut first, mut second);
@@ -47,14 +50,15 @@ pub fn requeue(from: &FutexKey, to: &FutexKey, wakes: usize, moves: usize) -> Re
         let moved = shift(here, there, from, to, moves, b);
         source.note_len(here);
         target.note_len(there);
-        moved?
+        moved
     };
+    // Also when nothing could be moved: they have been taken out.
     for (_, t) in &woken {
         t.unpark();
     }
     Ok(Moved {
         woken: woken.len(),
-        requeued,
+        requeued: requeued?,
     })
 }
 

@@ -151,17 +151,25 @@ pub fn wake(key: &FutexKey, count: usize, bitset: u32) -> usize {
     if count == 0 || here.is_empty() {
         return 0;
     }
-    let mut woken = Woken::new();
-    let mut list = here.entries.lock();
-    take(here, &mut list, key, count, bitset, &mut woken);
-    drop(list);
-    for (_, t) in &woken {
-        t.unpark();
+    let mut total = 0;
+    loop {
+        let mut woken = Woken::new();
+        let mut list = here.entries.lock();
+        let all = take(here, &mut list, key, count - total, bitset, &mut woken);
+        drop(list);
+        for (_, t) in &woken {
+            t.unpark();
+        }
+        total += woken.len();
+        if all {
+            return total;
+        }
     }
-    woken.len()
 }
 
-/// Takes up to `count` waiters out and marks them as woken.
+/// Takes up to `count` waiters out and marks them as woken. Whether that was all
+/// that could be done: without memory for the list it ends early, though never
+/// without any.
 pub(super) fn take(
     here: &Bucket,
     list: &mut alloc::vec::Vec<Entry>,
@@ -169,13 +177,19 @@ pub(super) fn take(
     count: usize,
     bitset: u32,
     woken: &mut Woken,
-) {
+) -> bool {
     let mut at = 0;
-    while at < list.len() && woken.len() < count {
-        let e = &list[at];
+    let mut all = true;
+    while woken.len() < count
+        && let Some(e) = list.get(at)
+    {
         if e.key != *key || e.bitset & bitset == 0 {
             at += 1;
             continue;
+        }
+        if woken.try_reserve(1).is_err() {
+            all = false;
+            break;
         }
         let e = list.remove(at);
         // A thread that waits for several words is woken once.
@@ -189,4 +203,5 @@ pub(super) fn take(
         }
     }
     here.note_len(list);
+    all
 }

@@ -53,7 +53,7 @@ fn identity(c: &Credentials, thread: Option<&Thread>, out: &mut Text) -> fmt::Re
     let files = thread.and_then(|t| t.files.get());
     let slots = files.map_or(0, |f| f.len().next_multiple_of(64));
     write!(out, "FDSize:\t{slots}\nGroups:\t")?;
-    for g in &c.groups {
+    for g in c.groups.as_slice() {
         write!(out, "{g} ")?;
     }
     writeln!(out)

@@ -115,7 +115,7 @@ fn send_message(ctx: &Ctx<'_>, held: &Held, msg: usize, flags: MsgFlags) -> SysR
     }
     let bufs = read_iovec(header.iov, header.iov_len)?;
     control::read(ctx, socket, header.control, header.control_len, &mut what)?;
-    send(ctx, held, &mut Source::user_vec(&bufs), what, flags)
+    send(ctx, held, &mut Source::user_vec(bufs), what, flags)
 }
 
 /// sendmmsg(2)
@@ -191,7 +191,7 @@ fn receive_message(ctx: &Ctx<'_>, held: &Held, msg: usize, flags: MsgFlags) -> S
     let header = Header::read(msg)?;
     let socket = held.socket()?;
     let bufs = read_iovec(header.iov, header.iov_len)?;
-    let mut r = receive(held, &mut Sink::user_vec(&bufs), flags)?;
+    let mut r = receive(held, &mut Sink::user_vec(bufs), flags)?;
     let mut room = Room::new(header.control, header.control_len);
     let cloexec = flags.contains(MsgFlags::CMSG_CLOEXEC);
     room.fill(ctx, socket, &mut r, cloexec)?;
