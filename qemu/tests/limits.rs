@@ -136,6 +136,22 @@ fn stays_within(node: &Node, of: &str, reached: u64, limit: u64) -> Result<()> {
     Ok(())
 }
 
+/// Expects the event log to tell that the hog was refused more of `what`.
+fn told_of(node: &Node, what: &str) -> Result<()> {
+    let deadline = Instant::now() + seconds(10);
+    loop {
+        let told = node.api().events(0, "limit", Some("hog"))?;
+        if told.iter().any(|event| event.to_string().contains(what)) {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "the event log does not tell of {what}: {told:?}"
+        );
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
 #[test]
 fn memory_without_end() -> Result<()> {
     let limit = 24 << 20;
@@ -190,14 +206,35 @@ fn processes_without_end() -> Result<()> {
 #[test]
 fn files_without_end() -> Result<()> {
     let mut node = node("limits-files", |_| (), &["files"])?;
-    beside_the_hog(&mut node, |node| stays_within(node, "files", 190, 200))
+    beside_the_hog(&mut node, |node| {
+        stays_within(node, "files", 199, 200)?;
+        told_of(node, "open files")
+    })
+}
+
+/// The limit is one for the capsule, not for each process: none of these comes near
+/// it alone.
+#[test]
+fn files_of_many_processes() -> Result<()> {
+    let words = ["files-of-many", "8"];
+    let mut node = node("limits-files-of-many", |_| (), &words)?;
+    beside_the_hog(&mut node, |node| {
+        stays_within(node, "files", 199, 200)?;
+        let hog = node.api().capsule("hog")?;
+        ensure!(hog["state"] == "running", "it ended: {hog}");
+        ensure!(number(&hog, "/usage/processes")? == 8, "not 8: {hog}");
+        told_of(node, "open files")
+    })
 }
 
 #[test]
 fn sockets_without_end() -> Result<()> {
     let more = |hog: &mut Manifest| hog.limits.memory_bytes = 48 << 20;
     let mut node = node("limits-sockets", more, &["sockets"])?;
-    beside_the_hog(&mut node, |node| stays_within(node, "sockets", 100, 200))
+    beside_the_hog(&mut node, |node| {
+        stays_within(node, "sockets", 100, 200)?;
+        told_of(node, "open files")
+    })
 }
 
 #[test]

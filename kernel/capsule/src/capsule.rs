@@ -9,7 +9,6 @@ use crate::verify::Accepted;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use machine::Account;
 use machine::addr::PAGE_SIZE;
@@ -26,7 +25,7 @@ use skep_api::control::{
     ExitSummary, LimitKind, Limits, PortState, Protocol, Usage,
 };
 use skep_api::manifest::{self, Manifest};
-use vfs::{FdTable, Mount};
+use vfs::Mount;
 
 /// Most process numbers that [`CapsuleInfo`] lists.
 const PIDS_MAX: usize = 64;
@@ -315,7 +314,7 @@ impl Capsule {
             memory_peak_bytes: bytes(parts.account.peak()),
             cpu_ns: cpu_ns(parts),
             processes: count(parts.world.process_count()),
-            files: count(open_files(&parts.world)),
+            files: count(parts.account.files()),
             sockets: count(parts.stack.socket_count()),
         }
     }
@@ -357,37 +356,6 @@ fn unix_ms() -> u64 {
 
 fn cpu_ns(parts: &Parts) -> u64 {
     u64::try_from(parts.group.run_time().as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Open file descriptions, each counted once however many descriptors it has.
-fn open_files(world: &World) -> usize {
-    let mut ids: Vec<u64> = Vec::new();
-    for process in world.processes() {
-        let tables = process.first_thread().and_then(|t| t.files.get());
-        if let Some(table) = tables {
-            collect_ids(&table, &mut ids);
-        }
-    }
-    ids.sort_unstable();
-    ids.dedup();
-    ids.len()
-}
-
-/// The numbers of the descriptions in `table`, as far as there is memory for them.
-fn collect_ids(table: &FdTable, ids: &mut Vec<u64>) {
-    let mut batch = [0; 64];
-    let mut from = 0;
-    loop {
-        let n = table.used(from, &mut batch);
-        let found = batch.get(..n).unwrap_or_default();
-        let Some(last) = found.last() else { return };
-        if ids.try_reserve(n).is_err() {
-            return;
-        }
-        let file = |fd: &usize| table.get(i32::try_from(*fd).ok()?).ok();
-        ids.extend(found.iter().filter_map(file).map(|f| f.id()));
-        from = last + 1;
-    }
 }
 
 fn limits(from: &manifest::Limits) -> Limits {

@@ -45,7 +45,12 @@ fn room() -> Arc<Capsules> {
 
 fn open(room: &Arc<Capsules>) -> Arc<OpenFile> {
     let flags = OpenFlags::READ_WRITE | OpenFlags::NONBLOCK;
-    OpenFile::new(Device::open(room).unwrap(), flags, None)
+    OpenFile::new(
+        Device::open(room).unwrap(),
+        flags,
+        None,
+        machine::FileCharge::kernel(),
+    )
 }
 
 fn send(file: &OpenFile, bytes: &[u8]) -> Result<usize> {

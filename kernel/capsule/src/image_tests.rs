@@ -38,7 +38,12 @@ fn read(fs: &FsContext, path: &str) -> vfs::Result<Vec<u8>> {
         flags: OpenFlags::empty(),
         ..Default::default()
     };
-    let file = caller.open(At::Cwd, path.as_bytes(), &how)?;
+    let file = caller.open(
+        At::Cwd,
+        path.as_bytes(),
+        &how,
+        machine::FileCharge::kernel(),
+    )?;
     let mut out = vec![0; 64];
     let n = file.read(&mut Sink::kernel(&mut out))?;
     out.truncate(n);

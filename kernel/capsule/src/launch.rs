@@ -5,6 +5,7 @@ use crate::log_ring::Output;
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::any::Any;
+use machine::Account;
 use machine::io::{Sink, Source};
 use mm::Randomize;
 use process::clone::NewTask;
@@ -60,10 +61,11 @@ impl FileOps for Nothing {
 }
 
 /// Standard input that has ended, standard output and standard error to `output`.
-fn stdio(output: Arc<dyn FileOps>) -> vfs::Result<FdTable> {
-    let files = FdTable::new();
-    let nothing = OpenFile::new(Arc::new(Nothing), OpenFlags::empty(), None);
-    let output = OpenFile::new(output, OpenFlags::WRITE_ONLY, None);
+fn stdio(account: &Arc<Account>, output: Arc<dyn FileOps>) -> vfs::Result<FdTable> {
+    let charge = || account.charge_file().ok_or(vfs::Error::FilesExhausted);
+    let files = FdTable::new(account.clone());
+    let nothing = OpenFile::new(Arc::new(Nothing), OpenFlags::empty(), None, charge()?);
+    let output = OpenFile::new(output, OpenFlags::WRITE_ONLY, None, charge()?);
     for (fd, file) in [(0, nothing), (1, output.clone()), (2, output)] {
         files.insert(file, false, fd, fd + 1)?;
     }
@@ -142,7 +144,7 @@ fn spawn(
         name,
         arguments,
     };
-    let files = Arc::new(stdio(output)?);
+    let files = Arc::new(stdio(&parts.account, output)?);
     let birth = Birth {
         fs: Arc::new(fs.clone()),
         files,
@@ -176,6 +178,7 @@ fn exec_failed(error: &Error) -> ControlError {
         Error::Denied | Error::File(vfs::Error::AccessDenied) => 13,
         Error::File(vfs::Error::NotDirectory) => 20,
         Error::File(vfs::Error::IsDirectory) => 21,
+        Error::File(vfs::Error::FilesExhausted) => 23,
         Error::File(vfs::Error::NameTooLong) => 36,
         Error::TooManyLinks | Error::File(vfs::Error::TooManyLinks) => 40,
         _ => 22,

@@ -89,6 +89,7 @@ impl Capsules {
         let limits = &manifest.limits;
         let pages = usize::try_from(limits.memory_bytes / PAGE_SIZE as u64).unwrap_or(usize::MAX);
         let account = Arc::new(Account::new(pages).ok_or(ControlError::NoResources)?);
+        account.set_files_limit(usize::try_from(limits.files).unwrap_or(usize::MAX));
         let quota = limits.cpu_quota_percent.map(|q| u64::from(q) * 10);
         let group = CpuGroup::new(u64::from(limits.cpu_share), quota);
         let stack = self.network(capsule, &account)?;
@@ -187,13 +188,14 @@ impl Capsules {
         let weak = Arc::downgrade(&parts);
         drop(parts);
         let deadline = Instant::now().after(SETTLING);
-        while (weak.strong_count() > 0 || account.used() > 0) && Instant::now() < deadline {
+        let held = || account.used() > 0 || account.files() > 0;
+        while (weak.strong_count() > 0 || held()) && Instant::now() < deadline {
             let _ = thread::sleep_until(Instant::now().after(SETTLING_STEP), false);
         }
         let name = capsule.name();
-        if account.used() > 0 {
-            let pages = account.used();
-            log::warn!("capsule {name}: {pages} pages were not given back");
+        if held() {
+            let (pages, files) = (account.used(), account.files());
+            log::warn!("capsule {name}: {pages} pages, {files} files were not given back");
         }
         log::info!("capsule {name} ended: {}", capsule.end_in_words());
         let exit = capsule.set_exited();

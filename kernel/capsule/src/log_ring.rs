@@ -277,6 +277,7 @@ mod tests {
             Output::new(log.clone(), Some(Echo::Named("x".into()))),
             OpenFlags::WRITE_ONLY,
             None,
+            machine::FileCharge::kernel(),
         );
         let text = "line\n".repeat(300);
         let n = file.write(&mut Source::kernel(text.as_bytes())).unwrap();

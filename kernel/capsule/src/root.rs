@@ -9,9 +9,9 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
-use machine::Account;
 use machine::io::Source;
 use machine::time::Instant;
+use machine::{Account, FileCharge};
 use process::World;
 use vfs::block::{self, Disk};
 use vfs::devfs::{self, DevConfig, DevNode};
@@ -121,7 +121,10 @@ impl Hand {
             mode: 0o644,
             ..How::default()
         };
-        match self.caller().open(At::Cwd, path, &how) {
+        match self
+            .caller()
+            .open(At::Cwd, path, &how, FileCharge::kernel())
+        {
             Ok(file) => {
                 file.write(&mut Source::kernel(text.as_bytes()))?;
                 Ok(true)

@@ -25,7 +25,12 @@ fn unix_pair(s: &Arc<NetStack>, style: u32) -> [Arc<Socket>; 2] {
 }
 
 fn open(s: &Arc<Socket>) -> Arc<OpenFile> {
-    OpenFile::new(s.clone(), OpenFlags::READ_WRITE, None)
+    OpenFile::new(
+        s.clone(),
+        OpenFlags::READ_WRITE,
+        None,
+        machine::FileCharge::kernel(),
+    )
 }
 
 #[test]

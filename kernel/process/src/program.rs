@@ -7,9 +7,9 @@ use crate::thread::{COMM_LEN, comm_from};
 use crate::{Error, Result};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use machine::Account;
 use machine::io::Sink;
 use machine::thread::UserRegs;
+use machine::{Account, FileCharge};
 use mm::{AddressSpace, Backing, Layout, Limits, Randomize};
 use vfs::cred::Want;
 use vfs::file::Mappable;
@@ -82,7 +82,12 @@ impl Executable {
             path,
         };
         let ops = inode.clone().open(&how)?;
-        let file = OpenFile::new(ops, OpenFlags::empty(), Some(path.clone()));
+        let file = OpenFile::new(
+            ops,
+            OpenFlags::empty(),
+            Some(path.clone()),
+            FileCharge::kernel(),
+        );
         match file.ops().clone().mapping(&file)? {
             Mappable::Object(backing) => Ok(Executable { file, backing }),
             Mappable::Anonymous => Err(Error::Denied),

@@ -25,7 +25,7 @@ pub const HOST_NAME_MAX: usize = 64;
 pub enum Limited {
     /// Threads of all processes.
     Threads,
-    /// Open files of a process.
+    /// Open files of all processes, or descriptors of one.
     Files,
     /// Sockets, or memory for what they hold.
     Sockets,

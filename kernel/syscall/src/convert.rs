@@ -126,6 +126,7 @@ impl From<vfs::Error> for Errno {
             E::TextBusy => Errno::ETXTBSY,
             E::BadDescriptor => Errno::EBADF,
             E::TooManyFiles => Errno::EMFILE,
+            E::FilesExhausted => Errno::ENFILE,
             E::Invalid => Errno::EINVAL,
             E::Unsupported => Errno::EOPNOTSUPP,
             E::NotTerminal => Errno::ENOTTY,

@@ -2,6 +2,7 @@
 
 use crate::errno::Errno;
 use alloc::sync::Arc;
+use machine::FileCharge;
 use machine::thread::UserRegs;
 use mm::AddressSpace;
 use process::limits::Resource;
@@ -78,6 +79,26 @@ impl<'a> Ctx<'a> {
     pub fn files_limit(&self) -> usize {
         let limit = self.process().limits().soft(Resource::Files);
         usize::try_from(limit).unwrap_or(usize::MAX)
+    }
+
+    /// What one more open file takes of those the capsule may have.
+    ///
+    /// # Errors
+    /// `ENFILE`.
+    #[inline]
+    pub fn file_charge(&self) -> Result<FileCharge, Errno> {
+        let charge = self.world().account().charge_file();
+        charge.ok_or(Errno::ENFILE)
+    }
+
+    /// As [`Ctx::file_charge`], before something that cannot be undone: also fails
+    /// when the process has no number left for a descriptor.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`.
+    pub fn file_charge_and_room(&self) -> Result<FileCharge, Errno> {
+        self.files()?.check_room(self.files_limit())?;
+        self.file_charge()
     }
 
     /// Root, working directory and umask.

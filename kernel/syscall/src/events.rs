@@ -22,7 +22,7 @@ const NONBLOCK: usize = OpenFlags::NONBLOCK.bits() as usize;
 /// `O_NONBLOCK`.
 fn install(ctx: &Ctx<'_>, ops: Arc<dyn FileOps>, flags: usize) -> SysResult {
     let keep = OpenFlags::from_bits_truncate((flags & NONBLOCK) as u32);
-    let file = OpenFile::new(ops, keep | OpenFlags::READ_WRITE, None);
+    let file = OpenFile::new(ops, keep | OpenFlags::READ_WRITE, None, ctx.file_charge()?);
     let cloexec = flags & CLOEXEC != 0;
     let new = ctx.files()?.insert(file, cloexec, 0, ctx.files_limit())?;
     Ok(new as usize)
@@ -185,7 +185,7 @@ pub(crate) fn sys_inotify_init1(ctx: &mut Ctx<'_>, flags: usize) -> SysResult {
     if flags & !(CLOEXEC | NONBLOCK) != 0 {
         return Err(Errno::EINVAL);
     }
-    install(ctx, Inotify::new(), flags)
+    install(ctx, Inotify::new(ctx.world().account()), flags)
 }
 
 /// inotify_add_watch(2)

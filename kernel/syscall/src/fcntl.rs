@@ -196,7 +196,11 @@ fn set_lock(
     wait: bool,
 ) -> SysResult {
     let asked = read_request(ctx, file, addr, by_description)?;
-    let locks = file.inode().ok_or(Errno::EINVAL)?.attr().locks();
+    let locks = file
+        .inode()
+        .ok_or(Errno::EINVAL)?
+        .attr()
+        .locks(ctx.world().account());
     match asked.exclusive {
         Some(true) => file.check_write()?,
         Some(false) => file.check_read()?,
@@ -219,7 +223,11 @@ pub(crate) fn sys_flock(ctx: &mut Ctx<'_>, fd: usize, operation: usize) -> SysRe
         8 => None,
         _ => return Err(Errno::EINVAL),
     };
-    let locks = file.inode().ok_or(Errno::EINVAL)?.attr().locks();
+    let locks = file
+        .inode()
+        .ok_or(Errno::EINVAL)?
+        .attr()
+        .locks(ctx.world().account());
     locks.flock(file.id(), exclusive, operation & 4 == 0)?;
     Ok(0)
 }

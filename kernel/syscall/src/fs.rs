@@ -19,9 +19,18 @@ const CWD: usize = AT_FDCWD as usize;
 
 fn open(ctx: &Ctx<'_>, dirfd: usize, path: usize, how: &How) -> SysResult {
     let path = UserPath::read(path)?;
+    // A refusal must not leave a new or an emptied file behind.
+    let charge = if how
+        .flags
+        .intersects(OpenFlags::CREATE | OpenFlags::TRUNCATE)
+    {
+        ctx.file_charge_and_room()?
+    } else {
+        ctx.file_charge()?
+    };
     let walker = Walker::new(ctx)?;
     let base = Base::new(ctx, dirfd, &path)?;
-    let file = walker.who().open(base.at(), path.bytes(), how)?;
+    let file = walker.who().open(base.at(), path.bytes(), how, charge)?;
     let cloexec = how.flags.contains(OpenFlags::CLOEXEC);
     let fd = ctx.files()?.insert(file, cloexec, 0, ctx.files_limit())?;
     Ok(fd as usize)

@@ -69,7 +69,7 @@ fn failed(me: &Thread, e: Errno) -> u64 {
         me.alert();
     }
     match e {
-        Errno::EMFILE => me.process().world().tell_limit(Limited::Files),
+        Errno::EMFILE | Errno::ENFILE => me.process().world().tell_limit(Limited::Files),
         Errno::ENOBUFS => me.process().world().tell_limit(Limited::Sockets),
         _ => {}
     }

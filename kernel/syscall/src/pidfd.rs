@@ -26,10 +26,10 @@ pub(crate) fn process(ctx: &Ctx<'_>, fd: usize) -> Result<Arc<Process>, Errno> {
 /// A new descriptor of `process`.
 ///
 /// # Errors
-/// `EMFILE`, `ENOMEM`.
+/// `EMFILE`, `ENFILE`, `ENOMEM`.
 pub(crate) fn open(ctx: &Ctx<'_>, process: Arc<Process>, flags: OpenFlags) -> SysResult {
     let ops = Arc::new(PidFd::new(process));
-    let file = OpenFile::new(ops, flags, None);
+    let file = OpenFile::new(ops, flags, None, ctx.file_charge()?);
     let fd = ctx.files()?.insert(file, true, 0, ctx.files_limit())?;
     Ok(fd as usize)
 }

@@ -308,7 +308,12 @@ pub(crate) fn sys_epoll_create1(ctx: &mut Ctx<'_>, flags: usize) -> SysResult {
     if flags & !cloexec != 0 {
         return Err(Errno::EINVAL);
     }
-    let file = OpenFile::new(Epoll::new(), OpenFlags::READ_WRITE, None);
+    let file = OpenFile::new(
+        Epoll::new(ctx.world().account().clone()),
+        OpenFlags::READ_WRITE,
+        None,
+        ctx.file_charge()?,
+    );
     let new = ctx
         .files()?
         .insert(file, flags & cloexec != 0, 0, ctx.files_limit())?;

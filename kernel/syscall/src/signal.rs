@@ -452,7 +452,7 @@ pub(crate) fn sys_signalfd4(
     }
     let ops = Arc::new(SignalFd::new(set, ctx.process().clone()));
     let open = OpenFlags::from_bits_truncate(c::O_RDWR | flags & c::O_NONBLOCK);
-    let file = OpenFile::new(ops, open, None);
+    let file = OpenFile::new(ops, open, None, ctx.file_charge()?);
     let cloexec = flags & c::O_CLOEXEC != 0;
     let fd = ctx.files()?.insert(file, cloexec, 0, ctx.files_limit())?;
     Ok(fd as usize)

@@ -309,7 +309,15 @@ impl Stage {
             mode: 0o755,
             ..How::default()
         };
-        let file = self.who().open(At::Cwd, path.as_bytes(), &how).unwrap();
+        let file = self
+            .who()
+            .open(
+                At::Cwd,
+                path.as_bytes(),
+                &how,
+                machine::FileCharge::kernel(),
+            )
+            .unwrap();
         let mut source = machine::io::Source::kernel(bytes);
         assert_eq!(file.write(&mut source).unwrap(), bytes.len());
     }
@@ -339,7 +347,7 @@ impl Stage {
         };
         let birth = Birth {
             fs: self.fs.clone(),
-            files: Arc::new(FdTable::new()),
+            files: Arc::new(FdTable::new(self.account.clone())),
         };
         self.world.spawn(birth, what, &path).unwrap().start();
     }

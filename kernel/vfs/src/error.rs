@@ -36,6 +36,8 @@ pub enum Error {
     BadDescriptor,
     /// The process has as many descriptors as it may (`EMFILE`).
     TooManyFiles,
+    /// The capsule has as many open files as it may (`ENFILE`).
+    FilesExhausted,
     /// An argument makes no sense here (`EINVAL`).
     Invalid,
     /// The object cannot do this (`EOPNOTSUPP`).

@@ -112,7 +112,12 @@ mod tests {
 
     fn new(count: u32, semaphore: bool) -> Arc<OpenFile> {
         let ops = Arc::new(EventFd::new(count, semaphore));
-        OpenFile::new(ops, OpenFlags::READ_WRITE, None)
+        OpenFile::new(
+            ops,
+            OpenFlags::READ_WRITE,
+            None,
+            machine::FileCharge::kernel(),
+        )
     }
 
     fn get(f: &OpenFile) -> Result<u64> {

@@ -10,12 +10,15 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use machine::sync::SpinLock;
+use machine::{Account, Objects};
 
 /// The most descriptors any table holds (`fs.nr_open`).
 pub const NR_OPEN: usize = 1 << 20;
 const WORD: usize = 64;
 
-#[derive(Default)]
+/// Bytes of a descriptor: the reference, and its bits.
+const FD_BYTES: usize = size_of::<Option<Arc<OpenFile>>>() + 1;
+
 struct Table {
     files: Vec<Option<Arc<OpenFile>>>,
     /// Bit by descriptor; as many words as `files` needs.
@@ -24,6 +27,7 @@ struct Table {
     /// No number below this is free.
     lowest: usize,
     count: usize,
+    memory: Objects,
 }
 
 /// Descriptors, shared by the threads of a process.
@@ -37,19 +41,20 @@ fn next_id() -> u64 {
     NEXT.fetch_add(1, Relaxed)
 }
 
-impl Default for FdTable {
-    fn default() -> FdTable {
-        FdTable::new()
-    }
-}
-
 impl FdTable {
-    /// An empty table.
+    /// An empty table, whose memory `account` pays for.
     #[must_use]
-    pub fn new() -> FdTable {
+    pub fn new(account: Arc<Account>) -> FdTable {
         FdTable {
             id: next_id(),
-            table: SpinLock::new(Table::default()),
+            table: SpinLock::new(Table {
+                files: Vec::new(),
+                used: Vec::new(),
+                cloexec: Vec::new(),
+                lowest: 0,
+                count: 0,
+                memory: Objects::new(account, FD_BYTES),
+            }),
         }
     }
 
@@ -106,6 +111,18 @@ impl FdTable {
         table.grow(fd + 1)?;
         table.put(fd, file, cloexec);
         i32::try_from(fd).map_err(|_| Error::TooManyFiles)
+    }
+
+    /// Whether there is a number below `limit` for one more descriptor. Another
+    /// thread may take it before it is used.
+    ///
+    /// # Errors
+    /// [`Error::TooManyFiles`].
+    pub fn check_room(&self, limit: usize) -> Result<()> {
+        let fd = self.table.lock().lowest_free(0);
+        (fd < limit.min(NR_OPEN))
+            .then_some(())
+            .ok_or(Error::TooManyFiles)
     }
 
     /// Puts `file` at `fd` (`dup2`); what was there before.
@@ -236,8 +253,8 @@ impl FdTable {
     /// # Errors
     /// [`Error::NoMemory`].
     pub fn duplicate(&self) -> Result<FdTable> {
-        let new = FdTable::new();
         let from = self.table.lock();
+        let new = FdTable::new(from.memory.account().clone());
         let mut to = new.table.lock();
         // Up to the last one in use, not to the largest there ever was.
         let len = from
@@ -246,10 +263,15 @@ impl FdTable {
             .rposition(Option::is_some)
             .map_or(0, |i| i + 1);
         to.grow(len)?;
-        to.files.clone_from_slice(&from.files[..len]);
-        let words = len.div_ceil(WORD);
-        to.used.copy_from_slice(&from.used[..words]);
-        to.cloexec.copy_from_slice(&from.cloexec[..words]);
+        for (new, old) in to.files.iter_mut().zip(&from.files) {
+            new.clone_from(old);
+        }
+        for (new, old) in to.used.iter_mut().zip(&from.used) {
+            *new = *old;
+        }
+        for (new, old) in to.cloexec.iter_mut().zip(&from.cloexec) {
+            *new = *old;
+        }
         to.lowest = from.lowest.min(len);
         to.count = from.count;
         drop(to);
@@ -323,15 +345,27 @@ impl Table {
     /// Room for `len` descriptors.
     fn grow(&mut self, len: usize) -> Result<()> {
         if self.files.len() < len {
-            self.files.try_reserve(len - self.files.len())?;
+            if self.files.capacity() < len {
+                self.reserve(len)?;
+            }
             let words = len.div_ceil(WORD);
-            let more = words.saturating_sub(self.used.len());
-            self.used.try_reserve(more)?;
-            self.cloexec.try_reserve(more)?;
             self.files.resize_with(len, || None);
             self.used.resize(words, 0);
             self.cloexec.resize(words, 0);
         }
+        Ok(())
+    }
+
+    /// Memory for `len` descriptors at least.
+    #[cold]
+    fn reserve(&mut self, len: usize) -> Result<()> {
+        let room = len.max(2 * self.files.capacity()).clamp(WORD, NR_OPEN);
+        self.memory.set(room)?;
+        let more = room.saturating_sub(self.files.len());
+        self.files.try_reserve_exact(more)?;
+        let more = room.div_ceil(WORD).saturating_sub(self.used.len());
+        self.used.try_reserve_exact(more)?;
+        self.cloexec.try_reserve_exact(more)?;
         Ok(())
     }
 
@@ -373,7 +407,12 @@ mod tests {
     }
 
     fn file() -> Arc<OpenFile> {
-        OpenFile::new(Arc::new(Nothing), OpenFlags::empty(), None)
+        OpenFile::new(
+            Arc::new(Nothing),
+            OpenFlags::empty(),
+            None,
+            machine::FileCharge::kernel(),
+        )
     }
 
     #[derive(Clone, Debug)]
@@ -401,7 +440,8 @@ mod tests {
         #[test]
         fn behaves_like_a_map(ops in prop::collection::vec(op(), 1..200)) {
             const LIMIT: usize = 140;
-            let mut table = FdTable::new();
+            let account = Arc::new(Account::new(10).unwrap());
+            let mut table = FdTable::new(account.clone());
             let mut model: BTreeMap<i32, (u64, bool)> = BTreeMap::new();
             for op in ops {
                 match op {

@@ -14,8 +14,10 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use machine::addr::PAGE_SIZE;
 use machine::io::{Sink, Source};
 use machine::sync::{Mutex, SpinLock};
+use machine::{FileCharge, PageCharge};
 
 /// Who opens what, and how.
 pub struct Opening<'a> {
@@ -235,6 +237,8 @@ pub struct OpenFile {
     /// Whether `closing` has entries, so that the usual end takes no lock.
     watched: AtomicBool,
     closing: SpinLock<Vec<Weak<dyn Closing>>>,
+    /// Its place among the open files of its capsule, given back when it is gone.
+    charge: FileCharge,
 }
 
 impl core::fmt::Debug for OpenFile {
@@ -245,7 +249,14 @@ impl core::fmt::Debug for OpenFile {
 
 impl OpenFile {
     /// A description of `ops`, which was found at `path` unless it has no name.
-    pub fn new(ops: Arc<dyn FileOps>, flags: OpenFlags, path: Option<Path>) -> Arc<OpenFile> {
+    /// `charge` is what it takes of its capsule's open files; who makes it gets
+    /// that first, before anything happens that a refusal could not undo.
+    pub fn new(
+        ops: Arc<dyn FileOps>,
+        flags: OpenFlags,
+        path: Option<Path>,
+        charge: FileCharge,
+    ) -> Arc<OpenFile> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let positional = ops.is_positional();
         Arc::new(OpenFile {
@@ -259,6 +270,7 @@ impl OpenFile {
             signals: SpinLock::new(None),
             watched: AtomicBool::new(false),
             closing: SpinLock::new(Vec::new()),
+            charge,
         })
     }
 
@@ -266,6 +278,15 @@ impl OpenFile {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Charges `bytes` that the object keeps for this description, as whole pages;
+    /// less than one costs nothing.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn hold(&self, bytes: usize) -> Result<PageCharge> {
+        Ok(self.charge.hold(bytes / PAGE_SIZE)?)
     }
 
     /// The object.

@@ -12,6 +12,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicI64, AtomicU32, Ordering::Relaxed};
+use machine::Account;
 use machine::sync::{Once, SpinLock};
 
 /// Mask of the type bits in a mode.
@@ -166,9 +167,10 @@ impl Attr {
         self.watches.get().map(|w| &**w)
     }
 
-    /// Its locks.
-    pub fn locks(&self) -> &FileLocks {
-        self.locks.call_once(|| Box::new(FileLocks::new()))
+    /// Its locks; `account` pays for them if they are the first.
+    pub fn locks(&self, account: &Arc<Account>) -> &FileLocks {
+        self.locks
+            .call_once(|| Box::new(FileLocks::new(account.clone())))
     }
 
     /// Its locks, if it ever had one.

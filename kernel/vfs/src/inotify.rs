@@ -20,11 +20,16 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use machine::io::Sink;
 use machine::sync::SpinLock;
 use machine::wait::Until;
+use machine::{Account, Objects};
 
 /// Events a queue holds (`max_queued_events`).
 const QUEUE_MAX: usize = 16_384;
 /// Watches of one instance (`max_user_watches` is larger, but shared).
 const WATCHES_MAX: usize = 65_536;
+/// Memory of an event, mostly its name where that is long.
+const EVENT_BYTES: usize = size_of::<Event>() + 32;
+/// Memory of a watch: itself and its places in two lists.
+const WATCH_BYTES: usize = size_of::<Watch>() + 64;
 /// Bytes of an event without its name.
 const HEAD: usize = 16;
 /// `FIONREAD` of ioctl_tty(2).
@@ -118,10 +123,11 @@ impl Event {
     }
 }
 
-#[derive(Default)]
 struct State {
     queue: VecDeque<Event>,
+    queue_memory: Objects,
     watches: BTreeMap<i32, Arc<Watch>>,
+    watches_memory: Objects,
     last: i32,
 }
 
@@ -151,6 +157,9 @@ fn tell(inode: &dyn Inode, mask: Mask, cookie: u32, name: &[u8]) {
         let wanted = Mask::from_bits_retain(watch.mask.load(Relaxed));
         if !wanted.union(Mask::ALWAYS).intersects(mask) {
             continue;
+        }
+        if told.try_reserve(1).is_err() {
+            break;
         }
         if let Some(owner) = watch.owner.upgrade() {
             owner.push(watch.wd, mask, cookie, name);
@@ -200,11 +209,13 @@ pub(crate) fn unlinked(inode: &dyn Inode) {
         return;
     }
     tell(inode, Mask::DELETE_SELF, 0, &[]);
-    let gone: Vec<_> = match inode.attr().watches_if_any() {
-        Some(w) => w.lock().iter().cloned().collect(),
-        None => return,
+    let Some(watches) = inode.attr().watches_if_any() else {
+        return;
     };
-    for watch in gone {
+    loop {
+        let Some(watch) = watches.lock().pop() else {
+            return;
+        };
         if let Some(owner) = watch.owner.upgrade() {
             let _ = owner.remove(watch.wd);
         }
@@ -224,12 +235,19 @@ pub(crate) fn cookie() -> u32 {
 }
 
 impl Inotify {
-    /// An instance without watches.
+    /// An instance without watches, for which `account` will pay.
     #[must_use]
-    pub fn new() -> Arc<Inotify> {
+    pub fn new(account: &Arc<Account>) -> Arc<Inotify> {
+        let state = State {
+            queue: VecDeque::new(),
+            queue_memory: Objects::new(account.clone(), EVENT_BYTES),
+            watches: BTreeMap::new(),
+            watches_memory: Objects::new(account.clone(), WATCH_BYTES),
+            last: 0,
+        };
         Arc::new_cyclic(|me| Inotify {
             me: me.clone(),
-            state: SpinLock::new(State::default()),
+            state: SpinLock::new(state),
             hub: PollHub::new(),
         })
     }
@@ -266,15 +284,17 @@ impl Inotify {
             return Err(Error::NoSpace);
         }
         watches.try_reserve(1)?;
-        state.last = state.last.checked_add(1).ok_or(Error::NoSpace)?;
+        let wd = state.last.checked_add(1).ok_or(Error::NoSpace)?;
+        let count = state.watches.len() + 1;
+        state.watches_memory.set(count)?;
+        state.last = wd;
         let watch = Arc::new(Watch {
-            wd: state.last,
+            wd,
             mask: AtomicU32::new(mask.bits()),
             owner: self.me.clone(),
             inode: Arc::downgrade(inode),
         });
-        state.watches.insert(watch.wd, watch.clone());
-        let wd = watch.wd;
+        state.watches.insert(wd, watch.clone());
         watches.push(watch);
         WATCHES.fetch_add(1, Relaxed);
         Ok(wd)
@@ -285,8 +305,14 @@ impl Inotify {
     /// # Errors
     /// [`Error::Invalid`] if there is none.
     pub fn remove(&self, wd: i32) -> Result<()> {
-        let watch = self.state.lock().watches.remove(&wd);
-        let watch = watch.ok_or(Error::Invalid)?;
+        let watch = {
+            let mut state = self.state.lock();
+            let watch = state.watches.remove(&wd).ok_or(Error::Invalid)?;
+            let count = state.watches.len();
+            // Fewer never fails.
+            let _ = state.watches_memory.set(count);
+            watch
+        };
         detach(&watch);
         self.push(wd, Mask::IGNORED, 0, &[]);
         Ok(())
@@ -300,7 +326,8 @@ impl Inotify {
             name: Name::from_slice(name),
         };
         let mut state = self.state.lock();
-        if state.queue.len() >= QUEUE_MAX {
+        let count = state.queue.len() + 1;
+        if count > QUEUE_MAX || state.queue_memory.set(count).is_err() {
             event = Event {
                 wd: -1,
                 mask: Mask::Q_OVERFLOW,
@@ -323,7 +350,11 @@ impl Inotify {
         if HEAD + first.name_len() > room {
             return Some(Err(Error::Invalid));
         }
-        state.queue.pop_front().map(Ok)
+        let event = state.queue.pop_front();
+        let count = state.queue.len();
+        // Fewer never fails.
+        let _ = state.queue_memory.set(count);
+        event.map(Ok)
     }
 }
 
@@ -415,7 +446,6 @@ mod tests {
     use crate::open::How;
     use crate::tmpfs::{Config, TmpFs};
     use crate::walk::{At, Caller, LastLink};
-    use machine::Account;
     use machine::io::Source;
     use std::{format, string::String, vec};
 
@@ -438,7 +468,7 @@ mod tests {
     #[test]
     fn news_of_a_directory() {
         let account = Arc::new(Account::new(500).unwrap());
-        let tree = TmpFs::tree(account, Config::default()).unwrap();
+        let tree = TmpFs::tree(account.clone(), Config::default()).unwrap();
         let root = Mount::root(tree, MountFlags::empty(), "root");
         let fs = FsContext::new(root.path());
         let cred = Credentials::root(Caps::all());
@@ -449,15 +479,22 @@ mod tests {
         who.make(At::Cwd, b"/d", Kind::Directory, 0o755, &[])
             .unwrap();
         let dir = who.inode(At::Cwd, b"/d", LastLink::Follow).unwrap();
-        let instance = Inotify::new();
+        let instance = Inotify::new(&account);
         let wd = instance.add(&dir, Mask::ALL_EVENTS).unwrap();
         assert_eq!(instance.add(&dir, Mask::ALL_EVENTS), Ok(wd));
-        let news = OpenFile::new(instance.clone(), OpenFlags::NONBLOCK, None);
+        let news = OpenFile::new(
+            instance.clone(),
+            OpenFlags::NONBLOCK,
+            None,
+            machine::FileCharge::kernel(),
+        );
         let how = How {
             flags: OpenFlags::CREATE | OpenFlags::WRITE_ONLY,
             ..How::default()
         };
-        let f = who.open(At::Cwd, b"/d/f", &how).unwrap();
+        let f = who
+            .open(At::Cwd, b"/d/f", &how, machine::FileCharge::kernel())
+            .unwrap();
         f.write(&mut Source::kernel(b"x")).unwrap();
         f.write(&mut Source::kernel(b"y")).unwrap();
         drop(f);

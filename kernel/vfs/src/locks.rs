@@ -6,10 +6,12 @@
 
 use crate::error::{Error, Result};
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use machine::sync::SpinLock;
 use machine::wait::{Until, WaitQueue};
+use machine::{Account, Objects};
 
 /// Ranges that one inode can have locked: each is kernel memory.
 const RANGES_MAX: usize = 10_000;
@@ -55,11 +57,16 @@ struct Whole {
     exclusive: bool,
 }
 
+struct Records {
+    list: Vec<Record>,
+    memory: Objects,
+}
+
 /// The locks of one inode.
-#[derive(Default)]
 pub struct FileLocks {
+    /// At most one for each open file.
     whole: SpinLock<Vec<Whole>>,
-    records: SpinLock<Vec<Record>>,
+    records: SpinLock<Records>,
     /// Locks of either kind, so that closing a file looks at one number.
     count: AtomicUsize,
     queue: WaitQueue,
@@ -69,10 +76,18 @@ pub struct FileLocks {
 static WAITING: SpinLock<BTreeMap<Owner, Owner>> = SpinLock::new(BTreeMap::new());
 
 impl FileLocks {
-    /// No locks.
+    /// No locks yet; `account` will pay for them.
     #[must_use]
-    pub fn new() -> FileLocks {
-        FileLocks::default()
+    pub fn new(account: Arc<Account>) -> FileLocks {
+        FileLocks {
+            whole: SpinLock::new(Vec::new()),
+            records: SpinLock::new(Records {
+                list: Vec::new(),
+                memory: Objects::new(account, size_of::<Record>()),
+            }),
+            count: AtomicUsize::new(0),
+            queue: WaitQueue::new(),
+        }
     }
 
     /// `flock`: `None` unlocks.
@@ -149,7 +164,8 @@ impl FileLocks {
     #[must_use]
     pub fn conflict(&self, wanted: &Record) -> Option<Record> {
         let records = self.records.lock();
-        records.iter().find(|r| r.conflicts(wanted)).copied()
+        let mut list = records.list.iter();
+        list.find(|r| r.conflicts(wanted)).copied()
     }
 
     /// Takes the lock `wanted` (`F_SETLK`, with `wait` `F_SETLKW`).
@@ -199,21 +215,22 @@ impl FileLocks {
     }
 
     fn try_lock(&self, wanted: &Record) -> Result<()> {
-        let mut records = self.records.lock();
-        if records.iter().any(|r| r.conflicts(wanted)) {
+        let mut guard = self.records.lock();
+        let Records { list, memory } = &mut *guard;
+        if list.iter().any(|r| r.conflicts(wanted)) {
             return Err(Error::WouldBlock);
         }
-        if records.len() + 2 > RANGES_MAX {
+        let before = list.len();
+        // Splitting an old lock and adding the new one needs two more at most.
+        if before + 2 > RANGES_MAX || memory.set(before + 2).is_err() {
             return Err(Error::NoLocks);
         }
-        let before = records.len();
-        // Splitting an old lock and adding the new one needs two more at most.
-        records.try_reserve(2)?;
-        cut(&mut records, wanted.owner, wanted.start, wanted.end);
+        list.try_reserve(2)?;
+        cut(list, wanted.owner, wanted.start, wanted.end);
         let mut new = *wanted;
         // Neighbours of the same kind become one, so that a file written record
         // by record does not collect locks.
-        records.retain(|r| {
+        list.retain(|r| {
             let touches = r.end == new.start || r.start == new.end;
             let joins = r.owner == new.owner && r.exclusive == new.exclusive && touches;
             if joins {
@@ -222,9 +239,9 @@ impl FileLocks {
             }
             !joins
         });
-        records.push(new);
-        self.recount(before, records.len());
-        drop(records);
+        list.push(new);
+        self.recount(before, &mut guard);
+        drop(guard);
         self.queue.wake_all();
         Ok(())
     }
@@ -235,10 +252,10 @@ impl FileLocks {
     /// [`Error::NoMemory`] if a lock has to be split.
     pub fn unlock(&self, owner: Owner, start: u64, end: u64) -> Result<()> {
         let mut records = self.records.lock();
-        let before = records.len();
-        records.try_reserve(1)?;
-        cut(&mut records, owner, start, end);
-        self.recount(before, records.len());
+        let before = records.list.len();
+        records.list.try_reserve(1)?;
+        cut(&mut records.list, owner, start, end);
+        self.recount(before, &mut records);
         drop(records);
         self.queue.wake_all();
         Ok(())
@@ -250,9 +267,9 @@ impl FileLocks {
             return;
         }
         let mut records = self.records.lock();
-        let before = records.len();
-        records.retain(|r| r.owner != owner);
-        self.recount(before, records.len());
+        let before = records.list.len();
+        records.list.retain(|r| r.owner != owner);
+        self.recount(before, &mut records);
         drop(records);
         if let Owner::Description(id) = owner {
             self.unlock_whole(id);
@@ -260,7 +277,14 @@ impl FileLocks {
         self.queue.wake_all();
     }
 
-    fn recount(&self, before: usize, after: usize) {
+    fn recount(&self, before: usize, records: &mut Records) {
+        let after = records.list.len();
+        if after == 0 {
+            records.list = Vec::new();
+        }
+        // A file that is unlocked in pieces may for once have one range more than
+        // could be paid for.
+        let _ = records.memory.set(after);
         if after > before {
             self.count.fetch_add(after - before, Relaxed);
         } else {
@@ -295,8 +319,11 @@ fn cut(records: &mut Vec<Record>, owner: Owner, start: u64, end: u64) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::sync::Arc;
     use std::thread;
+
+    fn locks() -> FileLocks {
+        FileLocks::new(Arc::new(Account::new(10).unwrap()))
+    }
 
     fn record(owner: u64, start: u64, end: u64, exclusive: bool) -> Record {
         Record {
@@ -313,7 +340,7 @@ mod tests {
         fn records_behave_like_bytes(
             ops in prop::collection::vec((0..3u64, 0..16u64, 1..8u64, 0..3u8), 1..60)
         ) {
-            let locks = FileLocks::new();
+            let locks = locks();
             // Per byte and owner: 0 none, 1 read, 2 write.
             let mut model = [[0u8; 3]; 32];
             for (who, start, len, kind) in ops {
@@ -348,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_deadlock_is_refused() {
-        let a = Arc::new(FileLocks::new());
+        let a = Arc::new(locks());
         a.lock(&record(101, 0, 1, true), false).unwrap();
         a.lock(&record(102, 1, 2, true), false).unwrap();
         let other = a.clone();
@@ -363,7 +390,7 @@ mod tests {
 
     #[test]
     fn flock_waits_for_all_readers() {
-        let l = Arc::new(FileLocks::new());
+        let l = Arc::new(locks());
         l.flock(1, Some(false), false).unwrap();
         l.flock(2, Some(false), false).unwrap();
         assert_eq!(l.flock(3, Some(true), false), Err(Error::WouldBlock));
@@ -373,5 +400,19 @@ mod tests {
         l.release(Owner::Description(2));
         assert_eq!(t.join().unwrap(), Ok(()));
         assert_eq!(l.flock(1, Some(false), false), Err(Error::WouldBlock));
+    }
+
+    #[test]
+    fn ranges_are_paid_for() {
+        let account = Arc::new(Account::new(1).unwrap());
+        let l = FileLocks::new(account.clone());
+        let take = |n: u64| l.lock(&record(1, 2 * n, 2 * n + 1, true), false);
+        let refused = (0..).find(|n| take(*n) == Err(Error::NoLocks)).unwrap();
+        assert!(refused >= 4096 / size_of::<Record>() as u64);
+        assert_eq!(account.used(), 1);
+        l.release(Owner::Process(1));
+        assert_eq!(account.used(), 0);
+        take(0).unwrap();
+        assert_eq!(account.used(), 0);
     }
 }

@@ -11,6 +11,7 @@ use crate::mount::{MountFlags, Path};
 use crate::walk::{At, Caller, Last, LastLink, Resolve, Walk, find_locked};
 use alloc::sync::Arc;
 use core::any::Any;
+use machine::FileCharge;
 use machine::io::{Sink, Source};
 use machine::sync::Once;
 
@@ -26,11 +27,17 @@ pub struct How {
 }
 
 impl<'a> Caller<'a> {
-    /// Opens what `path` names.
+    /// Opens what `path` names, as an open file that `charge` pays for.
     ///
     /// # Errors
     /// Those of open(2) and openat2(2).
-    pub fn open(&self, at: At<'_>, path: &'a [u8], how: &How) -> Result<Arc<OpenFile>> {
+    pub fn open(
+        &self,
+        at: At<'_>,
+        path: &'a [u8],
+        how: &How,
+        charge: FileCharge,
+    ) -> Result<Arc<OpenFile>> {
         let flags = how.flags;
         let mut walk = Walk::new(self, at, path, how.resolve)?;
         let exclusive = flags.contains(OpenFlags::CREATE | OpenFlags::EXCLUSIVE);
@@ -41,15 +48,15 @@ impl<'a> Caller<'a> {
         };
         if flags.contains(OpenFlags::PATH) {
             let path = walk.finish(last)?;
-            return self.open_path_only(path, flags);
+            return self.open_path_only(path, flags, charge);
         }
         if flags.contains(OpenFlags::TMPFILE_BIT) {
             let dir = walk.finish(last)?;
-            return self.open_unnamed(&dir, how);
+            return self.open_unnamed(&dir, how, charge);
         }
         if !flags.contains(OpenFlags::CREATE) {
             let path = walk.finish(last)?;
-            return self.open_found(path, flags, false);
+            return self.open_found(path, flags, false, charge);
         }
         if flags.contains(OpenFlags::DIRECTORY) {
             return Err(Error::Invalid);
@@ -59,7 +66,7 @@ impl<'a> Caller<'a> {
                 Last::Name(n) if n.slash => return Err(Error::IsDirectory),
                 Last::Name(n) => n,
                 Last::Here if exclusive => return Err(Error::Exists),
-                Last::Here => return self.open_found(walk.at, flags, false),
+                Last::Here => return self.open_found(walk.at, flags, false, charge),
                 Last::Dot | Last::DotDot if exclusive => return Err(Error::Exists),
                 Last::Dot | Last::DotDot => return Err(Error::IsDirectory),
             };
@@ -80,7 +87,7 @@ impl<'a> Caller<'a> {
                 continue;
             }
             walk.enter(dentry)?;
-            return self.open_found(walk.at, flags, made);
+            return self.open_found(walk.at, flags, made, charge);
         }
     }
 
@@ -106,17 +113,22 @@ impl<'a> Caller<'a> {
         Ok((at.dentry.remember(cache, name, Some(inode))?, true))
     }
 
-    fn open_path_only(&self, path: Path, flags: OpenFlags) -> Result<Arc<OpenFile>> {
+    fn open_path_only(
+        &self,
+        path: Path,
+        flags: OpenFlags,
+        charge: FileCharge,
+    ) -> Result<Arc<OpenFile>> {
         if flags.contains(OpenFlags::DIRECTORY) && path.dentry.dir().is_none() {
             return Err(Error::NotDirectory);
         }
         static OPS: Once<Arc<dyn FileOps>> = Once::new();
         let ops = OPS.call_once(|| Arc::new(PathOnly));
         let keep = OpenFlags::PATH | OpenFlags::DIRECTORY | OpenFlags::NOFOLLOW;
-        Ok(OpenFile::new(ops.clone(), flags & keep, Some(path)))
+        Ok(OpenFile::new(ops.clone(), flags & keep, Some(path), charge))
     }
 
-    fn open_unnamed(&self, dir: &Path, how: &How) -> Result<Arc<OpenFile>> {
+    fn open_unnamed(&self, dir: &Path, how: &How, charge: FileCharge) -> Result<Arc<OpenFile>> {
         if !how.flags.writes() || !how.flags.contains(OpenFlags::DIRECTORY) {
             return Err(Error::Invalid);
         }
@@ -138,7 +150,7 @@ impl<'a> Caller<'a> {
             dentry,
         };
         let flags = how.flags - (OpenFlags::TMPFILE_BIT | OpenFlags::DIRECTORY);
-        self.open_found(path, flags, true)
+        self.open_found(path, flags, true, charge)
     }
 
     /// Opens `path`, which has been found, or `made` just now (then whoever made
@@ -148,6 +160,7 @@ impl<'a> Caller<'a> {
         path: Path,
         flags: OpenFlags,
         made: bool,
+        charge: FileCharge,
     ) -> Result<Arc<OpenFile>> {
         let inode = path.inode()?;
         let attr = inode.attr();
@@ -179,7 +192,7 @@ impl<'a> Caller<'a> {
             return Err(Error::NotPermitted);
         }
         if attr.kind == Kind::Directory {
-            let file = OpenFile::new(directory_ops(), flags, Some(path));
+            let file = OpenFile::new(directory_ops(), flags, Some(path), charge);
             file.happened(Mask::OPEN);
             return Ok(file);
         }
@@ -193,7 +206,7 @@ impl<'a> Caller<'a> {
             inode.truncate(0)?;
         }
         let stands_in = inode.is_stand_in();
-        let file = OpenFile::new(ops, flags, (!stands_in).then_some(path));
+        let file = OpenFile::new(ops, flags, (!stands_in).then_some(path), charge);
         if truncates {
             file.happened(Mask::MODIFY);
         }

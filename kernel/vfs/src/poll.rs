@@ -132,6 +132,7 @@ mod tests {
             Arc::new(EventFd::new(0, false)),
             OpenFlags::READ_WRITE,
             None,
+            machine::FileCharge::kernel(),
         )
     }
 

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use machine::PageCharge;
 use machine::io::{Sink, Source};
 use machine::sync::{Mutex, SpinLock};
 
@@ -289,7 +290,7 @@ impl Inode for TextFile {
     fn open(self: Arc<Self>, _: &Opening<'_>) -> Result<Arc<dyn FileOps>> {
         Ok(Arc::new(OpenText {
             content: self.content.clone(),
-            snapshot: Mutex::new(Vec::new()),
+            snapshot: Mutex::new(Snapshot::default()),
         }))
     }
 }
@@ -298,7 +299,14 @@ impl Inode for TextFile {
 /// that reading on shows one state.
 struct OpenText {
     content: Arc<dyn Content>,
-    snapshot: Mutex<Vec<u8>>,
+    snapshot: Mutex<Snapshot>,
+}
+
+#[derive(Default)]
+struct Snapshot {
+    text: Vec<u8>,
+    /// A program may open many files and leave them open.
+    _charge: Option<PageCharge>,
 }
 
 impl FileOps for OpenText {
@@ -310,15 +318,19 @@ impl FileOps for OpenText {
         true
     }
 
-    fn pread(&self, _: &OpenFile, sink: &mut Sink<'_>, offset: u64) -> Result<usize> {
+    fn pread(&self, file: &OpenFile, sink: &mut Sink<'_>, offset: u64) -> Result<usize> {
         let mut snapshot = self.snapshot.lock();
         if offset == 0 {
+            *snapshot = Snapshot::default();
             let mut text = Text::default();
             self.content.read(&mut text)?;
-            *snapshot = text.0;
+            *snapshot = Snapshot {
+                _charge: Some(file.hold(text.0.capacity())?),
+                text: text.0,
+            };
         }
         let at = usize::try_from(offset).unwrap_or(usize::MAX);
-        let rest = snapshot.get(at..).unwrap_or(&[]);
+        let rest = snapshot.text.get(at..).unwrap_or(&[]);
         Ok(sink.put(rest)?)
     }
 

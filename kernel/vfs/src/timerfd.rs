@@ -195,7 +195,12 @@ mod tests {
     fn expirations_are_counted() {
         machine::timer::start().unwrap();
         let t = TimerFd::new(Clock::Monotonic);
-        let f = OpenFile::new(t.clone(), OpenFlags::READ_WRITE, None);
+        let f = OpenFile::new(
+            t.clone(),
+            OpenFlags::READ_WRITE,
+            None,
+            machine::FileCharge::kernel(),
+        );
         let ms = Duration::from_millis;
         t.set(
             Setting {
@@ -218,7 +223,12 @@ mod tests {
     #[test]
     fn a_time_in_the_past_expires_at_once() {
         let t = TimerFd::new(Clock::Real);
-        let f = OpenFile::new(t.clone(), OpenFlags::READ_WRITE, None);
+        let f = OpenFile::new(
+            t.clone(),
+            OpenFlags::READ_WRITE,
+            None,
+            machine::FileCharge::kernel(),
+        );
         let value = Duration::from_nanos(1);
         t.set(
             Setting {

@@ -94,7 +94,7 @@ pub struct Manifest {
 /// What a capsule may use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Bytes of memory: anonymous memory, files in RAM and page tables.
+    /// Bytes of memory: anonymous memory, files in RAM, page tables and kernel stacks.
     pub memory_bytes: u64,
     /// Weight when CPUs are contended, 1 to [`MAX_CPU_SHARE`]; 100 is the usual.
     pub cpu_share: u32,

@@ -13,7 +13,7 @@ use crate::ctx::Ctx;
 use crate::errno::{Errno, SysResult};
 use address::{read_address, write_address};
 use alloc::sync::Arc;
-use machine::user;
+use machine::{FileCharge, user};
 use net::{Address, Identity, Socket};
 use vfs::{OpenFile, OpenFlags};
 
@@ -71,9 +71,14 @@ fn flags(kind: usize) -> Result<(OpenFlags, bool), Errno> {
 }
 
 /// A descriptor of `socket`, opened as `kind` says.
-fn install(ctx: &Ctx<'_>, socket: Arc<Socket>, kind: usize) -> Result<i32, Errno> {
+fn install(
+    ctx: &Ctx<'_>,
+    socket: Arc<Socket>,
+    kind: usize,
+    charge: FileCharge,
+) -> Result<i32, Errno> {
     let (flags, cloexec) = flags(kind)?;
-    let file = OpenFile::new(socket, flags, None);
+    let file = OpenFile::new(socket, flags, None, charge);
     Ok(ctx.files()?.insert(file, cloexec, 0, ctx.files_limit())?)
 }
 
@@ -100,8 +105,9 @@ pub(crate) fn sys_socket(
 ) -> SysResult {
     flags(kind)?;
     let style = (kind & SOCK_TYPE) as u32;
+    let charge = ctx.file_charge()?;
     let socket = Socket::new(ctx.world().network(), family as u32, style, protocol as u32)?;
-    Ok(install(ctx, socket, kind)? as usize)
+    Ok(install(ctx, socket, kind, charge)? as usize)
 }
 
 /// socketpair(2)
@@ -115,11 +121,12 @@ pub(crate) fn sys_socketpair(
     flags(kind)?;
     let style = (kind & SOCK_TYPE) as u32;
     let who = identity(ctx)?;
+    let charges = (ctx.file_charge()?, ctx.file_charge()?);
     let stack = ctx.world().network();
     let [a, b] = Socket::pair(stack, family as u32, style, protocol as u32, who)?;
     let files = ctx.files()?;
-    let first = install(ctx, a, kind)?;
-    let second = install(ctx, b, kind).inspect_err(|_| drop(files.remove(first)))?;
+    let first = install(ctx, a, kind, charges.0)?;
+    let second = install(ctx, b, kind, charges.1).inspect_err(|_| drop(files.remove(first)))?;
     let pair = [first.to_ne_bytes(), second.to_ne_bytes()].concat();
     if let Err(e) = user::write(out, &pair) {
         drop((files.remove(first), files.remove(second)));
@@ -169,6 +176,8 @@ pub(crate) fn sys_accept4(
     }
     let held = Held::new(ctx, fd)?;
     let socket = held.socket()?;
+    // Before a connection is taken that could not be handed out: it waits instead.
+    let charge = ctx.file_charge_and_room()?;
     let (new, from) = socket
         .accept(held.nonblocking())
         .map_err(|e| interrupted(e, receive_timeout(socket)))?;
@@ -176,7 +185,7 @@ pub(crate) fn sys_accept4(
     if addr != 0 {
         write_address(addr, len, Some(&from), v6)?;
     }
-    Ok(install(ctx, new, kind)? as usize)
+    Ok(install(ctx, new, kind, charge)? as usize)
 }
 
 /// connect(2)

@@ -27,12 +27,18 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering
 use machine::sync::{Mutex, SpinLock};
 use machine::time::Instant;
 use machine::wait::Until;
+use machine::{Account, Objects};
 use smallvec::SmallVec;
 
 /// Epolls that may watch each other in a row (as `EP_MAX_NESTS`, 4).
 const NESTS_MAX: usize = 4;
+/// Epolls looked at, at most, in the search for loops before a nested one is added.
+const LOOKED_AT_MAX: usize = 256;
 /// Entries of one epoll.
 const ITEMS_MAX: usize = 1 << 17;
+/// Memory of an entry: itself, its places in the tree, on the ready list and in the
+/// two lists of its file.
+const ITEM_BYTES: usize = size_of::<Item>() + 128;
 
 bitflags! {
     /// How an entry is watched, besides the events.
@@ -96,6 +102,8 @@ struct Item {
     me: Weak<Item>,
     file: Weak<OpenFile>,
     key: (u64, i32),
+    /// The file is an epoll.
+    nested: bool,
     /// Events and [`Mode`]; no events while a one-shot entry is spent.
     interest: AtomicU32,
     data: AtomicU64,
@@ -158,10 +166,27 @@ impl Closing for Item {
     }
 }
 
+struct Items {
+    all: BTreeMap<(u64, i32), Arc<Item>>,
+    /// How many of them are epolls themselves.
+    nested: usize,
+    memory: Objects,
+}
+
+impl Items {
+    fn remove(&mut self, key: &(u64, i32)) -> Option<Arc<Item>> {
+        let item = self.all.remove(key)?;
+        self.nested -= usize::from(item.nested);
+        // Fewer never fails.
+        let _ = self.memory.set(self.all.len());
+        Some(item)
+    }
+}
+
 /// An epoll instance.
 pub struct Epoll {
     core: Arc<Core>,
-    items: SpinLock<BTreeMap<(u64, i32), Arc<Item>>>,
+    items: SpinLock<Items>,
     me: Weak<Epoll>,
 }
 
@@ -170,12 +195,16 @@ pub struct Epoll {
 static NESTING: Mutex<()> = Mutex::new(());
 
 impl Epoll {
-    /// An epoll without entries.
+    /// An epoll without entries, for which `account` will pay.
     #[must_use]
-    pub fn new() -> Arc<Epoll> {
+    pub fn new(account: Arc<Account>) -> Arc<Epoll> {
         Arc::new_cyclic(|me| Epoll {
             core: Arc::new(Core::default()),
-            items: SpinLock::new(BTreeMap::new()),
+            items: SpinLock::new(Items {
+                all: BTreeMap::new(),
+                nested: 0,
+                memory: Objects::new(account, ITEM_BYTES),
+            }),
             me: me.clone(),
         })
     }
@@ -202,7 +231,7 @@ impl Epoll {
         }
         let _nesting = nested.map(|_| NESTING.lock());
         if let Some(inner) = nested {
-            inner.check_nesting(self, 1)?;
+            inner.check_nesting(self)?;
         }
         let item = self.make_item(fd, file, raw, data)?;
         // From here on `file` tells of its end, and of news.
@@ -239,25 +268,29 @@ impl Epoll {
             me: me.clone(),
             file: Arc::downgrade(file),
             key,
+            nested: file.downcast::<Epoll>().is_some(),
             interest: AtomicU32::new(armed(raw)),
             data: AtomicU64::new(data),
             queued: AtomicBool::new(false),
             watch: SpinLock::new(None),
         });
         let mut items = self.items.lock();
-        if items.contains_key(&key) {
+        if items.all.contains_key(&key) {
             return Err(Error::Exists);
         }
-        if items.len() >= ITEMS_MAX {
+        let count = items.all.len();
+        if count >= ITEMS_MAX {
             return Err(Error::NoSpace);
         }
         // Entries of closed files may be on the list still: twice is plenty.
-        let room = 2 * items.len() + 2;
+        let room = 2 * count + 2;
         let mut ready = self.core.ready.lock();
         let more = room.saturating_sub(ready.len());
         ready.try_reserve(more)?;
         drop(ready);
-        items.insert(key, item.clone());
+        items.memory.set(count + 1)?;
+        items.nested += usize::from(item.nested);
+        items.all.insert(key, item.clone());
         Ok(item)
     }
 
@@ -269,7 +302,11 @@ impl Epoll {
 
     fn item(&self, fd: i32, file: &OpenFile) -> Result<Arc<Item>> {
         let items = self.items.lock();
-        items.get(&(file.id(), fd)).cloned().ok_or(Error::NotFound)
+        items
+            .all
+            .get(&(file.id(), fd))
+            .cloned()
+            .ok_or(Error::NotFound)
     }
 
     /// Changes an entry (`EPOLL_CTL_MOD`), which arms it again.
@@ -302,24 +339,37 @@ impl Epoll {
         Ok(())
     }
 
-    /// Fails if `outer` is among what this epoll watches, or the row would be too
-    /// long.
-    fn check_nesting(&self, outer: &Epoll, depth: usize) -> Result<()> {
-        if depth > NESTS_MAX {
-            return Err(Error::TooManyLinks);
-        }
-        let inner: Vec<Arc<OpenFile>> = {
-            let items = self.items.lock();
-            items.values().filter_map(|i| i.file.upgrade()).collect()
-        };
-        for file in inner {
-            if let Some(e) = file.downcast::<Epoll>() {
-                if core::ptr::eq(e, outer) {
-                    return Err(Error::TooManyLinks);
-                }
-                e.check_nesting(outer, depth + 1)?;
+    /// Fails if `outer` is among what this epoll watches, the row would be too long,
+    /// or there is more to be looked at than a program has reason to make.
+    fn check_nesting(&self, outer: &Epoll) -> Result<()> {
+        let mut todo: Vec<(Arc<OpenFile>, usize)> = Vec::new();
+        self.add_nested(1, &mut todo)?;
+        // Each may be met again further down the row, but not often.
+        let mut seen: SmallVec<[(u64, usize); 16]> = SmallVec::new();
+        while let Some((file, depth)) = todo.pop() {
+            let Some(inner) = file.downcast::<Epoll>() else {
+                continue;
+            };
+            if core::ptr::eq(inner, outer) || depth >= NESTS_MAX || seen.len() >= LOOKED_AT_MAX {
+                return Err(Error::TooManyLinks);
             }
+            if seen.iter().any(|(id, d)| *id == file.id() && *d >= depth) {
+                continue;
+            }
+            seen.push((file.id(), depth));
+            inner.add_nested(depth + 1, &mut todo)?;
+            machine::thread::cond_resched();
         }
+        Ok(())
+    }
+
+    /// Adds the epolls that this one watches to `todo`.
+    fn add_nested(&self, depth: usize, todo: &mut Vec<(Arc<OpenFile>, usize)>) -> Result<()> {
+        let items = self.items.lock();
+        todo.try_reserve(items.nested)?;
+        let nested = items.all.values().filter(|i| i.nested);
+        let files = nested.take(items.nested).filter_map(|i| i.file.upgrade());
+        todo.extend(files.map(|f| (f, depth)));
         Ok(())
     }
 
@@ -327,6 +377,10 @@ impl Epoll {
     fn harvest(&self, out: &mut ReadyList, max: usize) {
         let mut left = self.core.count.load(SeqCst);
         while left > 0 && out.len() < max {
+            // What does not fit now is taken the next time.
+            if out.try_reserve(1).is_err() {
+                break;
+            }
             let Some(item) = self.core.pop() else { break };
             left -= 1;
             // First off the list, then the question: news in between queue it anew.
@@ -408,7 +462,7 @@ impl FileOps for Epoll {
     }
 
     fn info(&self, _: &OpenFile, out: &mut dyn Write) {
-        for item in self.items.lock().values() {
+        for item in self.items.lock().all.values() {
             let _ = writeln!(
                 out,
                 "tfd: {:8} events: {:8x} data: {:16x}",
@@ -426,7 +480,7 @@ impl FileOps for Epoll {
 
 impl Drop for Epoll {
     fn drop(&mut self) {
-        for item in core::mem::take(self.items.get_mut()).into_values() {
+        for item in core::mem::take(&mut self.items.get_mut().all).into_values() {
             // A file that is ending meanwhile does this itself.
             if let Some(f) = item.file.upgrade() {
                 item.unwatch(&f);

@@ -163,15 +163,22 @@ pub struct PipeEnd {
 /// A new pipe: its reading and its writing end (pipe2(2)).
 ///
 /// # Errors
-/// [`Error::NoMemory`].
+/// [`Error::NoMemory`], [`Error::FilesExhausted`].
 pub fn pipe(account: Arc<Account>, flags: OpenFlags) -> Result<(Arc<OpenFile>, Arc<OpenFile>)> {
+    let charge = || account.charge_file().ok_or(Error::FilesExhausted);
+    let charges = (charge()?, charge()?);
     let pipe = Pipe::new(account);
     let keep = flags.intersection(OpenFlags::NONBLOCK | OpenFlags::DIRECT);
     let read = PipeEnd::new(&pipe, true, false);
     let write = PipeEnd::new(&pipe, false, true);
     Ok((
-        OpenFile::new(Arc::new(read), keep, None),
-        OpenFile::new(Arc::new(write), keep | OpenFlags::WRITE_ONLY, None),
+        OpenFile::new(Arc::new(read), keep, None, charges.0),
+        OpenFile::new(
+            Arc::new(write),
+            keep | OpenFlags::WRITE_ONLY,
+            None,
+            charges.1,
+        ),
     ))
 }
 

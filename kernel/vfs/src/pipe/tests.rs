@@ -151,11 +151,16 @@ fn a_fifo_waits_for_the_other_side() {
     let other = slot.clone();
     let t = thread::spawn(move || {
         let w = other.open(OpenFlags::WRITE_ONLY).unwrap();
-        let w = OpenFile::new(w, OpenFlags::WRITE_ONLY, None);
+        let w = OpenFile::new(
+            w,
+            OpenFlags::WRITE_ONLY,
+            None,
+            machine::FileCharge::kernel(),
+        );
         put(&w, b"through").unwrap();
     });
     let r = slot.open(OpenFlags::empty()).unwrap();
-    let r = OpenFile::new(r, OpenFlags::empty(), None);
+    let r = OpenFile::new(r, OpenFlags::empty(), None, machine::FileCharge::kernel());
     assert_eq!(get(&r, 100).unwrap(), b"through");
     t.join().unwrap();
     assert_eq!(get(&r, 100).unwrap(), b"");

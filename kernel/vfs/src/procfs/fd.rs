@@ -103,7 +103,7 @@ impl Inode for FdDir {
         loop {
             let mut batch = [0; BATCH];
             let n = files.used(next, &mut batch);
-            for fd in &batch[..n] {
+            for fd in batch.iter().take(n) {
                 let name = alloc::format!("{fd}");
                 let entry = DirEntry {
                     name: name.as_bytes(),

@@ -102,7 +102,7 @@ struct Capsule {
 impl Capsule {
     fn new() -> Capsule {
         let account = Arc::new(Account::new(2048).unwrap());
-        let files = Arc::new(FdTable::new());
+        let files = Arc::new(FdTable::new(account.clone()));
         let places = Arc::new(OnceLock::new());
         let group = CpuGroup::new(100, Some(1500));
         let tmp = TmpFs::tree(account.clone(), Config::default()).unwrap();
@@ -165,7 +165,12 @@ impl Capsule {
             flags,
             ..How::default()
         };
-        self.who().open(At::Cwd, path.as_bytes(), &how)
+        self.who().open(
+            At::Cwd,
+            path.as_bytes(),
+            &how,
+            machine::FileCharge::kernel(),
+        )
     }
 
     fn read(&self, path: &str) -> Result<String> {

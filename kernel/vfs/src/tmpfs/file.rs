@@ -509,8 +509,8 @@ impl Backing for FileMapping {
     fn cached(&self, first: u64, out: &mut [Option<Frame>]) {
         let end = self.file.len().div_ceil(PAGE);
         let n = usize::try_from(end.saturating_sub(first)).unwrap_or(usize::MAX);
-        let n = n.min(out.len());
-        self.file.pages.get_run(first, &mut out[..n]);
+        let (out, _) = out.split_at_mut(n.min(out.len()));
+        self.file.pages.get_run(first, out);
     }
 
     fn identity(&self) -> u64 {

@@ -52,7 +52,12 @@ impl World {
             mode: 0o644,
             resolve: Resolve::empty(),
         };
-        self.who().open(At::Cwd, path.as_bytes(), &how)
+        self.who().open(
+            At::Cwd,
+            path.as_bytes(),
+            &how,
+            machine::FileCharge::kernel(),
+        )
     }
 
     fn write(&self, path: &str, bytes: &[u8]) -> Result<()> {
@@ -325,7 +330,12 @@ fn restricted_walks_stay_inside() {
             resolve,
             ..How::default()
         };
-        let f = w.who().open(At::File(&jail), path.as_bytes(), &how)?;
+        let f = w.who().open(
+            At::File(&jail),
+            path.as_bytes(),
+            &how,
+            machine::FileCharge::kernel(),
+        )?;
         let mut b = [0; 8];
         let n = f.read(&mut Sink::kernel(&mut b))?;
         Ok(b[..n].to_vec())

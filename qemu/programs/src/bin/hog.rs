@@ -1,5 +1,5 @@
 //! Takes as much of one thing as it can get: `hog memory|processes|files|sockets`,
-//! `hog spin THREADS`, or ends: `hog exit STATUS`.
+//! `hog files-of-many PROCESSES`, `hog spin THREADS`, or ends: `hog exit STATUS`.
 //!
 //! What it gets it keeps, so that the node's owner can look. It must run inside
 //! limits: on a machine without any it takes everything.
@@ -28,11 +28,14 @@ fn main() -> ExitCode {
         ["memory"] => memory(),
         ["processes"] => processes(),
         ["files"] => keep_taking(|| File::open("/dev/null")),
+        ["files-of-many", processes] => files_of_many(processes.parse().unwrap_or(1)),
         ["sockets"] => sockets(),
         ["spin", threads] => spin(threads.parse().unwrap_or(1)),
         ["exit", status] => ExitCode::from(status.parse::<u8>().unwrap_or(1)),
         _ => {
-            eprintln!("usage: hog memory|processes|files|sockets|spin THREADS|exit STATUS");
+            eprintln!(
+                "usage: hog memory|processes|files|sockets|files-of-many N|spin THREADS|exit STATUS"
+            );
             ExitCode::from(2)
         }
     }
@@ -58,6 +61,35 @@ fn processes() -> ExitCode {
             Ok(child) => children.push(child),
             Err(_) => thread::sleep(PAUSE),
         }
+    }
+}
+
+/// Opens files in this many processes, none of which could have them all. Ends when
+/// a refusal is of another kind than the one for all processes together.
+fn files_of_many(processes: usize) -> ExitCode {
+    /// `ENFILE` of errno(3).
+    const ALL_TAKEN: i32 = 23;
+    for _ in 1..processes {
+        let other = Command::new("/proc/self/exe")
+            .args(["files-of-many", "1"])
+            .spawn();
+        if let Err(error) = other {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    let mut taken = Vec::new();
+    loop {
+        match File::open("/dev/null") {
+            Ok(one) => taken.push(one),
+            Err(error) if error.raw_os_error() == Some(ALL_TAKEN) => thread::sleep(PAUSE),
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::FAILURE;
+            }
+        }
+        // The others get their turn.
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
