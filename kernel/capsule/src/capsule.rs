@@ -9,6 +9,7 @@ use crate::verify::Accepted;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use machine::Account;
 use machine::addr::PAGE_SIZE;

@@ -317,9 +317,7 @@ fn a_connection_taken_back_gives_the_address_back_too() {
     let chosen = udp(&s);
     chosen.bind(at("127.0.0.1:4000")).unwrap();
     chosen.connect(&at("127.0.0.1:53"), me(), false).unwrap();
-    chosen
-        .connect(&Address::Unspecified, me(), false)
-        .unwrap();
+    chosen.connect(&Address::Unspecified, me(), false).unwrap();
     assert_eq!(chosen.local(), at("127.0.0.1:4000"));
 }
 

@@ -89,6 +89,7 @@ impl From<process::ipc::Error> for Errno {
             E::NotPermitted => Errno::EPERM,
             E::Removed => Errno::EIDRM,
             E::NoSpace => Errno::ENOSPC,
+            E::FilesExhausted => Errno::ENFILE,
             E::NoMemory => Errno::ENOMEM,
             E::WouldBlock => Errno::EAGAIN,
             E::NoMessage => Errno::ENOMSG,

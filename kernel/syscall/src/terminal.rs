@@ -13,7 +13,7 @@ pub(crate) fn peer(ctx: &Ctx<'_>, file: &Arc<OpenFile>, flags: usize) -> SysResu
     let master = file.downcast::<Master>().ok_or(Errno::ENOTTY)?;
     let flags = OpenFlags::from_bits_truncate(flags as u32);
     let cred = ctx.cred()?;
-    let peer = master.open_peer(file, flags, &cred)?;
+    let peer = master.open_peer(file, flags, &cred, ctx.file_charge()?)?;
     let cloexec = flags.contains(OpenFlags::CLOEXEC);
     let fd = ctx.files()?.insert(peer, cloexec, 0, ctx.files_limit())?;
     Ok(fd as usize)

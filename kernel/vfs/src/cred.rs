@@ -91,6 +91,12 @@ impl Groups {
         })
     }
 
+    /// Whether `gid` is one of them.
+    #[must_use]
+    pub fn contains(&self, gid: u32) -> bool {
+        self.sorted.binary_search(&gid).is_ok()
+    }
+
     /// Their numbers, sorted.
     #[must_use]
     pub fn as_slice(&self) -> &[u32] {
@@ -183,7 +189,7 @@ impl Credentials {
     /// Whether `gid` is the file-system group or a supplementary one.
     #[must_use]
     pub fn in_group(&self, gid: u32) -> bool {
-        self.fsgid == gid || self.groups.sorted.binary_search(&gid).is_ok()
+        self.fsgid == gid || self.groups.contains(gid)
     }
 
     /// Whether they own what belongs to `uid`, or may act as if.

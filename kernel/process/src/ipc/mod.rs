@@ -39,6 +39,8 @@ pub enum Error {
     Removed,
     /// There are as many as there may be (`ENOSPC`).
     NoSpace,
+    /// The capsule has as many open files as it may (`ENFILE`).
+    FilesExhausted,
     /// No memory for it (`ENOMEM`).
     NoMemory,
     /// It would have to wait (`EAGAIN`).

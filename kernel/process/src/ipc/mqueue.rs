@@ -131,6 +131,7 @@ impl Names {
         caller: Caller<'_>,
     ) -> Result<Arc<OpenFile>> {
         check_name(name)?;
+        let charge = account.charge_file().ok_or(Error::FilesExhausted)?;
         let mut names = self.0.lock();
         let queue = match names.iter().find(|n| n.name == name) {
             Some(_) if flags.contains(OpenFlags::CREATE | OpenFlags::EXCLUSIVE) => {
@@ -164,6 +165,7 @@ impl Names {
             Arc::new(OpenQueue(queue)),
             flags & keep,
             None,
+            charge,
         ))
     }
 

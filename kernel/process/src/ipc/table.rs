@@ -54,7 +54,7 @@ impl Perm {
     pub(crate) fn check(&self, caller: Caller<'_>, wanted: u32) -> Result<()> {
         let wanted = (wanted >> 6 | wanted >> 3 | wanted) & 7;
         let c = caller.cred;
-        let member = |gid| c.egid == gid || c.groups.binary_search(&gid).is_ok();
+        let member = |gid| c.egid == gid || c.groups.contains(gid);
         let granted = if c.euid == self.cuid || c.euid == self.uid {
             self.mode >> 6
         } else if member(self.cgid) || member(self.gid) {

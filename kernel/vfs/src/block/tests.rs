@@ -188,7 +188,8 @@ impl World {
             flags,
             ..How::default()
         };
-        self.caller().open(At::Cwd, b"/vdb", &how)
+        self.caller()
+            .open(At::Cwd, b"/vdb", &how, machine::FileCharge::kernel())
     }
 
     fn file(&self) -> Arc<OpenFile> {
@@ -288,7 +289,11 @@ fn direct_transfers_are_aligned_or_refused() {
     for (addr, len, fits) in crooked {
         let sink = Sink::user(buffer(addr, len));
         assert_eq!(sink.is_aligned(4096), fits);
-        let source = Source::user_vec(&[buffer(0x20_0000, 4096), buffer(addr, len)]);
+        let source = Source::user_vec(
+            [buffer(0x20_0000, 4096), buffer(addr, len)]
+                .into_iter()
+                .collect(),
+        );
         assert_eq!(source.is_aligned(4096), fits);
     }
     // At the end a read ends before its alignment matters.
@@ -424,7 +429,12 @@ fn proc_and_sys_know_the_disk() {
         ("/class/block/vdb/ro", "0\n"),
         ("/dev/block/254:16/queue/logical_block_size", "4096\n"),
     ] {
-        let file = caller.open(At::Cwd, path.as_bytes(), &How::default());
+        let file = caller.open(
+            At::Cwd,
+            path.as_bytes(),
+            &How::default(),
+            machine::FileCharge::kernel(),
+        );
         let mut bytes = [0; 100];
         let n = file.unwrap().read(&mut Sink::kernel(&mut bytes)).unwrap();
         assert_eq!(&bytes[..n], want.as_bytes(), "{path}");

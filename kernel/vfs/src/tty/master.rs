@@ -11,6 +11,7 @@ use crate::file::{FileOps, OpenFile, OpenFlags};
 use crate::mount::Path;
 use alloc::sync::Arc;
 use core::any::Any;
+use machine::FileCharge;
 use machine::io::{Sink, Source};
 use machine::wait::Until;
 
@@ -42,7 +43,8 @@ enum Taken {
 
 impl Master {
     /// Opens the slave without its name (`TIOCGPTPEER`). `file` is the master's
-    /// own description, which knows the mount that the slave is named in.
+    /// own description, which knows the mount that the slave is named in; `charge`
+    /// pays for the new one.
     ///
     /// # Errors
     /// As for opening it by name.
@@ -51,6 +53,7 @@ impl Master {
         file: &OpenFile,
         flags: OpenFlags,
         cred: &Credentials,
+        charge: FileCharge,
     ) -> Result<Arc<OpenFile>> {
         let inode = self.owner.inode(self.terminal.number()).ok_or(Error::Io)?;
         let slave = self.terminal.open_slave(flags, cred)?;
@@ -61,7 +64,7 @@ impl Master {
                 dentry: Dentry::uncached(p.mount.tree().root(), name.as_bytes(), inode),
             }
         });
-        Ok(OpenFile::new(slave, flags, path))
+        Ok(OpenFile::new(slave, flags, path, charge))
     }
 
     /// Takes output, headed by a 0 in packet mode; or what packet mode has to tell.

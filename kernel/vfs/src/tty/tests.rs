@@ -93,7 +93,12 @@ impl Stage {
             fs: &self.fs,
             cred: &self.cred,
         };
-        who.open(At::Cwd, path.as_bytes(), &how)
+        who.open(
+            At::Cwd,
+            path.as_bytes(),
+            &how,
+            machine::FileCharge::kernel(),
+        )
     }
 
     /// A pair, unlocked.
