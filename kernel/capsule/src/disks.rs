@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use machine::Account;
-use machine::block::{BlockDevice, Trouble};
+use machine::block::{BlockDevice, BlockError, Trouble};
 use machine::sync::SpinLock;
 use machine::time::Instant;
 use skep_api::control::{Event, Refusal};
@@ -70,6 +70,16 @@ impl Disks {
         *held = Some(String::from(holder));
         drop(held);
         Ok(Grant(disk.clone()))
+    }
+
+    /// Makes durable what was written, before the machine goes off.
+    pub(crate) fn flush(&self) {
+        for disk in &self.0 {
+            match disk.device.flush() {
+                Ok(()) | Err(BlockError::Unsupported) => {}
+                Err(e) => log::error!("{}: flushing before the end: {e}", disk.name),
+            }
+        }
     }
 
     /// Has trouble with the disks told to `hub`.

@@ -2,9 +2,9 @@ use super::*;
 use machine::Frame;
 use machine::block::{BlockError, Observer, Operation};
 
-/// A disk that does nothing but keep its observer.
+/// A disk that does nothing but keep its observer and count its flushes.
 #[derive(Default)]
-pub(crate) struct Idle(SpinLock<Option<Observer>>);
+pub(crate) struct Idle(SpinLock<Option<Observer>>, AtomicU64);
 
 impl Idle {
     fn tell(&self, trouble: Trouble) {
@@ -34,7 +34,8 @@ impl BlockDevice for Idle {
         Ok(())
     }
     fn flush(&self) -> Result<(), BlockError> {
-        Ok(())
+        self.1.fetch_add(1, Relaxed);
+        Err(BlockError::Failed)
     }
     fn clear(&self, _: Operation, _: u64, _: u64) -> Result<(), BlockError> {
         Ok(())
@@ -52,6 +53,17 @@ fn names(list: &[&str]) -> Vec<String> {
 fn names_are_linuxs() {
     let all = [0, 1, 25, 26, 27, 701, 702].map(name);
     assert_eq!(all, ["vda", "vdb", "vdz", "vdaa", "vdab", "vdzz", "vdaaa"]);
+}
+
+#[test]
+fn before_the_end_every_disk_is_flushed() {
+    let all: Vec<_> = (0..3).map(|_| Arc::new(Idle::default())).collect();
+    let mut disks = Disks::default();
+    for (index, disk) in (0..).zip(&all) {
+        disks.add(index, disk.clone());
+    }
+    disks.flush();
+    assert!(all.iter().all(|d| d.1.load(Relaxed) == 1));
 }
 
 #[test]

@@ -93,6 +93,7 @@ impl Capsules {
         let quota = limits.cpu_quota_percent.map(|q| u64::from(q) * 10);
         let group = CpuGroup::new(u64::from(limits.cpu_share), quota);
         let stack = self.network(capsule, &account)?;
+        let disks: Vec<_> = granted.iter().map(|g| g.disk(&account)).collect();
         let world = World::new(WorldSpec {
             name: manifest.name.clone(),
             host_name: manifest.name.clone(),
@@ -101,6 +102,7 @@ impl Capsules {
             network: stack.clone(),
             threads_max: limits.processes,
             files_max: u64::from(limits.files),
+            disks: disks.clone(),
             events: Box::new(Ear(Arc::downgrade(capsule))),
         });
         let lower = Capsule::blob_reporter(self, capsule.id(), &manifest.name, image);
@@ -110,7 +112,7 @@ impl Capsules {
             control: capsule.is_system().then_some(self),
             world: &world,
             output,
-            disks: granted.iter().map(|g| g.disk(&account)).collect(),
+            disks,
             owner: (manifest.user, manifest.group),
         };
         let (root, owns_resolvers) =
@@ -287,6 +289,7 @@ impl Capsules {
         let run = move || {
             log::info!("the node goes down");
             room.stop_all();
+            room.disks.flush();
             if power_off {
                 room.platform.power_off();
                 log::error!("this machine cannot be switched off by its kernel");

@@ -5,7 +5,7 @@
 //! used up, and are set again if it has not.
 
 use crate::signal::{Origin, SigInfo, Signal};
-use crate::{Error, Pid, Process, Result};
+use crate::{Error, Pid, Process, Result, Thread};
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -28,6 +28,8 @@ pub enum Base {
     UserTime,
     /// CPU time of the process.
     CpuTime,
+    /// CPU time of that thread of the process.
+    ThreadTime(Pid),
 }
 
 /// A setting: time to the next expiration and period, in nanoseconds; `value` 0
@@ -97,10 +99,13 @@ fn nanoseconds(d: Duration) -> u64 {
 }
 
 impl Process {
-    /// What the clock of `base` shows.
+    /// What the clock of `base` shows; the end of time for a thread that is gone.
     #[must_use]
     pub fn clock(&self, base: Base) -> u64 {
         match base {
+            Base::ThreadTime(tid) => self
+                .own_thread(tid)
+                .map_or(u64::MAX, |t| nanoseconds(t.times().total())),
             Base::Boot => Instant::now().0,
             Base::Wall => u64::try_from(machine::time::wall()).unwrap_or(0),
             Base::UserTime => nanoseconds(self.times().user),
@@ -108,11 +113,17 @@ impl Process {
         }
     }
 
+    fn own_thread(&self, tid: Pid) -> Option<Arc<Thread>> {
+        let found = self.world().thread(tid)?;
+        core::ptr::eq(&raw const **found.process(), self).then_some(found)
+    }
+
     /// The earliest time at which the clock of `base` can show `at`.
     fn earliest(&self, base: Base, at: u64) -> Instant {
         let left = at.saturating_sub(self.clock(base));
         let wait = match base {
             Base::Boot | Base::Wall => left,
+            Base::ThreadTime(_) => left.max(1_000_000),
             // All its threads may run at once, on as many CPUs.
             Base::UserTime | Base::CpuTime => {
                 let parallel = self.thread_count().min(machine::cpu::count()).max(1);
@@ -281,6 +292,9 @@ impl Entry {
     fn get(&self, process: &Process) -> Setting {
         let now = process.clock(self.base);
         let s = self.work.state.lock();
+        if now == u64::MAX {
+            return Setting::default();
+        }
         Setting {
             value: match s.next {
                 0 => 0,
@@ -296,6 +310,11 @@ impl Entry {
         let now = process.clock(self.base);
         let mut s = self.work.state.lock();
         if s.next == 0 {
+            return;
+        }
+        if now == u64::MAX {
+            // The time of a thread that has ended stands still.
+            s.next = 0;
             return;
         }
         if s.next <= now {

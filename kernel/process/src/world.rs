@@ -16,6 +16,7 @@ use machine::Account;
 use machine::sync::SpinLock;
 use machine::thread::CpuGroup;
 use net::NetStack;
+use vfs::block::Disk;
 
 /// Most bytes of a host or domain name (`__NEW_UTS_LEN`).
 pub const HOST_NAME_MAX: usize = 64;
@@ -60,6 +61,8 @@ pub struct WorldSpec {
     pub threads_max: u32,
     /// Most descriptors of a process (hard `RLIMIT_NOFILE`).
     pub files_max: u64,
+    /// Its disks.
+    pub disks: Vec<Arc<Disk>>,
     /// Who hears of it.
     pub events: Box<dyn Events>,
 }
@@ -74,6 +77,7 @@ pub struct World {
     network: Arc<NetStack>,
     threads_max: u32,
     files_max: u64,
+    disks: Vec<Arc<Disk>>,
     events: Box<dyn Events>,
     unknown: UnknownCalls,
     ipc: Ipc,
@@ -98,6 +102,7 @@ impl World {
             network: spec.network,
             threads_max: spec.threads_max,
             files_max: spec.files_max,
+            disks: spec.disks,
             events: spec.events,
             unknown: UnknownCalls::new(),
             ipc: Ipc::default(),
@@ -189,6 +194,15 @@ impl World {
     #[must_use]
     pub fn ipc(&self) -> &Ipc {
         &self.ipc
+    }
+
+    /// Has all its disks make durable what was written.
+    ///
+    /// # Errors
+    /// The first disk's that fails, after the others were flushed, too.
+    pub fn sync_disks(&self) -> vfs::Result<()> {
+        let failed = self.disks.iter().filter_map(|d| d.flush().err());
+        failed.fold(Ok(()), |first, e| first.and(Err(e)))
     }
 
     pub(crate) fn events(&self) -> &dyn Events {

@@ -72,6 +72,15 @@ impl Errno {
         }
     }
 
+    /// The error that `rax` says after a handler, as the log shows it: those that the
+    /// program never sees, too.
+    pub(crate) fn of_rax(rax: u64) -> Option<Errno> {
+        /// The greatest number a failed call returns, negated (Linux's `MAX_ERRNO`).
+        const MAX: u16 = 4095;
+        let number = u16::try_from((rax as i64).wrapping_neg()).ok()?;
+        (1..=MAX).contains(&number).then_some(Errno(number))
+    }
+
     /// The number, positive.
     #[must_use]
     pub const fn number(self) -> u16 {
@@ -110,5 +119,19 @@ impl Errno {
 impl core::fmt::Debug for Errno {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{}({})", self.name(), self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_names_what_programs_do_not_see() {
+        let name = |n: i64| Errno::of_rax((-n) as u64).map(Errno::name);
+        assert_eq!(name(2), Some("ENOENT"));
+        assert_eq!(name(512), Some("ERESTARTSYS"));
+        assert_eq!(name(516), Some("ERESTART_RESTARTBLOCK"));
+        assert_eq!((name(0), name(4096), name(-7)), (None, None, None));
     }
 }

@@ -266,6 +266,7 @@ pub(crate) fn sys_ioctl(ctx: &mut Ctx<'_>, fd: usize, command: usize, arg: usize
     const FIONBIO: u32 = 0x5421;
     const FIOASYNC: u32 = 0x5452;
     const TIOCGPTPEER: u32 = 0x5441;
+    const TIOCSLCKTRMIOS: u32 = 0x5457;
     let file = ctx.file(fd)?;
     match command as u32 {
         FIOCLEX => ctx.files()?.set_cloexec(fd as i32, true)?,
@@ -278,6 +279,7 @@ pub(crate) fn sys_ioctl(ctx: &mut Ctx<'_>, fd: usize, command: usize, arg: usize
             let on: i32 = machine::user::read_value(arg)?;
             crate::sigio::set(ctx, &file, on != 0)?;
         }
+        TIOCSLCKTRMIOS if !ctx.cred()?.has(vfs::Caps::SYS_ADMIN) => return Err(Errno::EPERM),
         TIOCGPTPEER => return crate::terminal::peer(ctx, &file, arg),
         other => return Ok(file.ops().ioctl(&file, other, arg)?),
     }
@@ -374,14 +376,17 @@ pub(crate) fn sys_fsync(ctx: &mut Ctx<'_>, fd: usize) -> SysResult {
     Ok(0)
 }
 
-/// syncfs(2)
+/// syncfs(2): files lie in memory; what can be made durable is on the capsule's
+/// disks.
 pub(crate) fn sys_syncfs(ctx: &mut Ctx<'_>, fd: usize) -> SysResult {
     ctx.file(fd)?;
+    ctx.world().sync_disks()?;
     Ok(0)
 }
 
-/// sync(2)
-pub(crate) fn sys_sync(_: &mut Ctx<'_>) -> SysResult {
+/// sync(2), which cannot fail.
+pub(crate) fn sys_sync(ctx: &mut Ctx<'_>) -> SysResult {
+    let _ = ctx.world().sync_disks();
     Ok(0)
 }
 

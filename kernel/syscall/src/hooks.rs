@@ -76,9 +76,6 @@ fn failed(me: &Thread, e: Errno) -> u64 {
     e.to_rax()
 }
 
-/// The greatest number a failed call returns, negated (Linux's `MAX_ERRNO`).
-const ERRNO_MAX: u16 = 4095;
-
 #[cold]
 fn traced(regs: &mut UserRegs, me: &Arc<Thread>) {
     let number = regs.orig_rax as usize;
@@ -87,11 +84,8 @@ fn traced(regs: &mut UserRegs, me: &Arc<Thread>) {
     let tid = me.tid();
     log::info!("{tid} {name}({a:#x}, {b:#x}, {c:#x}, ...)");
     run(regs, me);
-    let answer = regs.rax as i64;
-    match u16::try_from(answer.wrapping_neg()) {
-        Ok(e @ 1..=ERRNO_MAX) => {
-            log::info!("{tid} {name} = -{}", Errno::from_number(e).name());
-        }
-        _ => log::info!("{tid} {name} = {answer:#x}"),
+    match Errno::of_rax(regs.rax) {
+        Some(e) => log::info!("{tid} {name} = -{}", e.name()),
+        None => log::info!("{tid} {name} = {:#x}", regs.rax),
     }
 }

@@ -24,6 +24,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod adjtime;
 mod attrs;
 #[cfg(test)]
 mod compatibility;

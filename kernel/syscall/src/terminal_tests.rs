@@ -196,6 +196,8 @@ fn jobs_are_controlled_from_the_keyboard() {
     static SLAVE: AtomicI64 = AtomicI64::new(0);
     let job = code(|p| {
         let tty = SLAVE.load(SeqCst);
+        // As the shell does, too: whoever comes first.
+        assert_eq!(p.call(nr::__NR_setpgid, &[0, 0]), 0);
         // Reads in the background until it is allowed to.
         let got = read(p, tty);
         assert_eq!(got.as_deref(), Ok("for the job\n"));

@@ -242,6 +242,7 @@ impl Stage {
             network: NetNode::new().new_stack(config).unwrap(),
             threads_max: 64,
             files_max: 64,
+            disks: Vec::new(),
             events: Box::new(Listener(Mutex::new(tx))),
         });
         let stage = Stage {

@@ -100,16 +100,20 @@ impl Clock {
     /// The base of a timer over it.
     ///
     /// # Errors
-    /// `EOPNOTSUPP` for the CPU time of a thread or of somebody else.
-    pub(crate) fn timer_base(self, me: &Thread) -> Result<Base, Errno> {
+    /// `EINVAL` for a thread there is not; `EOPNOTSUPP` for the CPU time of another
+    /// process.
+    pub(crate) fn timer_base(self, me: &Arc<Thread>) -> Result<Base, Errno> {
         Ok(match self {
             Clock::Wall | Clock::Tai => Base::Wall,
             Clock::Boot => Base::Boot,
             Clock::Process => Base::CpuTime,
             Clock::OtherProcess(pid) if pid == me.process().pid() => Base::CpuTime,
-            Clock::Thread | Clock::OtherProcess(_) | Clock::OtherThread(_) => {
-                return Err(Errno::EOPNOTSUPP);
+            Clock::Thread => Base::ThreadTime(me.tid()),
+            Clock::OtherThread(tid) => {
+                self.now(me)?;
+                Base::ThreadTime(tid)
             }
+            Clock::OtherProcess(_) => return Err(Errno::EOPNOTSUPP),
         })
     }
 }

@@ -202,7 +202,11 @@ impl Disk {
         Ok((at - offset) as usize)
     }
 
-    pub(super) fn flush(&self) -> Result<()> {
+    /// Makes durable what was written before.
+    ///
+    /// # Errors
+    /// The device's, but that it has nothing to flush.
+    pub fn flush(&self) -> Result<()> {
         match self.device.flush() {
             Err(BlockError::Unsupported) => Ok(()),
             other => Ok(other?),

@@ -1,6 +1,6 @@
 //! Terminal control (ioctl_tty(2)).
 
-use super::termios::{Control, Local, TERMIO_BYTES, TERMIOS_BYTES, TERMIOS2_BYTES, Termios};
+use super::termios::{Control, Local, Locks, TERMIO_BYTES, TERMIOS_BYTES, TERMIOS2_BYTES, Termios};
 use super::{Happened, Terminal, TtySignal, WindowSize, packet};
 use crate::error::{Error, Result};
 use crate::event::Events;
@@ -48,6 +48,9 @@ const TIOCSIG: u32 = 0x4004_5436;
 const TIOCGPKT: u32 = 0x8004_5438;
 const TIOCGPTLCK: u32 = 0x8004_5439;
 const TIOCGEXCL: u32 = 0x8004_5440;
+const TIOCGLCKTRMIOS: u32 = 0x5456;
+/// Whoever calls has seen to it that the caller may.
+const TIOCSLCKTRMIOS: u32 = 0x5457;
 
 fn give(arg: usize, value: i32) -> Result<usize> {
     user::write_value(arg, &value)?;
@@ -152,6 +155,17 @@ fn common(t: &Arc<Terminal>, command: u32, arg: usize) -> Result<usize> {
             t.state.lock().exclusive = command == TIOCEXCL;
             Ok(0)
         }
+        TIOCGLCKTRMIOS => {
+            let locks = t.state.lock().locks;
+            user::write(arg, &locks.to_bytes())?;
+            Ok(0)
+        }
+        TIOCSLCKTRMIOS => {
+            let mut bytes = [0; TERMIOS_BYTES];
+            user::read(arg, &mut bytes)?;
+            t.state.lock().locks = Locks::from_bytes(&bytes);
+            Ok(0)
+        }
         TIOCGEXCL => give(arg, i32::from(t.state.lock().exclusive)),
         TIOCSCTTY => take_control(t).map(|()| 0),
         TIOCNOTTY => {
@@ -216,6 +230,7 @@ fn set(t: &Arc<Terminal>, command: u32, arg: usize) -> Result<usize> {
     if matches!(command, TCSETSF | TCSETSF2 | TCSETAF) {
         flush(t, true, false);
     }
+    let new = t.state.lock().locks.hold(&old, new);
     apply(t, &old, new);
     Ok(0)
 }

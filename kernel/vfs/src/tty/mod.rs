@@ -21,6 +21,7 @@ pub use devpts::Terminals;
 pub use discipline::{Discipline, Happened};
 pub use master::Master;
 pub use slave::Slave;
+use termios::Locks;
 pub use termios::Termios;
 
 use crate::error::{Error, Result};
@@ -126,6 +127,8 @@ pub(crate) struct State {
     locked: bool,
     /// Nobody but the privileged can open it (`TIOCEXCL`).
     exclusive: bool,
+    /// Settings that stay as they are (`TIOCSLCKTRMIOS`).
+    locks: Locks,
     packet: bool,
     /// What packet mode has to tell.
     news: u8,

@@ -309,6 +309,56 @@ impl Termios {
     }
 }
 
+/// Which settings cannot be changed: a bit that is set locks the same bit, a byte
+/// that is not zero the whole byte (ioctl_tty(2), "Locking the termios structure").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Locks {
+    modes: [u32; 4],
+    line: u8,
+    chars: [u8; CONTROLS],
+}
+
+impl Locks {
+    /// From a `struct termios`.
+    pub(super) fn from_bytes(bytes: &[u8; TERMIOS_BYTES]) -> Locks {
+        let mut chars = [0; CONTROLS];
+        chars.copy_from_slice(&bytes[17..17 + CONTROLS]);
+        Locks {
+            modes: [0, 4, 8, 12].map(|at| word(bytes, at)),
+            line: bytes[16],
+            chars,
+        }
+    }
+
+    /// As a `struct termios`.
+    pub(super) fn to_bytes(self) -> [u8; TERMIOS_BYTES] {
+        let mut out = [0; TERMIOS_BYTES];
+        for (part, mode) in out.chunks_exact_mut(4).zip(self.modes) {
+            part.copy_from_slice(&mode.to_ne_bytes());
+        }
+        out[16] = self.line;
+        out[17..17 + CONTROLS].copy_from_slice(&self.chars);
+        out
+    }
+
+    /// The settings `new` with what is locked as in `old`.
+    pub(super) fn hold(&self, old: &Termios, mut new: Termios) -> Termios {
+        let bits = |at: usize, old: u32, new: u32| new & !self.modes[at] | old & self.modes[at];
+        new.input = Input::from_bits_retain(bits(0, old.input.bits(), new.input.bits()));
+        new.output = Output::from_bits_retain(bits(1, old.output.bits(), new.output.bits()));
+        new.control = bits(2, old.control, new.control);
+        new.local = Local::from_bits_retain(bits(3, old.local.bits(), new.local.bits()));
+        if self.line != 0 {
+            new.line = old.line;
+        }
+        let chars = new.chars.iter_mut().zip(old.chars).zip(self.chars);
+        for ((to, from), _) in chars.filter(|(_, lock)| *lock != 0) {
+            *to = from;
+        }
+        new
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,5 +385,22 @@ mod tests {
         assert_eq!(odd.speeds, (12_345, 678));
         // A pseudo-terminal has 8 bits and no parity whatever is asked for.
         assert_eq!(odd.control & (CSIZE | PARENB | CREAD), CS8 | CREAD);
+    }
+
+    #[test]
+    fn what_is_locked_stays() {
+        let old = Termios::default();
+        let mut new = old;
+        new.local = Local::empty();
+        new.chars = [7; CONTROLS];
+        let mut bytes = [0; TERMIOS_BYTES];
+        bytes[12..16].copy_from_slice(&Local::ECHO.bits().to_ne_bytes());
+        bytes[17] = 1;
+        let locks = Locks::from_bytes(&bytes);
+        assert_eq!(locks.to_bytes(), bytes);
+        let held = locks.hold(&old, new);
+        assert_eq!(held.local, Local::ECHO);
+        assert_eq!((held.chars[0], held.chars[1]), (3, 7));
+        assert_eq!(Locks::default().hold(&old, new), new);
     }
 }
