@@ -18,6 +18,11 @@ pub fn current() -> usize {
     arch::cpu_current()
 }
 
+/// Has all CPUs pass a full memory barrier before it returns.
+pub fn barrier() {
+    arch::barrier();
+}
+
 /// Whether programs may use the `FSGSBASE` instructions (`AT_HWCAP2`, bit 1).
 #[must_use]
 pub fn fsgsbase() -> bool {

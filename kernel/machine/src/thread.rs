@@ -19,7 +19,7 @@ use alloc::sync::Arc;
 use core::any::Any;
 use core::marker::PhantomData;
 use core::ops::Deref;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use core::time::Duration;
 
 pub use arch::UserRegs;
@@ -35,8 +35,10 @@ pub struct Thread {
     group: Arc<CpuGroup>,
     /// CPUs it may run on, bit by bit.
     affinity: AtomicU64,
-    /// Attention is due: see [`Thread::raise_attention`].
-    attention: AtomicBool,
+    /// What is due before it goes on in user mode: [`ATTENTION`], [`SWITCHED`].
+    due: AtomicU8,
+    /// Whether being switched out makes [`SWITCHED`] due.
+    watches_switches: AtomicBool,
     /// Nanoseconds it has run.
     run_ns: AtomicU64,
     /// Nanoseconds of these in the kernel, sampled.
@@ -45,6 +47,11 @@ pub struct Thread {
     stack: SpinLock<Option<PageCharge>>,
     pub(crate) arch: arch::ThreadState,
 }
+
+/// Attention is due: see [`Thread::raise_attention`].
+const ATTENTION: u8 = 1;
+/// It was switched out: see [`Thread::watch_switches`].
+const SWITCHED: u8 = 2;
 
 /// Threads that share CPU time as one: the threads of a capsule.
 ///
@@ -117,6 +124,9 @@ pub trait Hooks: Sync {
     /// Called before returning to user mode while [`Thread::attention`] is set:
     /// delivers signals, stops, or ends the thread.
     fn attention(&self, regs: &mut UserRegs);
+    /// Called before returning to user mode if the thread was switched out and
+    /// [watches for that](Thread::watch_switches).
+    fn switched(&self, regs: &mut UserRegs);
 }
 
 /// A page fault on a user address.
@@ -248,7 +258,7 @@ impl Thread {
     /// Tells the thread to look at its signals: interruptible waits end, and
     /// [`Hooks::attention`] runs before it returns to user mode.
     pub fn raise_attention(&self) {
-        self.attention.store(true, SeqCst);
+        self.due.fetch_or(ATTENTION, SeqCst);
         self.unpark();
         arch::kick(self);
     }
@@ -257,13 +267,43 @@ impl Thread {
     #[inline]
     #[must_use]
     pub fn attention(&self) -> bool {
-        self.attention.load(Relaxed)
+        self.due.load(Relaxed) & ATTENTION != 0
+    }
+
+    /// Whether anything is due before it goes on in user mode.
+    #[cfg(target_os = "none")]
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        self.due.load(Relaxed) != 0
+    }
+
+    /// Has [`Hooks::switched`] called before user mode goes on after each time the
+    /// thread was switched out, and the next time in any case; or not any more.
+    pub fn watch_switches(&self, on: bool) {
+        self.watches_switches.store(on, Relaxed);
+        if on {
+            self.mark_switched();
+        }
+    }
+
+    /// Acts as if it had been switched out, if it watches for that.
+    #[inline]
+    pub fn mark_switched(&self) {
+        if self.watches_switches.load(Relaxed) {
+            self.due.fetch_or(SWITCHED, SeqCst);
+        }
+    }
+
+    /// Whether it was switched out since the last call.
+    #[cfg(target_os = "none")]
+    pub(crate) fn take_switched(&self) -> bool {
+        self.due.fetch_and(!SWITCHED, SeqCst) & SWITCHED != 0
     }
 
     /// The signals were looked at. Clear it first and look then, so that one that
     /// comes meanwhile is not lost.
     pub fn clear_attention(&self) {
-        self.attention.store(false, SeqCst);
+        self.due.fetch_and(!ATTENTION, SeqCst);
     }
 
     /// CPUs it may run on, bit by bit.
@@ -370,7 +410,8 @@ impl Builder {
             data: self.data,
             group: self.group.unwrap_or_else(CpuGroup::kernel),
             affinity: AtomicU64::new(self.affinity.unwrap_or(u64::MAX)),
-            attention: AtomicBool::new(false),
+            due: AtomicU8::new(0),
+            watches_switches: AtomicBool::new(false),
             run_ns: AtomicU64::new(0),
             kernel_ns: AtomicU64::new(0),
             stack: SpinLock::new(self.stack),

@@ -19,6 +19,7 @@ impl Hooks for TestHooks {
     fn syscall(&self, _: &mut UserRegs) {}
     fn exception(&self, _: &mut UserRegs, _: Exception) {}
     fn attention(&self, _: &mut UserRegs) {}
+    fn switched(&self, _: &mut UserRegs) {}
     fn page_fault(&self, fault: PageFault) -> bool {
         let space = SPACE.with_borrow(Clone::clone);
         space.is_some_and(|s| s.handle_fault(fault).is_ok())

@@ -2,6 +2,7 @@
 
 use crate::family::Place;
 use crate::limits::Resource;
+use crate::rseq::Rseq;
 use crate::signal::{Actions, Signal, ThreadSignals};
 use crate::thread::Parts;
 use crate::{Error, Limited, Pid, Process, Result, Thread};
@@ -220,6 +221,11 @@ fn parts(me: &Thread, flags: CloneFlags) -> Result<Parts> {
         cred: me.cred.get().ok_or(gone)?,
         signals,
         comm: me.comm_bytes(),
+        // A thread registers a structure of its own.
+        rseq: match flags.contains(CloneFlags::VM) {
+            true => Rseq::default(),
+            false => me.rseq.copied(),
+        },
     })
 }
 
@@ -339,6 +345,7 @@ fn make_machine(
         .data(Box::new(thread.clone()))
         .user(regs, space.page_table().clone(), FpuInit::Inherit)?;
     thread.set_machine(&machine);
+    machine.watch_switches(thread.rseq.is_registered());
     // What it does first, and signals that came already, are looked at before it
     // enters user mode.
     machine.raise_attention();

@@ -27,6 +27,8 @@ pub enum Error {
     TimedOut,
     /// A signal came first (`EINTR`, or a restart where the call allows it).
     Interrupted,
+    /// It is in use already (`EBUSY`).
+    Busy,
     /// The file is no program this kernel can start (`ENOEXEC`).
     NotExecutable,
     /// Arguments and environment are too large (`E2BIG`).

@@ -64,6 +64,9 @@ fn commit(me: &Arc<Thread>, regs: &mut UserRegs, ready: Ready) {
     me.space.set(ready.space);
     process.release_parent();
     me.set_robust_list(0);
+    me.rseq.clear();
+    thread::current().watch_switches(false);
+    process.barriers.store(0, SeqCst);
     forget_handlers(me);
     close_files(me);
     let c = &ready.credentials;

@@ -100,6 +100,8 @@ pub struct Process {
     /// `oom_score_adj`, -1000 to 1000.
     oom_adjust: AtomicI32,
     pub(crate) controlling: Controlling,
+    /// Memory barriers it means to use ([`crate::Barrier`]).
+    pub(crate) barriers: AtomicU32,
 }
 
 impl Process {
@@ -152,6 +154,7 @@ impl Process {
             keep_caps: AtomicBool::new(false),
             last_comm: SpinLock::new([0; COMM_LEN]),
             oom_adjust: AtomicI32::new(inherit(Process::oom_adjust)),
+            barriers: AtomicU32::new(parent.map_or(0, |p| p.barriers.load(Relaxed))),
             controlling: parent.map_or_else(Controlling::default, |p| p.controlling.inherited()),
             world,
         }

@@ -4,6 +4,7 @@
 use crate::clone::NewTask;
 use crate::family::{INIT, Place};
 use crate::program::{Invocation, Ready, prepare};
+use crate::rseq::Rseq;
 use crate::signal::{Actions, SigSet, ThreadSignals};
 use crate::thread::Parts;
 use crate::{Error, Process, Result, Thread, World};
@@ -78,6 +79,7 @@ impl World {
             cred: Arc::new(ready.credentials.clone()),
             signals: ThreadSignals::new(SigSet::default()),
             comm: ready.comm,
+            rseq: Rseq::default(),
         };
         let thread = Arc::new(Thread::new(pid, process.clone(), parts));
         process.inner.lock().threads.push(thread.clone());

@@ -1,6 +1,7 @@
 //! A thread of a process.
 
 use crate::futex::Waiter;
+use crate::rseq::Rseq;
 use crate::signal::ThreadSignals;
 use crate::slot::Slot;
 use crate::{Pid, Process};
@@ -38,6 +39,7 @@ pub struct Thread {
     /// Head of its list of robust futexes (set_robust_list(2)).
     robust_list: AtomicUsize,
     pub(crate) first_run: FirstRun,
+    pub(crate) rseq: Rseq,
     faults: AtomicU64,
 }
 
@@ -60,6 +62,7 @@ pub(crate) struct Parts {
     pub(crate) cred: Arc<Credentials>,
     pub(crate) signals: ThreadSignals,
     pub(crate) comm: [u8; COMM_LEN],
+    pub(crate) rseq: Rseq,
 }
 
 impl Thread {
@@ -78,6 +81,7 @@ impl Thread {
             clear_child_tid: AtomicUsize::new(0),
             robust_list: AtomicUsize::new(0),
             first_run: FirstRun::default(),
+            rseq: parts.rseq,
             faults: AtomicU64::new(0),
         }
     }

@@ -67,6 +67,7 @@ impl From<process::Error> for Errno {
             E::BadAddress => Errno::EFAULT,
             E::TimedOut => Errno::ETIMEDOUT,
             E::Interrupted => Errno::ERESTARTSYS,
+            E::Busy => Errno::EBUSY,
             E::NotExecutable => Errno::ENOEXEC,
             E::TooBig => Errno::E2BIG,
             E::TooManyLinks => Errno::ELOOP,

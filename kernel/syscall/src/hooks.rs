@@ -49,6 +49,13 @@ impl thread::Hooks for Hooks {
     fn attention(&self, regs: &mut UserRegs) {
         process::signal::attention(regs);
     }
+
+    fn switched(&self, regs: &mut UserRegs) {
+        let current = thread::current();
+        if let Some(me) = current.data::<Arc<Thread>>() {
+            me.settle_rseq(regs);
+        }
+    }
 }
 
 #[inline]

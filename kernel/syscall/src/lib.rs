@@ -53,6 +53,8 @@ mod poll;
 mod prctl;
 mod process;
 #[cfg(test)]
+mod rseq_tests;
+#[cfg(test)]
 mod scenario_tests;
 mod sched;
 mod sigio;

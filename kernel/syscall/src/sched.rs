@@ -7,11 +7,58 @@ use alloc::sync::Arc;
 use linux_raw_sys::general as c;
 use machine::{cpu, thread, user};
 use process::limits::Resource;
-use process::{Process, Thread};
+use process::{Barrier, Process, Thread};
 use vfs::Caps;
 
 /// Bytes of a CPU mask: as many as the kernel supports CPUs.
 const MASK: usize = cpu::CPUS_MAX / 8;
+
+/// rseq(2)
+pub(crate) fn sys_rseq(
+    ctx: &mut Ctx<'_>,
+    addr: usize,
+    len: usize,
+    flags: usize,
+    signature: usize,
+) -> SysResult {
+    const UNREGISTER: usize = 1;
+    let (len, signature) = (len as u32 as usize, signature as u32);
+    match flags {
+        0 => ctx.thread().register_rseq(addr, len, signature)?,
+        UNREGISTER => ctx.thread().unregister_rseq(addr, len, signature)?,
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
+/// membarrier(2)
+pub(crate) fn sys_membarrier(
+    ctx: &mut Ctx<'_>,
+    command: usize,
+    flags: usize,
+    cpu: usize,
+) -> SysResult {
+    /// With `PRIVATE_EXPEDITED_RSEQ`: one CPU alone.
+    const ONE_CPU: usize = 1;
+    const QUERY: u32 = 0;
+    let command = command as u32;
+    let restarts = command == Barrier::PRIVATE_EXPEDITED_RSEQ.bits();
+    match flags {
+        0 => {}
+        // More CPUs than asked for may pass the barrier.
+        ONE_CPU if restarts => {
+            if usize::try_from(cpu as i32).is_ok_and(|c| c >= machine::cpu::count()) {
+                return Ok(0);
+            }
+        }
+        _ => return Err(Errno::EINVAL),
+    }
+    if command == QUERY {
+        return Ok(Barrier::all().bits() as usize);
+    }
+    let command = Barrier::from_bits(command).ok_or(Errno::EINVAL)?;
+    Ok(ctx.process().membarrier(ctx.thread(), command)? as usize)
+}
 
 /// sched_yield(2)
 pub(crate) fn sys_sched_yield(_: &mut Ctx<'_>) -> SysResult {

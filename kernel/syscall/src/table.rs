@@ -375,6 +375,9 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_set_robust_list => futex::sys_set_robust_list(2), Full;
     __NR_get_robust_list => futex::sys_get_robust_list(3), Full;
 
+    __NR_rseq => sched::sys_rseq(4), Full;
+    __NR_membarrier => sched::sys_membarrier(3), Full;
+
     // Time.
     __NR_nanosleep => time::sys_nanosleep(2), Full;
     __NR_clock_nanosleep => time::sys_clock_nanosleep(4), Partial("a sleep until a UTC time does not follow a clock that is set meanwhile");
@@ -445,8 +448,6 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_bpf => misc::sys_not_permitted(0), Refused("no programs in the kernel (EPERM)");
     __NR_perf_event_open => misc::sys_not_permitted(0), Refused("no performance counters (EPERM)");
     __NR_userfaultfd => misc::sys_not_permitted(0), Refused("page faults are the kernel's (EPERM)");
-    __NR_rseq => misc::sys_not_there(0), Refused("the C library goes without (ENOSYS)");
-    __NR_membarrier => misc::sys_not_there(0), Refused("programs go without (ENOSYS)");
     __NR_seccomp => misc::sys_not_there(0), Refused("no filters yet (ENOSYS)");
 };
 

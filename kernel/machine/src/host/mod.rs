@@ -174,6 +174,10 @@ pub(crate) fn cpu_number_by_tscp() -> bool {
     false
 }
 
+pub(crate) fn barrier() {
+    core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+}
+
 pub(crate) fn fsgsbase() -> bool {
     false
 }

@@ -42,6 +42,11 @@ impl PageTable {
         Ok(Arc::new(PageTable::default()))
     }
 
+    /// Has all who run in the space pass a full memory barrier.
+    pub fn barrier(&self) {
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+    }
+
     /// Charges the tables made from now on to `account`: a map has none.
     pub fn set_account(&self, _: Arc<Account>) {}
 

@@ -51,6 +51,7 @@ pub(crate) use thread::{
     ThreadState, exit, fpu_load, fpu_reset, fpu_save, fpu_size, kick, make_user, park,
     segment_bases, set_segment_bases, set_space, spawn_kernel, start, unpark, yield_now,
 };
+pub(crate) use tlb::barrier;
 pub(crate) use uart::write as console_write;
 pub(crate) use usercopy::{copy_from_user, copy_to_user, user_cmpxchg_u32, user_load_u32};
 

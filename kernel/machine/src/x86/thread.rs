@@ -435,6 +435,7 @@ pub(crate) fn set_space(space: Arc<PageTable>) {
 pub(super) fn switch(me: &Thread, next: &Thread) {
     let here = percpu::here();
     if let Some(u) = &me.arch.user {
+        me.mark_switched();
         u.fpu.save();
         let (fs, gs) = control::user_bases();
         u.fs.set(fs);

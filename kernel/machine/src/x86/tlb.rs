@@ -166,6 +166,24 @@ fn forget_global() {
     }
 }
 
+impl PageTable {
+    /// Has all who run in the space pass a full memory barrier, after which they
+    /// also see new code: they forget their translations.
+    pub fn barrier(&self) {
+        forget(self, &[]);
+    }
+}
+
+/// Has all CPUs pass a full memory barrier.
+pub(crate) fn barrier() {
+    core::sync::atomic::fence(Ordering::SeqCst);
+    let me = 1u64 << percpu::cpu_current();
+    let all = u64::MAX >> (64 - percpu::cpu_count().clamp(1, 64));
+    if all & !me != 0 {
+        request(all & !me, &[], 0);
+    }
+}
+
 fn shoot_down(mask: u64, pages: &[usize]) {
     request(mask, pages, pages.len());
 }

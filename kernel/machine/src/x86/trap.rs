@@ -235,7 +235,7 @@ pub(super) fn leave(regs: &mut UserRegs) {
         interrupts::disable();
         let me = thread::current();
         let resched = percpu::resched_due();
-        if !resched && !me.attention() {
+        if !resched && !me.is_due() {
             break;
         }
         if resched {
@@ -249,6 +249,12 @@ pub(super) fn leave(regs: &mut UserRegs) {
             && let Some(h) = thread::hooks()
         {
             h.attention(regs);
+        }
+        if me.is_due()
+            && me.take_switched()
+            && let Some(h) = thread::hooks()
+        {
+            h.switched(regs);
         }
     }
     sanitize(regs);

@@ -38,7 +38,7 @@ pub(super) struct OnStack {
 const CLOCK_TICKS: u64 = 100;
 
 /// Entries that are always there, and the optional one.
-pub(super) const ENTRIES_MAX: usize = 22;
+pub(super) const ENTRIES_MAX: usize = 24;
 
 /// The vector, its terminating entry included.
 pub(super) fn entries(
@@ -67,6 +67,8 @@ pub(super) fn entries(
         (AT_SECURE, secure.into()),
         (AT_RANDOM, n(on_stack.random)),
         (AT_HWCAP2, input.hwcap2),
+        (AT_RSEQ_FEATURE_SIZE, crate::rseq::FEATURE_BYTES),
+        (AT_RSEQ_ALIGN, crate::rseq::ALIGN),
         (AT_EXECFN, n(on_stack.file_name)),
         (AT_PLATFORM, n(on_stack.platform)),
         (AT_MINSIGSTKSZ, n(input.signal_stack_min)),
@@ -93,6 +95,8 @@ pub(super) const AT_CLKTCK: u64 = 17;
 pub(super) const AT_SECURE: u64 = 23;
 pub(super) const AT_RANDOM: u64 = 25;
 pub(super) const AT_HWCAP2: u64 = 26;
+pub(super) const AT_RSEQ_FEATURE_SIZE: u64 = 27;
+pub(super) const AT_RSEQ_ALIGN: u64 = 28;
 pub(super) const AT_EXECFN: u64 = 31;
 pub(super) const AT_SYSINFO_EHDR: u64 = 33;
 pub(super) const AT_MINSIGSTKSZ: u64 = 51;

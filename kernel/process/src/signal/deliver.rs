@@ -61,6 +61,7 @@ fn deliver(me: &Arc<Thread>, regs: &mut UserRegs, signal: Signal, info: &SigInfo
             false
         }
         Disposition::Handler(action) => {
+            me.settle_rseq(regs);
             restart::before_handler(action.flags().contains(ActionFlags::RESTART), regs);
             if frame::push(me, regs, signal, info, &action).is_err() {
                 // No room on the stack for a handler of `SIGSEGV` either.
