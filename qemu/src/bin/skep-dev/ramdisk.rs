@@ -83,11 +83,16 @@ pub(crate) fn pack_shells() -> Result<()> {
             .arg(shell.join("image.toml"));
         output(pack.arg("-o").arg(&image)).context("busybox could not be packed")?;
     }
-    let image = artifacts.coreutils_image();
-    if is_stale(&image.join("tree"), &[&cli])? {
-        let mut pack = Command::new(&cli);
-        pack.args(["pack", "--deb", "bash", "coreutils"]);
-        output(pack.arg("-o").arg(&image)).context("bash could not be packed")?;
+    let terminals = ["bash", "coreutils", "grep", "bsdutils", "util-linux", "perl-base"];
+    for (image, packages) in [
+        (artifacts.coreutils_image(), &["bash", "coreutils"][..]),
+        (artifacts.terminals_image(), &terminals),
+    ] {
+        if is_stale(&image.join("tree"), &[&cli])? {
+            let mut pack = Command::new(&cli);
+            pack.args(["pack", "--deb"]).args(packages);
+            output(pack.arg("-o").arg(&image)).context("bash could not be packed")?;
+        }
     }
     Ok(())
 }
