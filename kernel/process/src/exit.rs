@@ -102,6 +102,7 @@ pub(crate) fn end_siblings(me: &Arc<Thread>) -> Result<()> {
 /// who waits for its end.
 pub(crate) fn leave_memory(me: &Thread, space: &Arc<AddressSpace>) {
     robust::release_all(me, space);
+    me.process().world().pi().release_all(me);
     let tid_at = me.take_clear_child_tid();
     // With the thread's own reference and the caller's, more than two mean that
     // somebody is left who can see the word.

@@ -19,6 +19,7 @@ use machine::time::Instant;
 use machine::wait::WaitQueue;
 use vfs::PollHub;
 use vfs::mount::Path;
+use vfs::writers::Running;
 
 /// A group stop in force.
 pub(crate) struct Stop {
@@ -42,7 +43,7 @@ pub(crate) struct Inner {
 #[derive(Clone, Default)]
 pub(crate) struct Program {
     /// The file.
-    pub(crate) exe: Option<Path>,
+    pub(crate) exe: Option<Arc<Running>>,
     /// Where its arguments lie in memory: start and end.
     pub(crate) arguments: (usize, usize),
     /// Where its environment lies.
@@ -283,7 +284,8 @@ impl Process {
     /// The file of its program.
     #[must_use]
     pub fn exe(&self) -> Option<Path> {
-        self.program.lock().exe.clone()
+        let running = self.program.lock().exe.clone()?;
+        Some(running.path().clone())
     }
 
     /// Real user id.

@@ -15,6 +15,7 @@ use vfs::cred::Want;
 use vfs::file::Mappable;
 use vfs::inode::{S_ISGID, S_ISUID};
 use vfs::mount::MountFlags;
+use vfs::writers::Running;
 use vfs::{At, Caller, Caps, Credentials, Kind, LastLink, OpenFile, OpenFlags, Opening, Path};
 
 /// Most scripts that name each other as interpreters (as Linux).
@@ -64,6 +65,7 @@ pub struct Ready {
 struct Executable {
     file: Arc<OpenFile>,
     backing: Arc<dyn Backing>,
+    running: Arc<Running>,
 }
 
 impl Executable {
@@ -89,7 +91,11 @@ impl Executable {
             FileCharge::kernel(),
         );
         match file.ops().clone().mapping(&file)? {
-            Mappable::Object(backing) => Ok(Executable { file, backing }),
+            Mappable::Object(backing) => Ok(Executable {
+                file,
+                backing,
+                running: Arc::new(Running::new(path.clone())?),
+            }),
             Mappable::Anonymous => Err(Error::Denied),
         }
     }
@@ -176,7 +182,7 @@ pub fn prepare(mut what: Invocation<'_>, path: &Path) -> Result<Ready> {
             ..UserRegs::default()
         },
         program: Program {
-            exe: Some(path),
+            exe: Some(executable.running.clone()),
             arguments: (placed.args.start, placed.args.end),
             environment: (placed.envs.start, placed.envs.end),
             auxv: placed.auxv,

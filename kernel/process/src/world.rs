@@ -1,6 +1,7 @@
 //! A capsule's world of processes.
 
 use crate::family::{Family, INIT};
+use crate::futex::Pi;
 use crate::ipc::Ipc;
 use crate::limits::{Limits, Resource};
 use crate::signal::{Origin, SigInfo, Signal};
@@ -81,6 +82,7 @@ pub struct World {
     events: Box<dyn Events>,
     unknown: UnknownCalls,
     ipc: Ipc,
+    pub(crate) pi: Pi,
     pub(crate) family: SpinLock<Family<Arc<Process>, Arc<Thread>>>,
     /// The first process has ended: nothing new begins here.
     closing: AtomicBool,
@@ -106,6 +108,7 @@ impl World {
             events: spec.events,
             unknown: UnknownCalls::new(),
             ipc: Ipc::default(),
+            pi: Pi::default(),
             family: SpinLock::new(Family::new()),
             closing: AtomicBool::new(false),
             forks: AtomicU64::new(0),

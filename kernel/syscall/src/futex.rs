@@ -44,22 +44,27 @@ pub(crate) fn sys_futex(
     let shared = op as u32 & c::FUTEX_PRIVATE_FLAG == 0;
     let wall = op as u32 & c::FUTEX_CLOCK_REALTIME != 0;
     let command = op as u32 & !(c::FUTEX_PRIVATE_FLAG | c::FUTEX_CLOCK_REALTIME);
-    if wall && command != c::FUTEX_WAIT_BITSET {
+    let timed = [
+        c::FUTEX_WAIT_BITSET,
+        c::FUTEX_WAIT_REQUEUE_PI,
+        c::FUTEX_LOCK_PI2,
+    ];
+    if wall && !timed.contains(&command) {
         return Err(Errno::ENOSYS);
     }
+    let until = |wall: bool| {
+        let clock = if wall { Clock::Wall } else { Clock::Boot };
+        match timeout {
+            0 => Ok(None),
+            at => Timespec::read_ns(at).map(|ns| Some(instant_of(clock, ns))),
+        }
+    };
     match command {
         c::FUTEX_WAIT => {
             let deadline = Timespec::read_deadline(timeout)?;
             wait(ctx, addr, shared, value, MATCH_ANY, deadline)
         }
-        c::FUTEX_WAIT_BITSET => {
-            let clock = if wall { Clock::Wall } else { Clock::Boot };
-            let deadline = match timeout {
-                0 => None,
-                at => Some(instant_of(clock, Timespec::read_ns(at)?)),
-            };
-            wait(ctx, addr, shared, value, value3, deadline)
-        }
+        c::FUTEX_WAIT_BITSET => wait(ctx, addr, shared, value, value3, until(wall)?),
         c::FUTEX_WAKE => wake(ctx, addr, shared, value, MATCH_ANY),
         c::FUTEX_WAKE_BITSET => wake(ctx, addr, shared, value, value3),
         c::FUTEX_REQUEUE => requeue(ctx, [addr, addr2], shared, [value, timeout as u32], None),
@@ -71,9 +76,88 @@ pub(crate) fn sys_futex(
             let counts = [value, timeout as u32];
             wake_op(ctx, [addr, addr2], shared, counts, value3)
         }
-        // Priority inheritance: the C library asks, and goes without.
+        c::FUTEX_LOCK_PI => lock(ctx, addr, shared, Some(until(true)?)),
+        c::FUTEX_LOCK_PI2 => lock(ctx, addr, shared, Some(until(wall)?)),
+        c::FUTEX_TRYLOCK_PI => lock(ctx, addr, shared, None),
+        c::FUTEX_UNLOCK_PI => {
+            let key = key(ctx, addr, shared)?;
+            ctx.world().pi().unlock(ctx.thread(), key, addr)?;
+            Ok(0)
+        }
+        c::FUTEX_WAIT_REQUEUE_PI => {
+            let deadline = until(wall)?;
+            wait_then_lock(ctx, [addr, addr2], shared, value, deadline)
+        }
+        c::FUTEX_CMP_REQUEUE_PI => {
+            let counts = [value, timeout as u32];
+            wake_lockers(ctx, [addr, addr2], shared, counts, value3)
+        }
         _ => Err(Errno::ENOSYS),
     }
+}
+
+/// Takes a lock that knows its owner; `None` for the time does not wait at all.
+fn lock(ctx: &Ctx<'_>, addr: usize, shared: bool, deadline: Option<Option<Instant>>) -> SysResult {
+    let key = key(ctx, addr, shared)?;
+    let until = Until::deadline(deadline.flatten());
+    let locked = ctx
+        .world()
+        .pi()
+        .lock(ctx.thread(), key, addr, until, deadline.is_none());
+    match locked {
+        Ok(()) => Ok(0),
+        // Made again whether a handler ran or not: the time is absolute.
+        Err(Error::Interrupted) => Err(Errno::ERESTARTNOINTR),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Waits for a word and takes a lock then. The kernel does not move the waiter to
+/// the lock's queue: it is woken and queues there itself.
+fn wait_then_lock(
+    ctx: &Ctx<'_>,
+    [addr, to]: [usize; 2],
+    shared: bool,
+    expected: u32,
+    deadline: Option<Instant>,
+) -> SysResult {
+    if addr == to {
+        return Err(Errno::EINVAL);
+    }
+    let first = key(ctx, addr, shared)?;
+    let same = || Ok(user::load_u32(addr)? == expected);
+    let until = Until::deadline(deadline);
+    match futex::wait(ctx.thread().futex(), first, MATCH_ANY, until, same) {
+        Ok(()) => {}
+        Err(Error::Interrupted) => return Err(Errno::ERESTARTNOINTR),
+        Err(e) => return Err(e.into()),
+    }
+    let key = key(ctx, to, shared)?;
+    match ctx.world().pi().lock(ctx.thread(), key, to, until, false) {
+        Ok(()) => Ok(0),
+        // The wake is used up: the program tries for the lock itself.
+        Err(Error::Interrupted) => Err(Errno::EAGAIN),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Wakes those of [`wait_then_lock`].
+fn wake_lockers(
+    ctx: &Ctx<'_>,
+    [addr, to]: [usize; 2],
+    shared: bool,
+    [wakes, moves]: [u32; 2],
+    expected: u32,
+) -> SysResult {
+    if addr == to || wakes != 1 {
+        return Err(Errno::EINVAL);
+    }
+    let moves = usize::try_from(moves as i32).map_err(|_| Errno::EINVAL)?;
+    let (first, _) = (key(ctx, addr, shared)?, key(ctx, to, shared)?);
+    if user::load_u32(addr)? != expected {
+        return Err(Errno::EAGAIN);
+    }
+    Ok(futex::wake(&first, moves.saturating_add(1), MATCH_ANY))
 }
 
 fn wait(

@@ -48,10 +48,13 @@ mod memory_tests;
 mod misc;
 mod names;
 mod path;
+#[cfg(test)]
+mod pi_tests;
 mod pidfd;
 mod poll;
 mod prctl;
 mod process;
+mod process_vm;
 #[cfg(test)]
 mod rseq_tests;
 #[cfg(test)]

@@ -350,6 +350,9 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_mq_notify => ipc::sys_mq_notify(2), Partial("no SIGEV_THREAD (ENOSYS)");
     __NR_mq_getsetattr => ipc::sys_mq_getsetattr(3), Full;
 
+    __NR_process_vm_readv => process_vm::sys_process_vm_readv(6), Full;
+    __NR_process_vm_writev => process_vm::sys_process_vm_writev(6), Full;
+
     // Signals.
     __NR_rt_sigaction => signal::sys_rt_sigaction(4), Full;
     __NR_rt_sigprocmask => signal::sys_rt_sigprocmask(4), Full;
@@ -370,7 +373,7 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_signalfd4 => signal::sys_signalfd4(4), Full;
 
     // Futexes.
-    __NR_futex => futex::sys_futex(6), Partial("no priority inheritance (ENOSYS)");
+    __NR_futex => futex::sys_futex(6), Partial("threads have no priorities to inherit; locks that know their owner do the rest");
     __NR_futex_waitv => futex::sys_futex_waitv(5), Full;
     __NR_set_robust_list => futex::sys_set_robust_list(2), Full;
     __NR_get_robust_list => futex::sys_get_robust_list(3), Full;

@@ -137,7 +137,11 @@ impl Caller<'_> {
         }
         path.mount.check_writable()?;
         inode.attr().check(self.cred, Want::WRITE)?;
-        inode.truncate(len)?;
+        let writers = inode.attr().writers();
+        writers.add()?;
+        let done = inode.truncate(len);
+        writers.remove();
+        done?;
         inode.attr().strip_setid(self.cred);
         Ok(())
     }

@@ -239,6 +239,8 @@ pub struct OpenFile {
     closing: SpinLock<Vec<Weak<dyn Closing>>>,
     /// Its place among the open files of its capsule, given back when it is gone.
     charge: FileCharge,
+    /// Counts among those who write its inode.
+    writes: bool,
 }
 
 impl core::fmt::Debug for OpenFile {
@@ -257,6 +259,17 @@ impl OpenFile {
         path: Option<Path>,
         charge: FileCharge,
     ) -> Arc<OpenFile> {
+        OpenFile::opened(ops, flags, path, charge, false)
+    }
+
+    /// The same; with `writes` its inode has counted it among its writers.
+    pub(crate) fn opened(
+        ops: Arc<dyn FileOps>,
+        flags: OpenFlags,
+        path: Option<Path>,
+        charge: FileCharge,
+        writes: bool,
+    ) -> Arc<OpenFile> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let positional = ops.is_positional();
         Arc::new(OpenFile {
@@ -271,6 +284,7 @@ impl OpenFile {
             watched: AtomicBool::new(false),
             closing: SpinLock::new(Vec::new()),
             charge,
+            writes,
         })
     }
 
@@ -590,5 +604,8 @@ impl Drop for OpenFile {
             }
         }
         self.ops.release(self);
+        if let Some(inode) = self.inode().filter(|_| self.writes) {
+            inode.attr().writers().remove();
+        }
     }
 }

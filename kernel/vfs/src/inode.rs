@@ -7,6 +7,7 @@ use crate::file::{FileOps, Opening};
 use crate::inotify::Watches;
 use crate::locks::FileLocks;
 use crate::mount::Path;
+use crate::writers::Writers;
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -126,6 +127,7 @@ pub struct Attr {
     locks: Once<Box<FileLocks>>,
     /// Made by the first watch.
     watches: Once<Box<Watches>>,
+    writers: Writers,
 }
 
 impl Attr {
@@ -152,7 +154,14 @@ impl Attr {
             btime: when,
             locks: Once::new(),
             watches: Once::new(),
+            writers: Writers::default(),
         }
+    }
+
+    /// Who writes it and who runs it.
+    #[must_use]
+    pub fn writers(&self) -> &Writers {
+        &self.writers
     }
 
     /// Its watches.

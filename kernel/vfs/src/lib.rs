@@ -58,6 +58,7 @@ pub mod timerfd;
 pub mod tmpfs;
 pub mod tty;
 pub mod walk;
+pub mod writers;
 
 pub use context::FsContext;
 pub use cred::{Caps, Credentials};

@@ -201,12 +201,23 @@ impl<'a> Caller<'a> {
             cred: self.cred,
             path: &path,
         };
-        let ops = inode.clone().open(&how)?;
-        if truncates && attr.kind == Kind::File {
-            inode.truncate(0)?;
+        let counted = attr.kind == Kind::File && (writes || truncates);
+        if counted {
+            attr.writers().add()?;
         }
+        let opened = inode.clone().open(&how).and_then(|ops| {
+            if truncates && attr.kind == Kind::File {
+                inode.truncate(0)?;
+            }
+            Ok(ops)
+        });
         let stands_in = inode.is_stand_in();
-        let file = OpenFile::new(ops, flags, (!stands_in).then_some(path), charge);
+        let stays = counted && writes && !stands_in && opened.is_ok();
+        if counted && !stays {
+            attr.writers().remove();
+        }
+        let path = (!stands_in).then_some(path);
+        let file = OpenFile::opened(opened?, flags, path, charge, stays);
         if truncates {
             file.happened(Mask::MODIFY);
         }

@@ -8,10 +8,12 @@
 //! Lock order: two buckets (requeue) in the order of their numbers.
 
 mod bucket;
+mod pi;
 mod requeue;
 pub(crate) mod robust;
 mod wait;
 
+pub use pi::Pi;
 pub use requeue::{Moved, requeue};
 pub use wait::{Watched, wait, wait_any, wake};
 

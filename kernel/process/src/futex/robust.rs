@@ -40,24 +40,26 @@ fn walk(tid: u32, space: &AddressSpace, head: usize) -> Result<()> {
         }
         let next: u64 = user::read_value((entry & !1) as usize)?;
         // The entry in the middle of an operation is handled once, below.
-        if entry != pending {
-            release(tid, space, word(entry))?;
+        if entry & !1 != pending & !1 {
+            release(tid, space, word(entry), entry & 1 != 0)?;
         }
         entry = next;
         machine::thread::cond_resched();
     }
     if pending != 0 {
-        release(tid, space, word(pending))?;
+        release(tid, space, word(pending), pending & 1 != 0)?;
     }
     Ok(())
 }
 
-fn release(tid: u32, space: &AddressSpace, addr: usize) -> Result<()> {
+/// A lock that knows its owner (`pi`) is passed on by [`super::Pi::release_all`].
+fn release(tid: u32, space: &AddressSpace, addr: usize, pi: bool) -> Result<()> {
     let mut value = user::load_u32(addr)?;
     while value & TID_MASK == tid & TID_MASK {
         let found = user::compare_exchange_u32(addr, value, value & WAITERS | OWNER_DIED)?;
         if found == value {
-            if value & WAITERS != 0
+            if !pi
+                && value & WAITERS != 0
                 && let Ok(key) = space.futex_key(addr)
             {
                 wake(&key, 1, MATCH_ANY);

@@ -81,7 +81,7 @@ fn entry(token: &Arc<Token>, key: FutexKey, bitset: u32, index: Option<u32>) -> 
     }
 }
 
-fn sleep(token: &Token, until: Until) -> Result<()> {
+pub(super) fn sleep(token: &Token, until: Until) -> Result<()> {
     while token.woken.load(SeqCst) == 0 {
         match thread::park(until) {
             Ok(()) => {}
