@@ -52,6 +52,7 @@ pub mod poll;
 pub mod procfs;
 pub mod pseudo;
 pub mod seals;
+mod seek;
 pub mod sigio;
 pub mod sysfs;
 pub mod timerfd;

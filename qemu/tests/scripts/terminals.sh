@@ -4,6 +4,7 @@
 # that prompts and echo may come as they like.
 set -u
 exec 2>/dev/null
+export SHELL=/bin/bash
 
 send() { printf '%s\n' "$1" >&"${SHELL_END[1]}"; }
 key() { printf '%b' "$1" >&"${SHELL_END[1]}"; }
@@ -60,13 +61,13 @@ key '\x03'
 sleep 0.5
 send 'echo interrupted-$?'
 expect interrupted-130
-send 'sh -c "read line; echo got \$line" &'
+send 'bash -c "read line; echo got \$line" &'
 send 'sleep 0.5; jobs'
 expect Stopped
 send 'fg'
 send 'what it waited for'
 expect 'got what it waited for'
-send 'sh -c "stty tostop; echo never" & sleep 0.5; jobs'
+send 'bash -c "stty tostop; echo never" & sleep 0.5; jobs'
 expect Stopped
 send 'kill -9 %%; wait; echo killed-$((2 + 3))'
 expect killed-5
