@@ -60,12 +60,14 @@ fn only_the_owner_unlocks() {
 #[test]
 fn a_lock_is_handed_to_who_waits() {
     static WORD: AtomicUsize = AtomicUsize::new(0);
+    static TRIED: AtomicUsize = AtomicUsize::new(0);
     let child = code(|p| {
         let word = WORD.load(SeqCst);
         assert_eq!(futex(p, word, TRYLOCK), EAGAIN);
         p.put(DATA + 0x100, &[1u64, 0]);
         let args = [word, LOCK, 0, DATA + 0x100];
         assert_eq!(p.call(nr::__NR_futex, &args), ETIMEDOUT);
+        TRIED.fetch_add(1, SeqCst);
         assert_eq!(futex(p, word, LOCK), 0);
         let me = p.call(nr::__NR_gettid, &[]) as u32;
         assert_eq!(p.get::<u32>(word) & !WAITERS, me);
@@ -79,6 +81,9 @@ fn a_lock_is_handed_to_who_waits() {
         assert_eq!(futex(p, word, LOCK), 0);
         for _ in 0..4 {
             p.fork(child);
+        }
+        while TRIED.load(SeqCst) < 4 {
+            p.nap();
         }
         contended(p, word);
         assert_eq!(futex(p, word, UNLOCK), 0);

@@ -2,9 +2,9 @@
 
 use crate::ctx::Ctx;
 use crate::errno::{Errno, SysResult};
-use crate::path::{Buffers, read_iovec};
+use crate::path::read_iovec;
 use alloc::sync::Arc;
-use machine::io::{Sink, Source};
+use machine::io::{Segments, Sink, Source};
 use mm::AddressSpace;
 
 /// Bytes copied in one step.
@@ -22,8 +22,8 @@ fn space_of(ctx: &Ctx<'_>, pid: usize) -> Result<Arc<AddressSpace>, Errno> {
 
 /// Local and remote buffers, and whose memory the latter are.
 struct Copy {
-    local: Buffers,
-    remote: Buffers,
+    local: Segments,
+    remote: Segments,
     space: Arc<AddressSpace>,
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn sys_process_vm_readv(
         (remote, remote_count),
         flags,
     )?;
-    let mut sink = Sink::user_vec(&c.local);
+    let mut sink = Sink::user_vec(c.local);
     let wanted = sink.left().min(c.remote.iter().map(|b| b.len).sum());
     for buffer in &c.remote {
         let mut at = 0;
@@ -105,7 +105,7 @@ pub(crate) fn sys_process_vm_writev(
         (remote, remote_count),
         flags,
     )?;
-    let mut source = Source::user_vec(&c.local);
+    let mut source = Source::user_vec(c.local);
     let wanted = source.left().min(c.remote.iter().map(|b| b.len).sum());
     let mut done = 0;
     for buffer in &c.remote {
