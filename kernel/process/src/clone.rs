@@ -226,6 +226,7 @@ fn parts(me: &Thread, flags: CloneFlags) -> Result<Parts> {
             true => Rseq::default(),
             false => me.rseq.copied(),
         },
+        hints: me.hints.inherited(),
     })
 }
 

@@ -6,7 +6,7 @@ use crate::family::{INIT, Place};
 use crate::program::{Invocation, Ready, prepare};
 use crate::rseq::Rseq;
 use crate::signal::{Actions, SigSet, ThreadSignals};
-use crate::thread::Parts;
+use crate::thread::{Hints, Parts};
 use crate::{Error, Process, Result, Thread, World};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -80,6 +80,7 @@ impl World {
             signals: ThreadSignals::new(SigSet::default()),
             comm: ready.comm,
             rseq: Rseq::default(),
+            hints: Hints::default(),
         };
         let thread = Arc::new(Thread::new(pid, process.clone(), parts));
         process.inner.lock().threads.push(thread.clone());

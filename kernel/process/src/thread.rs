@@ -40,6 +40,8 @@ pub struct Thread {
     robust_list: AtomicUsize,
     pub(crate) first_run: FirstRun,
     pub(crate) rseq: Rseq,
+    /// What it said about its memory and I/O.
+    pub hints: Hints,
     faults: AtomicU64,
 }
 
@@ -63,6 +65,27 @@ pub(crate) struct Parts {
     pub(crate) signals: ThreadSignals,
     pub(crate) comm: [u8; COMM_LEN],
     pub(crate) rseq: Rseq,
+    pub(crate) hints: Hints,
+}
+
+/// What a thread said about its memory and I/O, to be told again: numbers of the
+/// system-call interface.
+#[derive(Default)]
+pub struct Hints {
+    /// Memory policy.
+    pub memory_policy: AtomicU32,
+    /// I/O priority.
+    pub io_priority: AtomicU32,
+}
+
+impl Hints {
+    /// What a child starts with.
+    pub(crate) fn inherited(&self) -> Hints {
+        Hints {
+            memory_policy: AtomicU32::new(self.memory_policy.load(Relaxed)),
+            io_priority: AtomicU32::new(self.io_priority.load(Relaxed)),
+        }
+    }
 }
 
 impl Thread {
@@ -82,6 +105,7 @@ impl Thread {
             robust_list: AtomicUsize::new(0),
             first_run: FirstRun::default(),
             rseq: parts.rseq,
+            hints: parts.hints,
             faults: AtomicU64::new(0),
         }
     }

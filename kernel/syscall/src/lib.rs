@@ -39,9 +39,13 @@ mod file;
 mod files_tests;
 mod fs;
 mod futex;
+mod hints;
+#[cfg(test)]
+mod hints_tests;
 pub mod hooks;
 mod ids;
 mod ipc;
+mod kcmp;
 mod memory;
 #[cfg(test)]
 mod memory_tests;

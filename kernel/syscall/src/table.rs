@@ -130,6 +130,9 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_arch_prctl => prctl::sys_arch_prctl(2), Full;
     __NR_personality => misc::sys_personality(1), Full;
 
+    __NR_pidfd_getfd => kcmp::sys_pidfd_getfd(3), Full;
+    __NR_kcmp => kcmp::sys_kcmp(5), Partial("no KCMP_EPOLL_TFD; only files are ordered");
+
     // Identity.
     __NR_getpid => ids::sys_getpid(0), Full;
     __NR_gettid => ids::sys_gettid(0), Full;
@@ -418,6 +421,12 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_setpriority => sched::sys_setpriority(3), Partial("kept and shown; CPU time is shared evenly within a capsule");
     __NR_getcpu => sched::sys_getcpu(2), Full;
 
+    __NR_ioprio_get => hints::sys_ioprio_get(2), Full;
+    __NR_ioprio_set => hints::sys_ioprio_set(3), Partial("kept and shown; requests are served in their order");
+    __NR_get_mempolicy => hints::sys_get_mempolicy(5), Full;
+    __NR_set_mempolicy => hints::sys_set_mempolicy(3), Partial("kept and shown; there is one node");
+    __NR_mbind => hints::sys_mbind(6), Partial("checked and forgotten; there is one node");
+
     // Limits and what was used.
     __NR_getrusage => usage::sys_getrusage(2), Partial("CPU time, page faults and resident memory; the rest is zero");
     __NR_times => usage::sys_times(1), Full;
@@ -451,6 +460,9 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_bpf => misc::sys_not_permitted(0), Refused("no programs in the kernel (EPERM)");
     __NR_perf_event_open => misc::sys_not_permitted(0), Refused("no performance counters (EPERM)");
     __NR_userfaultfd => misc::sys_not_permitted(0), Refused("page faults are the kernel's (EPERM)");
+    __NR_io_uring_setup => misc::sys_not_there(0), Refused("programs go without (ENOSYS)");
+    __NR_io_uring_enter => misc::sys_not_there(0), Refused("programs go without (ENOSYS)");
+    __NR_io_uring_register => misc::sys_not_there(0), Refused("programs go without (ENOSYS)");
     __NR_seccomp => misc::sys_not_there(0), Refused("no filters yet (ENOSYS)");
 };
 
