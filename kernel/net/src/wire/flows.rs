@@ -34,6 +34,8 @@ pub struct Flow {
 pub(crate) struct Segment {
     fin: bool,
     rst: bool,
+    /// The sequence number after it.
+    end: u32,
 }
 
 impl Segment {
@@ -41,6 +43,7 @@ impl Segment {
         Segment {
             fin: tcp.fin(),
             rst: tcp.rst(),
+            end: (tcp.seq_number() + tcp.segment_len()).0 as u32,
         }
     }
 }
@@ -50,6 +53,16 @@ struct Late {
     until: Instant,
     seq: u32,
     ack: u32,
+}
+
+impl Late {
+    /// Whether `segment` is the connection's FIN once more: our acknowledgement was
+    /// lost. The FIN of an older connection between the same ports is not; its
+    /// sender would take the answer for a mistake, send the FIN again at once, and
+    /// so on for as long as the answers come.
+    fn is_asked_for(&self, segment: &Segment) -> bool {
+        segment.fin && !segment.rst && segment.end == self.ack
+    }
 }
 
 pub(crate) struct Flows {
@@ -136,9 +149,9 @@ impl Flows {
         let Some(late) = guard.0.get(flow).filter(|l| l.until > Instant::now()) else {
             return false;
         };
-        let (seq, ack) = (late.seq, late.ack);
+        let (seq, ack, asked) = (late.seq, late.ack, late.is_asked_for(segment));
         drop(guard);
-        if segment.fin && !segment.rst {
+        if asked {
             node.send_bare(
                 (flow.local.ip().into(), flow.local.port()),
                 (flow.remote.ip().into(), flow.remote.port()),
@@ -186,5 +199,24 @@ impl Flows {
                 c.no_route();
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_fin_that_was_acknowledged_is_answered_again() {
+        let late = Late {
+            until: Instant(u64::MAX),
+            seq: 900,
+            ack: 101,
+        };
+        let segment = |fin, rst, end| Segment { fin, rst, end };
+        assert!(late.is_asked_for(&segment(true, false, 101)));
+        assert!(!late.is_asked_for(&segment(true, false, 57)));
+        assert!(!late.is_asked_for(&segment(false, false, 101)));
+        assert!(!late.is_asked_for(&segment(true, true, 101)));
     }
 }
