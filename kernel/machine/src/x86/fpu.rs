@@ -76,7 +76,8 @@ impl Area {
         unsafe { self.bytes().add(at).cast::<u32>().read() }
     }
 
-    fn reset(&self) {
+    /// As [`Area::new`].
+    pub(super) fn reset(&self) {
         // SAFETY: the area has `fpu_size` bytes; the offsets are the legacy region's.
         unsafe {
             self.bytes().write_bytes(0, fpu_size());
@@ -164,7 +165,9 @@ impl Area {
                 return false;
             }
         }
-        self.reset();
+        if !full {
+            self.reset();
+        }
         let n = if full { fpu_size() } else { LEGACY };
         // SAFETY: the area has at least `n` bytes.
         unsafe { self.bytes().copy_from_nonoverlapping(image.as_ptr(), n) };

@@ -496,10 +496,8 @@ pub(super) fn adopt_idle(stack_top: usize) -> Result<(), AllocError> {
 }
 
 pub(crate) fn fpu_reset() {
-    if let Some(u) = &thread::current().arch.user
-        && let Ok(fresh) = Area::new()
-    {
-        u.fpu.copy_from(&fresh);
+    if let Some(u) = &thread::current().arch.user {
+        u.fpu.reset();
         u.fpu.load();
     }
 }
