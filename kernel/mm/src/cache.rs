@@ -74,13 +74,19 @@ impl Tree {
 
     #[inline]
     fn get(&self, index: u64) -> Option<&Frame> {
+        self.leaf(index)?.get(slot(index, 0))?.as_ref()
+    }
+
+    /// The pages of the leaf that `index` lies in.
+    #[inline]
+    fn leaf(&self, index: u64) -> Option<&[Option<Frame>]> {
         if index >= self.reach() {
             return None;
         }
         let (mut node, mut height) = (self.root.as_ref()?, self.height);
         loop {
             match node {
-                Node::Leaf(frames) => return frames.get(slot(index, 0))?.as_ref(),
+                Node::Leaf(frames) => return Some(&frames[..]),
                 Node::Inner(nodes) => node = nodes.get(slot(index, height))?.as_ref()?,
             }
             height -= 1;
@@ -259,8 +265,16 @@ impl PageCache {
     /// Copies references to the pages of `first..first + out.len()` that are there.
     pub fn get_run(&self, first: u64, out: &mut [Option<Frame>]) {
         let tree = self.tree.lock();
-        for (index, place) in (first..).zip(out) {
-            *place = tree.get(index).cloned();
+        let (mut index, mut out) = (first, out);
+        while !out.is_empty() {
+            let at = slot(index, 0);
+            let n = out.len().min(SLOTS - at);
+            let (now, later) = out.split_at_mut(n);
+            match tree.leaf(index) {
+                Some(pages) => now.clone_from_slice(&pages[at..at + n]),
+                None => now.fill(None),
+            }
+            (index, out) = (index + n as u64, later);
         }
     }
 

@@ -101,6 +101,23 @@ pub(super) unsafe fn share(leaf: u64) -> Frame {
     unsafe { Frame::another(number_of(leaf)) }
 }
 
+/// The first entry of a table that is present, from that of `va` on: where in its
+/// part of the address space to go on from `va`, and the entry. 0 if there is none:
+/// then the address behind the table's part.
+#[inline]
+pub(super) fn next(table: &Table, va: usize, level: usize) -> (usize, u64) {
+    let span = 1usize << (12 + 9 * level);
+    let first = index(va, level);
+    for (skip, entry) in table[first..].iter().enumerate() {
+        let e = entry.load(Relaxed);
+        if e & PRESENT != 0 {
+            let at = (va & !(span - 1)) + skip * span;
+            return (at.max(va), e);
+        }
+    }
+    ((va & !(512 * span - 1)) + 512 * span, 0)
+}
+
 /// Loads the entry of `table` for `va` at `level`.
 #[inline]
 pub(super) fn load(table: &Table, va: usize, level: usize) -> u64 {

@@ -341,11 +341,9 @@ impl PageTable {
             let mut t = self.top();
             let mut phys = self.root;
             for level in (1..=TOP).rev() {
-                let e = entry::load(t, va, level);
-                if e & PRESENT == 0 {
-                    // Nothing below: on to the next entry of this level.
-                    let span = 1usize << (12 + 9 * level);
-                    va = (va & !(span - 1)) + span;
+                let e;
+                (va, e) = entry::next(t, va, level);
+                if e == 0 || va >= range.end {
                     continue 'next;
                 }
                 phys = (e & entry::ADDRESS) as usize;
