@@ -144,8 +144,21 @@ impl<'a> Sink<'a> {
     /// # Errors
     /// [`Fault`] if the program's memory cannot be written; [`Sink::moved`] counts
     /// what got there before.
+    #[inline]
     pub fn put(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         let bytes = &bytes[..bytes.len().min(self.left)];
+        // `left` never exceeds what is left of a single buffer.
+        let Target::One(buf) = &mut self.target else {
+            return self.put_in_parts(bytes);
+        };
+        let n = user::write_partial(buf.addr, bytes);
+        advance(buf, n);
+        self.moved += n;
+        self.left -= n;
+        if n == bytes.len() { Ok(n) } else { Err(Fault) }
+    }
+
+    fn put_in_parts(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         let mut done = 0;
         while done < bytes.len() {
             let rest = &bytes[done..];

@@ -16,7 +16,7 @@ use crate::{arch, time::Instant};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
-use core::any::Any;
+use core::any::{Any, TypeId};
 use core::marker::PhantomData;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -31,7 +31,8 @@ pub const STACK_PAGES: usize = 8;
 pub struct Thread {
     id: u64,
     name: String,
-    data: Option<Box<dyn Any + Send + Sync>>,
+    /// With its type, which every system call asks for.
+    data: Option<(TypeId, Box<dyn Any + Send + Sync>)>,
     group: Arc<CpuGroup>,
     /// CPUs it may run on, bit by bit.
     affinity: AtomicU64,
@@ -239,7 +240,13 @@ impl Thread {
     #[inline]
     #[must_use]
     pub fn data<T: Any>(&self) -> Option<&T> {
-        self.data.as_deref()?.downcast_ref()
+        let (kind, data) = self.data.as_ref()?;
+        if *kind != TypeId::of::<T>() {
+            return None;
+        }
+        let data: *const (dyn Any + Send + Sync) = &raw const **data;
+        // SAFETY: a living `T`, as its type's number says; borrowed with `self`.
+        Some(unsafe { &*data.cast::<T>() })
     }
 
     /// The group it shares CPU time with.
@@ -407,7 +414,7 @@ impl Builder {
         Thread {
             id: NEXT_ID.fetch_add(1, Relaxed),
             name: self.name,
-            data: self.data,
+            data: self.data.map(|d| ((*d).type_id(), d)),
             group: self.group.unwrap_or_else(CpuGroup::kernel),
             affinity: AtomicU64::new(self.affinity.unwrap_or(u64::MAX)),
             due: AtomicU8::new(0),

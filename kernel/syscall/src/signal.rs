@@ -72,12 +72,15 @@ pub(crate) fn sys_rt_sigaction(
         addr => Some(user::read_value::<Action>(addr)?),
     };
     let process = ctx.process();
-    let before = process.with_actions(|a| match wanted {
-        None => Some(a.get(signal)),
-        Some(action) => a.set(signal, action),
+    let outcome = process.with_actions(|a| {
+        let before = match wanted {
+            None => a.get(signal),
+            Some(action) => a.set(signal, action)?,
+        };
+        Some((before, wanted.is_some() && a.ignores(signal)))
     });
-    let before = before.flatten().ok_or(Errno::EINVAL)?;
-    if wanted.is_some() {
+    let (before, ignored) = outcome.flatten().ok_or(Errno::EINVAL)?;
+    if ignored {
         process.forget_ignored(signal);
     }
     if old != 0 {

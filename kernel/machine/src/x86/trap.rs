@@ -230,13 +230,24 @@ extern "C" fn syscall_rust(regs: *mut UserRegs) {
 }
 
 /// Does what is due before user mode goes on; returns with interrupts off.
+#[inline]
 pub(super) fn leave(regs: &mut UserRegs) {
+    interrupts::disable();
+    if percpu::resched_due() || thread::current().is_due() {
+        attend(regs);
+    }
+    sanitize(regs);
+}
+
+/// Gives way to other threads and looks at signals until nothing is due; interrupts
+/// are off before and after.
+#[cold]
+fn attend(regs: &mut UserRegs) {
     loop {
-        interrupts::disable();
         let me = thread::current();
         let resched = percpu::resched_due();
         if !resched && !me.is_due() {
-            break;
+            return;
         }
         if resched {
             sched::reschedule(sched::Leave::Yield);
@@ -256,8 +267,8 @@ pub(super) fn leave(regs: &mut UserRegs) {
         {
             h.switched(regs);
         }
+        interrupts::disable();
     }
-    sanitize(regs);
 }
 
 /// Bits of RFLAGS a program may set (CF PF AF ZF SF TF DF OF NT AC ID), and those
