@@ -2,6 +2,7 @@
 
 use crate::ctx::Ctx;
 use crate::errno::{Errno, SysResult};
+use alloc::sync::Arc;
 use core::time::Duration;
 use machine::time::Instant;
 use machine::user;
@@ -9,15 +10,16 @@ use process::signal::SigSet;
 use smallvec::SmallVec;
 use vfs::epoll::{Epoll, ReadyList};
 use vfs::file::{OpenFile, OpenFlags};
-use vfs::poll::{Entry, ask, wait};
-use vfs::{Error, Events};
+use vfs::poll::{Entry, wait};
+use vfs::{Error, Events, FdTable};
 use zerocopy::IntoBytes;
 
 const NS: u64 = 1_000_000_000;
 /// Size of the kernel's `sigset_t`.
 const SIGSET_SIZE: usize = 8;
-/// `struct pollfd`.
+/// `struct pollfd`, and where its `revents` is.
 const POLLFD_SIZE: usize = 8;
+const REVENTS_AT: usize = 6;
 /// `struct epoll_event`, packed on x86-64.
 const EPOLL_EVENT_SIZE: usize = 12;
 /// Entries that need no allocation.
@@ -94,60 +96,99 @@ fn waited(result: vfs::Result<usize>) -> SysResult {
 }
 
 /// Entries of a `struct pollfd` array read from the program at one go.
-const CHUNK: usize = 64;
+const CHUNK: usize = 16;
 
-/// What the program's array says: the entries, and each `revents` as it was.
-fn poll_entries(
-    ctx: &Ctx<'_>,
+/// Calls `f` with the address, the bytes and the file of each entry of a
+/// `struct pollfd` array.
+#[inline]
+fn each_entry(
+    files: &FdTable,
     addr: usize,
     count: usize,
-) -> Result<(Entries, SmallVec<[u16; CHUNK]>), Errno> {
+    mut f: impl FnMut(usize, u64, Option<Arc<OpenFile>>) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    let mut raw = [0u64; CHUNK];
+    let mut found = [const { None }; CHUNK];
+    for first in (0..count).step_by(CHUNK) {
+        let raw = &mut raw[..CHUNK.min(count - first)];
+        let addr = addr.wrapping_add(first * POLLFD_SIZE);
+        user::read(addr, raw.as_mut_bytes())?;
+        files.get_each(raw.iter().map(|r| *r as i32).zip(&mut found));
+        for (i, (raw, found)) in raw.iter().zip(&mut found).enumerate() {
+            let file = found.take().filter(|f| !f.is_path_only());
+            f(addr.wrapping_add(i * POLLFD_SIZE), *raw, file)?;
+        }
+    }
+    Ok(())
+}
+
+/// What an entry asks for.
+#[inline]
+fn wanted(raw: u64) -> Events {
+    Events::from_bits_truncate((raw >> 32) as u16 as u32)
+}
+
+/// What an entry without a file has: nothing if it is left out by a negative number.
+#[inline]
+fn without_file(raw: u64) -> Events {
+    if (raw as i32) < 0 {
+        Events::empty()
+    } else {
+        Events::NVAL
+    }
+}
+
+/// Answers all entries by what holds now; how many have something. Keeps nothing,
+/// so that asking many files over and over, as event loops do, costs little.
+fn look(files: &FdTable, addr: usize, count: usize) -> Result<usize, Errno> {
+    let mut total = 0;
+    each_entry(files, addr, count, |at, raw, file| {
+        let found = match file {
+            Some(f) => f.poll() & (wanted(raw) | Events::ALWAYS),
+            None => without_file(raw),
+        };
+        total += usize::from(!found.is_empty());
+        let revents = found.bits() as u16;
+        // Most say the same as in the last round: nothing.
+        if revents != (raw >> 48) as u16 {
+            user::write_value(at.wrapping_add(REVENTS_AT), &revents)?;
+        }
+        Ok(())
+    })?;
+    Ok(total)
+}
+
+fn poll(ctx: &Ctx<'_>, addr: usize, count: usize, deadline: Deadline) -> SysResult {
     if count > ctx.files_limit() {
         return Err(Errno::EINVAL);
     }
     let files = ctx.files()?;
-    let (mut entries, mut before) = (Entries::new(), SmallVec::new());
-    entries.try_reserve(count).map_err(|_| Errno::ENOMEM)?;
-    before.try_reserve(count).map_err(|_| Errno::ENOMEM)?;
-    let mut raw = [0u64; CHUNK];
-    let mut done = 0;
-    while done < count {
-        let n = CHUNK.min(count - done);
-        user::read(
-            addr.wrapping_add(done * POLLFD_SIZE),
-            raw[..n].as_mut_bytes(),
-        )?;
-        for raw in &raw[..n] {
-            let fd = *raw as i32;
-            let mut entry = Entry {
-                wanted: Events::from_bits_truncate((raw >> 32) as u16 as u32),
-                ..Entry::default()
-            };
-            match files.get_open(fd) {
-                Ok(f) => entry.file = Some(f),
-                Err(_) if fd < 0 => {}
-                Err(_) => entry.found = Events::NVAL,
-            }
-            entries.push(entry);
-            before.push((raw >> 48) as u16);
-        }
-        done += n;
+    let n = look(&files, addr, count)?;
+    if n > 0 || deadline == NOW {
+        return Ok(n);
     }
-    Ok((entries, before))
-}
-
-fn poll(ctx: &Ctx<'_>, addr: usize, count: usize, deadline: Deadline) -> SysResult {
-    let (mut entries, before) = poll_entries(ctx, addr, count)?;
-    let n = if deadline == NOW {
-        ask(&mut entries)
-    } else {
-        waited(wait(&mut entries, deadline))?
-    };
-    for (i, (e, before)) in entries.iter().zip(before).enumerate() {
-        let revents = e.found.bits() as u16;
-        // Most say the same as in the last round: nothing.
-        if revents != before {
-            user::write_value(addr.wrapping_add(i * POLLFD_SIZE + 6), &revents)?;
+    let mut entries = Entries::new();
+    entries.try_reserve(count).map_err(|_| Errno::ENOMEM)?;
+    each_entry(&files, addr, count, |_, raw, file| {
+        let found = match &file {
+            Some(_) => Events::empty(),
+            None => without_file(raw),
+        };
+        let wanted = wanted(raw);
+        entries.push(Entry {
+            file,
+            wanted,
+            found,
+        });
+        Ok(())
+    })?;
+    drop(files);
+    let n = waited(wait(&mut entries, deadline))?;
+    for (i, e) in entries.iter().enumerate() {
+        // The others were answered by the look before.
+        if !e.found.is_empty() {
+            let at = addr.wrapping_add(i * POLLFD_SIZE + REVENTS_AT);
+            user::write_value(at, &(e.found.bits() as u16))?;
         }
     }
     Ok(n)

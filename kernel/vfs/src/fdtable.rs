@@ -91,6 +91,19 @@ impl FdTable {
         Ok(file)
     }
 
+    /// Puts the file behind each descriptor into the slot that comes with it, which
+    /// is left as it is where there is none. Takes the lock once for all.
+    #[inline]
+    pub fn get_each<'a>(&self, wanted: impl Iterator<Item = (i32, &'a mut Option<Arc<OpenFile>>)>) {
+        let table = self.table.lock();
+        for (fd, slot) in wanted {
+            let at = usize::try_from(fd).unwrap_or(usize::MAX);
+            if let Some(Some(file)) = table.files.get(at) {
+                *slot = Some(file.clone());
+            }
+        }
+    }
+
     /// Gives `file` the lowest free number that is at least `min` and below
     /// `limit` (`RLIMIT_NOFILE`).
     ///
