@@ -339,13 +339,18 @@ fn limit_turn(q: &mut Queue) {
 }
 
 /// Sets the CPU's clock event to what comes first.
+///
+/// While the CPU has work, one that comes too early is left: most deadlines are taken
+/// back long before they pass, and a clock event that finds nothing to do costs less
+/// than one that is moved for each of them. A CPU about to rest is not to be woken
+/// for nothing.
 fn arm(q: &mut Queue) {
     let due = q
         .sleepers
         .first()
         .map_or(u64::MAX, |(d, _)| d)
         .min(q.slice_end);
-    if due != q.armed {
+    if due < q.armed || (q.idle && due != q.armed) {
         q.armed = due;
         clock::arm((due != u64::MAX).then_some(Instant(due)));
     }
@@ -526,7 +531,10 @@ pub(super) fn clock_event(in_kernel: bool) {
                     }
                 }
                 q.armed = u64::MAX;
-                arm(&mut q);
+                // Who takes over sets the next one.
+                if !percpu::resched_due() {
+                    arm(&mut q);
+                }
                 return;
             }
         }
