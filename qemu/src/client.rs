@@ -1,9 +1,13 @@
 //! Clients that use a node while a scenario does something to it.
 
-use crate::{http, seconds};
-use anyhow::{Result, ensure};
+use crate::{
+    http::{self, Response},
+    seconds,
+};
+use anyhow::{Context as _, Result, ensure};
 use std::{
     net::SocketAddr,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -38,9 +42,24 @@ pub struct Visits {
 impl Visitor {
     /// Begins to fetch `path`; the first answer of status 200 is what is expected.
     pub fn start(address: SocketAddr, path: &str) -> Self {
+        let path = path.to_string();
+        Self::spawn(move || http::get(address, &path, PATIENCE))
+    }
+
+    /// As [`Visitor::start`], each time from the next of these ports, in a circle.
+    pub fn start_from(ports: Range<u16>, address: SocketAddr, path: &str) -> Self {
+        let path = path.to_string();
+        let mut ports = ports.cycle();
+        Self::spawn(move || {
+            let port = ports.next().context("no ports to come from")?;
+            http::get_from(port, address, &path, PATIENCE)
+        })
+    }
+
+    fn spawn(fetch: impl FnMut() -> Result<Response> + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, path) = (stop.clone(), path.to_string());
-        let thread = thread::spawn(move || visit(address, &path, &stopped));
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || visit(fetch, &stopped));
         Self { stop, thread }
     }
 
@@ -51,12 +70,12 @@ impl Visitor {
     }
 }
 
-fn visit(address: SocketAddr, path: &str, stopped: &AtomicBool) -> Visits {
+fn visit(mut fetch: impl FnMut() -> Result<Response>, stopped: &AtomicBool) -> Visits {
     let mut visits = Visits::default();
     let mut expected = None;
     let start = Instant::now();
     while !stopped.load(Ordering::Relaxed) {
-        let failure = match http::get(address, path, PATIENCE) {
+        let failure = match fetch() {
             Ok(answer) if answer.status != 200 => Some(format!("status {}", answer.status)),
             Ok(answer) => {
                 visits.times.push(answer.took);

@@ -1,9 +1,10 @@
 //! A small HTTP/1.1 client: one request per connection, every wait bounded.
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::net::{self, AddressFamily, SocketType, sockopt};
 use std::{
     io::{ErrorKind, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -53,6 +54,18 @@ pub fn get(address: SocketAddr, path: &str, timeout: Duration) -> Result<Respons
     request(address, "GET", path, &[], &[], timeout)
 }
 
+/// As [`get`], from port `source` of this machine.
+pub fn get_from(
+    source: u16,
+    address: SocketAddr,
+    path: &str,
+    timeout: Duration,
+) -> Result<Response> {
+    let start = Instant::now();
+    let stream = connect_from(source, address, timeout).context("cannot connect")?;
+    exchange((stream, start), address, "GET", path, &[], &[], timeout)
+}
+
 /// Makes any request, in at most `timeout` altogether. A status other than 200
 /// is an answer, not an error.
 pub fn request(
@@ -64,12 +77,37 @@ pub fn request(
     timeout: Duration,
 ) -> Result<Response> {
     let start = Instant::now();
+    let stream = TcpStream::connect_timeout(&address, timeout).context("cannot connect")?;
+    let begun = (stream, start);
+    exchange(begun, address, method, path, headers, body, timeout)
+}
+
+fn connect_from(source: u16, to: SocketAddr, timeout: Duration) -> rustix::io::Result<TcpStream> {
+    let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    // An earlier connection of this port may still be in TIME_WAIT.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    net::bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, source)))?;
+    // Bounds `connect` too (socket(7)).
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(timeout))?;
+    net::connect(&socket, &to)?;
+    Ok(socket.into())
+}
+
+/// The rest of a request: `begun` is a connection, and when it was begun.
+fn exchange(
+    (mut stream, start): (TcpStream, Instant),
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    timeout: Duration,
+) -> Result<Response> {
     let left = || {
         timeout
             .checked_sub(start.elapsed())
             .filter(|left| !left.is_zero())
     };
-    let mut stream = TcpStream::connect_timeout(&address, timeout).context("cannot connect")?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));

@@ -105,6 +105,15 @@ impl Node {
         SocketAddr::from((Ipv4Addr::LOCALHOST, *host))
     }
 
+    /// All ways by which the host reaches a port of the node, when `guest_ports`
+    /// names it more than once.
+    pub fn addresses(&self, guest_port: u16) -> Vec<SocketAddr> {
+        let hosts = self.ports.iter().filter(|(guest, _)| *guest == guest_port);
+        hosts
+            .map(|(_, host)| SocketAddr::from((Ipv4Addr::LOCALHOST, *host)))
+            .collect()
+    }
+
     /// Fetches a page from a port of the node.
     pub fn get(&self, guest_port: u16, path: &str, timeout: Duration) -> Result<Response> {
         http::get(self.address(guest_port), path, timeout)
