@@ -46,11 +46,4 @@ impl Clock {
     pub fn unix_ms(&self) -> Option<u64> {
         self.boot_unix_ms.get().map(|boot| boot + self.now())
     }
-
-    /// When a time since boot will be reached.
-    pub fn instant(&self, at: Millis) -> Instant {
-        let base_ms = self.base_ns / 1_000_000;
-        // Rounded up: waking too early would only mean to sleep again.
-        self.base + std::time::Duration::from_millis(at.saturating_sub(base_ms) + 1)
-    }
 }

@@ -19,6 +19,7 @@
 //! Everything runs on one thread. Nothing ticks: without probes, requests and events it sleeps.
 
 pub mod agent;
+pub mod alarm;
 pub mod clock;
 pub mod console;
 pub mod host;

@@ -84,7 +84,7 @@ async fn live(arguments: Arguments) -> String {
     spawn_local(Rc::clone(&agent).keep_saved());
     spawn_local(web(Rc::clone(&agent), arguments.listen));
     tokio::select! {
-        () = agent.run(events) => "the control device has closed".to_owned(),
+        ended = agent.run(events) => ended.to_string(),
         lost = served => match lost {
             Ok(error) => format!("{}: {error}", arguments.device.display()),
             Err(error) => error.to_string(),

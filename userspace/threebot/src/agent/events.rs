@@ -1,11 +1,13 @@
 //! What the kernel reports, and the loop that waits for it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::rc::Rc;
 
 use skep_api::control::{CapsuleId, Event, EventRecord, Request};
 
 use super::{Agent, begin, words};
+use crate::alarm::Alarm;
 use crate::runtime::Events;
 use crate::supervisor::{Input, Millis, RecordKind};
 
@@ -31,23 +33,25 @@ impl Quiet {
 }
 
 impl Agent {
-    /// Waits for events and deadlines, for ever; returns when the kernel is gone.
-    pub async fn run(self: &Rc<Self>, mut events: Events) {
+    /// Waits for events and deadlines, for ever; returns when the kernel is gone, or
+    /// why deadlines cannot be waited for.
+    pub async fn run(self: &Rc<Self>, mut events: Events) -> io::Error {
+        let mut alarm = match Alarm::new() {
+            Ok(alarm) => alarm,
+            Err(error) => return error,
+        };
         loop {
             let deadline = self.supervisor.borrow().deadline();
-            let tick = async {
-                match deadline {
-                    Some(at) => tokio::time::sleep_until(self.clock.instant(at).into()).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.happened(event),
-                    None => return,
+                    None => return io::Error::other("the control device has closed"),
                 },
                 () = self.changed.notified() => {}
-                () = tick => self.feed(Input::Tick),
+                rung = alarm.wait(self.clock.now(), deadline) => match rung {
+                    Ok(()) => self.feed(Input::Tick),
+                    Err(error) => return error,
+                },
             }
         }
     }
