@@ -6,6 +6,7 @@
 //! made whole.
 
 use crate::{
+    leavings::Leavings,
     pool::{self, Pool},
     process::{End, in_child, kill_all_others},
     random::Random,
@@ -47,10 +48,12 @@ pub(crate) fn run(time: Duration) -> Result<(), String> {
     }
     let numbers: Vec<u64> = (0..NUMBERS).chain(BEYOND).collect();
     let progress = Progress(pool::shared_page()?);
+    let leavings = Leavings::before();
     let start = Instant::now();
     let mut sweeps = 0;
     while sweeps == 0 || start.elapsed() < time {
         sweep(&numbers, &progress, sweeps)?;
+        leavings.remove();
         sweeps += 1;
     }
     println!("{sweeps} sweeps in {:.1} s", start.elapsed().as_secs_f32());

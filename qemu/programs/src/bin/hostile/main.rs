@@ -8,6 +8,7 @@
 
 mod calls;
 mod instructions;
+mod leavings;
 mod pool;
 mod process;
 mod random;
