@@ -74,6 +74,15 @@ const JDK: Build = Build {
 cat main.jar",
 };
 
+/// Of a script whose end is the source of a C program: the script, and after it the
+/// program in base64.
+const TRACED: Build = Build {
+    packages: &["gcc", "libc6-dev", "bash", "dash", "coreutils", "sed"],
+    command: "sed -n '/^#source$/,/^#end$/p' /script | sed '1d;$d' >prog.c
+gcc -g -static -o prog prog.c >log 2>&1 || { cat log; exit 1; }
+cat /script; echo '#program'; base64 prog",
+};
+
 /// All of them, in the order of `docs/programs.md`.
 pub const PROGRAMS: &[Program] = &[
     program(
@@ -237,6 +246,25 @@ pub const PROGRAMS: &[Program] = &[
         )
     },
     Program {
+        build: Some(TRACED),
+        room: room(512, 600),
+        ..program(
+            "trace",
+            &[
+                "strace",
+                "gdb",
+                "gawk",
+                "bash",
+                "dash",
+                "coreutils",
+                "grep",
+                "sed",
+            ],
+            BASH,
+            include_str!("../tests/compat/trace.sh"),
+        )
+    },
+    Program {
         room: room(1024, 1800),
         ..program(
             "stress_ng",
@@ -256,7 +284,8 @@ impl Program {
 
     /// What it does, in the words of its script.
     pub fn about(&self) -> &'static str {
-        let line = self.script.lines().next().unwrap_or_default();
+        let mut lines = self.script.lines().filter(|line| !line.starts_with("#!"));
+        let line = lines.next().unwrap_or_default();
         line.trim_start_matches(['#', '/', ' '])
     }
 

@@ -90,6 +90,12 @@ fn gcc_and_make() -> Result<()> {
 
 #[test]
 #[ignore = "long"]
+fn trace() -> Result<()> {
+    check("trace")
+}
+
+#[test]
+#[ignore = "long"]
 fn stress_ng() -> Result<()> {
     check("stress_ng")
 }

@@ -555,6 +555,18 @@ pub fn fpu_load(image: &[u8]) -> bool {
     arch::fpu_load(image)
 }
 
+/// Whether [`fpu_load`] would take the image.
+#[must_use]
+pub fn fpu_accepts(image: &[u8]) -> bool {
+    arch::fpu_accepts(image)
+}
+
+/// The state components an image can hold (`XCR0`): x87 and SSE at least.
+#[must_use]
+pub fn fpu_features() -> u64 {
+    arch::fpu_features()
+}
+
 /// FS and GS base of the running user thread.
 #[must_use]
 pub fn segment_bases() -> (usize, usize) {

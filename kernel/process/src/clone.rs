@@ -361,6 +361,7 @@ pub(crate) fn withdraw(thread: &Arc<Thread>, is_process: bool) {
         .lock()
         .threads
         .retain(|t| !Arc::ptr_eq(t, thread));
+    thread.leave_tracer(true);
     let mut family = process.world().family.lock();
     let gone = family.remove_thread(thread.tid());
     let process = is_process.then(|| {
@@ -396,6 +397,13 @@ impl NewTask {
     #[must_use]
     pub fn process(&self) -> &Arc<Process> {
         self.thread.process()
+    }
+
+    /// Has the maker's tracer trace it, too, if it follows children: what the maker
+    /// then tells ([`Thread::trace_event`]).
+    #[must_use]
+    pub fn follow(&self, maker: &Thread, request: &CloneRequest) -> Option<crate::trace::Event> {
+        maker.trace_making(&self.thread, request.flags, request.exit_signal)
     }
 
     /// Lets it run.

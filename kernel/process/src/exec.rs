@@ -44,14 +44,16 @@ pub fn replace(
                 0 => Randomize::Yes,
                 _ => Randomize::No,
             },
-            no_new_privs: process.no_new_privs(),
+            no_new_privs: process.no_new_privs() || me.is_traced_by_the_unprivileged(),
             name,
             arguments,
         };
         prepare(what, path)?
     };
+    let former = me.tid();
     exit::end_siblings(me)?;
     commit(me, regs, ready);
+    me.trace_exec(regs, former);
     Ok(())
 }
 

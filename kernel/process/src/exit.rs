@@ -8,6 +8,7 @@ use crate::{Error, Pid, Process, Result, Thread};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use machine::thread::UserRegs;
 use mm::AddressSpace;
 use vfs::Events;
 
@@ -19,10 +20,19 @@ pub fn end(me: &Arc<Thread>) -> ! {
 }
 
 /// Ends the calling thread alone (exit(2)); `code` counts if it is the last.
-pub fn end_thread(me: &Arc<Thread>, code: u8) -> ! {
+pub fn end_thread(me: &Arc<Thread>, regs: &mut UserRegs, code: u8) -> ! {
+    me.note_exit_code(code);
     if me.process().thread_count() == 1 {
         me.process().begin_exit(ExitStatus::Exited(code));
     }
+    me.stop_before_end(regs);
+    end(me)
+}
+
+/// Ends the process of the calling thread (exit_group(2)).
+pub fn end_process(me: &Arc<Thread>, regs: &mut UserRegs, code: u8) -> ! {
+    me.process().begin_exit(ExitStatus::Exited(code));
+    me.stop_before_end(regs);
     end(me)
 }
 
@@ -49,6 +59,7 @@ fn finish(me: &Arc<Thread>) {
     let last = inner.threads.is_empty();
     let change = Process::check_stopped(&mut inner);
     drop(inner);
+    me.leave_tracer(last);
     if last {
         process.ended();
     } else {
@@ -138,6 +149,7 @@ impl Process {
         self.begin_exit(status);
         self.release_parent();
         self.drop_timers(true);
+        self.release_tracees();
         drop(self.actions.take());
         let program = core::mem::take(&mut *self.program.lock());
         drop(program);
@@ -147,6 +159,7 @@ impl Process {
         self.leave_terminal();
         self.world().ipc().process_ended(self.pid());
         let will = self.bury();
+        self.tell_tracer(status);
         for child in &will.orphans {
             if let Some(signal) = child.parent_death_signal() {
                 child.raise(signal);

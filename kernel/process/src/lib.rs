@@ -53,6 +53,7 @@ mod status;
 pub mod terminal;
 mod thread;
 pub mod timers;
+pub mod trace;
 mod unknown;
 mod usage;
 pub mod wait;

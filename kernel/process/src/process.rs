@@ -7,10 +7,11 @@ use crate::status::{Change, ExitStatus};
 use crate::terminal::Controlling;
 use crate::thread::comm_text;
 use crate::timers::Timers;
+use crate::trace::Tracing;
 use crate::usage::Usage;
 use crate::{COMM_LEN, Pid, Thread, World};
 use alloc::string::String;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 use core::sync::atomic::{AtomicU8, Ordering::SeqCst};
@@ -65,6 +66,14 @@ pub struct Process {
     /// The first process of a world, until a fault of its own.
     pub(crate) unkillable: AtomicBool,
     pub(crate) stopping: AtomicBool,
+    /// Counts stops, so that a tracee stops once for each.
+    pub(crate) stop_serial: AtomicU64,
+    /// It ends by a `SIGKILL`, or got one on its way out.
+    killed: AtomicBool,
+    /// Its side of ptrace(2) as a tracer.
+    pub(crate) tracing: SpinLock<Tracing>,
+    /// Who traced its first thread, or its last, when that ended.
+    pub(crate) traced_by: SpinLock<Option<Weak<Process>>>,
     pub(crate) go_on_queue: WaitQueue,
     /// How it ends, packed; 0 while nobody has said.
     exit: AtomicU32,
@@ -128,6 +137,10 @@ impl Process {
             actions: Slot::new(Some(actions)),
             unkillable: AtomicBool::new(pid == crate::family::INIT),
             stopping: AtomicBool::new(false),
+            stop_serial: AtomicU64::new(0),
+            killed: AtomicBool::new(false),
+            tracing: SpinLock::new(Tracing::default()),
+            traced_by: SpinLock::new(None),
             go_on_queue: WaitQueue::new(),
             exit: AtomicU32::new(0),
             exec_by: AtomicU32::new(0),
@@ -255,11 +268,19 @@ impl Process {
             .exit
             .compare_exchange(0, status.pack(), SeqCst, SeqCst)
             .is_ok();
+        if status == ExitStatus::Killed(Signal::KILL) {
+            self.killed.store(true, SeqCst);
+        }
         // A thread being made looks at the status under this lock before it joins.
         for t in &self.inner.lock().threads {
             t.alert();
         }
         first
+    }
+
+    /// Whether it got a `SIGKILL`.
+    pub(crate) fn was_killed(&self) -> bool {
+        self.killed.load(SeqCst)
     }
 
     /// Whether its process group is orphaned.

@@ -20,6 +20,8 @@ pub enum Change {
     Stopped(Signal),
     /// The child goes on.
     Continued,
+    /// A tracee stopped: a signal, and what its tracer is told above it.
+    Traced(u32),
 }
 
 impl Change {
@@ -31,6 +33,7 @@ impl Change {
             Change::Ended(ExitStatus::Killed(s)) => i32::from(s.number()),
             Change::Stopped(s) => i32::from(s.number()) << 8 | 0x7f,
             Change::Continued => 0xffff,
+            Change::Traced(code) => (code << 8 | 0x7f) as i32,
         }
     }
 
@@ -41,6 +44,7 @@ impl Change {
             Change::Ended(ExitStatus::Exited(c)) => (code::CLD_EXITED, i32::from(c)),
             Change::Ended(ExitStatus::Killed(s)) => (code::CLD_KILLED, i32::from(s.number())),
             Change::Stopped(s) => (code::CLD_STOPPED, i32::from(s.number())),
+            Change::Traced(c) => (code::CLD_TRAPPED, c as i32),
             Change::Continued => (code::CLD_CONTINUED, i32::from(Signal::CONT.number())),
         }
     }
@@ -75,6 +79,7 @@ mod tests {
         assert_eq!(Change::Ended(ExitStatus::Killed(Signal::KILL)).word(), 9);
         assert_eq!(Change::Stopped(Signal::STOP).word(), 0x137f);
         assert_eq!(Change::Continued.word(), 0xffff);
+        assert_eq!(Change::Traced(3 << 8 | 5).word(), 0x3_057f);
     }
 
     #[test]

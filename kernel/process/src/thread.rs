@@ -4,6 +4,7 @@ use crate::futex::Waiter;
 use crate::rseq::Rseq;
 use crate::signal::ThreadSignals;
 use crate::slot::Slot;
+use crate::trace::Trace;
 use crate::{Pid, Process};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
@@ -42,6 +43,8 @@ pub struct Thread {
     pub(crate) rseq: Rseq,
     /// What it said about its memory and I/O.
     pub hints: Hints,
+    /// Its side of ptrace(2).
+    pub(crate) trace: Trace,
     faults: AtomicU64,
 }
 
@@ -106,6 +109,7 @@ impl Thread {
             first_run: FirstRun::default(),
             rseq: parts.rseq,
             hints: parts.hints,
+            trace: Trace::default(),
             faults: AtomicU64::new(0),
         }
     }

@@ -1,9 +1,11 @@
 //! Waiting for children (wait4(2), waitid(2)).
 
+use crate::family::Family;
 use crate::signal::Signal;
 use crate::status::{Change, ExitStatus};
+use crate::trace::Ended;
 use crate::usage::Counted;
-use crate::{Error, Pid, Process, Result};
+use crate::{Error, Pid, Process, Result, Thread};
 use alloc::sync::Arc;
 use bitflags::bitflags;
 use core::sync::atomic::Ordering::Relaxed;
@@ -80,17 +82,18 @@ impl Process {
             let Some(child) = family.process(*pid) else {
                 continue;
             };
+            let traced = child.first_thread().is_some_and(|t| t.is_traced_by(self));
             let chosen = match which {
                 Which::Any => true,
                 Which::Pid(p) => p == *pid,
                 Which::Group(g) => family.group(*pid) == Ok(g),
             };
-            if !chosen || !child.is_waitable(options) {
+            if !chosen || !traced && !child.is_waitable(options) {
                 continue;
             }
             fits_any = true;
             let change = if !family.is_zombie(*pid) {
-                child.news(options)
+                child.news(options, traced)
             } else if options.contains(WaitOptions::EXITED) {
                 let status = child.exit_status().unwrap_or(ExitStatus::Exited(0));
                 Some(Change::Ended(status))
@@ -103,6 +106,11 @@ impl Process {
             }
         }
         let Some((child, change)) = found else {
+            match self.look_at_tracees(&family, which, options) {
+                Some(Some(waited)) => return Ok(Some(waited)),
+                Some(None) => fits_any = true,
+                None => {}
+            }
             return if fits_any {
                 Ok(None)
             } else {
@@ -119,18 +127,69 @@ impl Process {
         Ok(Some(child.waited(change)))
     }
 
+    /// Looks at the tracees: nothing without one that fits, else what one of them has
+    /// to tell.
+    fn look_at_tracees(
+        &self,
+        family: &Family<Arc<Process>, Arc<Thread>>,
+        which: Which,
+        options: WaitOptions,
+    ) -> Option<Option<Waited>> {
+        let fits = |tid: Pid, group: Pid| match which {
+            Which::Any => true,
+            Which::Pid(p) => p == tid,
+            Which::Group(g) => g == group,
+        };
+        let keep = options.contains(WaitOptions::NOWAIT);
+        let mut tracing = self.tracing.lock();
+        let wanted = |e: &Ended| options.contains(WaitOptions::EXITED) && fits(e.tid, e.group);
+        if let Some(at) = tracing.ended.iter().position(wanted) {
+            let ended = match keep {
+                true => *tracing.ended.get(at)?,
+                false => tracing.ended.remove(at),
+            };
+            return Some(Some(Waited {
+                pid: ended.tid,
+                uid: ended.uid,
+                change: Change::Ended(ended.status),
+                counted: Counted::default(),
+            }));
+        }
+        let mut any = None;
+        for tracee in &tracing.tracees {
+            let process = tracee.process();
+            let group = family.group(process.pid()).unwrap_or(0);
+            if !fits(tracee.tid(), group) {
+                continue;
+            }
+            any = Some(None);
+            let news = tracee.trace.state.lock().news(keep);
+            if let Some(change) = news {
+                return Some(Some(Waited {
+                    pid: tracee.tid(),
+                    uid: process.uid(),
+                    change,
+                    counted: Counted::default(),
+                }));
+            }
+        }
+        any
+    }
+
     fn is_waitable(&self, options: WaitOptions) -> bool {
         let cloned = self.exit_signal.load(Relaxed) != Signal::CHLD.number();
         options.contains(WaitOptions::ALL) || cloned == options.contains(WaitOptions::CLONE)
     }
 
     /// A stop or continuation nobody has waited for.
-    fn news(&self, options: WaitOptions) -> Option<Change> {
+    fn news(&self, options: WaitOptions, traced: bool) -> Option<Change> {
         let mut inner = self.inner.lock();
         let wanted = match inner.news? {
+            // A tracer hears of each thread's stop.
+            Change::Stopped(_) if traced => return None,
             Change::Stopped(_) => WaitOptions::STOPPED,
             Change::Continued => WaitOptions::CONTINUED,
-            Change::Ended(_) => return None,
+            Change::Ended(_) | Change::Traced(_) => return None,
         };
         if !options.contains(wanted) {
             return None;

@@ -8,12 +8,14 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use machine::thread::{self, Exception, PageFault, UserRegs};
 use process::{Limited, Thread};
 
-/// Whether every call and its answer is logged.
+/// Whether every call and its answer is logged; then all are watched.
 static TRACE: AtomicBool = AtomicBool::new(false);
 
 /// Logs every call and its answer from now on, or stops doing so.
 pub fn set_trace(on: bool) {
-    TRACE.store(on, Relaxed);
+    if TRACE.swap(on, Relaxed) != on {
+        process::trace::watch_all(on);
+    }
 }
 
 /// The kernel's side of every user thread.
@@ -32,8 +34,8 @@ impl thread::Hooks for Hooks {
             regs.rax = Errno::ENOSYS.to_rax();
             return;
         };
-        if TRACE.load(Relaxed) {
-            return traced(regs, me);
+        if process::trace::some_watched() {
+            return watched(regs, me);
         }
         run(regs, me);
     }
@@ -83,8 +85,22 @@ fn failed(me: &Thread, e: Errno) -> u64 {
     e.to_rax()
 }
 
+/// A call while somebody's calls are watched, perhaps this thread's.
 #[cold]
-fn traced(regs: &mut UserRegs, me: &Arc<Thread>) {
+fn watched(regs: &mut UserRegs, me: &Arc<Thread>) {
+    let traced = me.is_traced();
+    if !traced || me.before_call(regs) {
+        match TRACE.load(Relaxed) {
+            true => logged(regs, me),
+            false => run(regs, me),
+        }
+    }
+    if traced {
+        me.after_call(regs);
+    }
+}
+
+fn logged(regs: &mut UserRegs, me: &Arc<Thread>) {
     let number = regs.orig_rax as usize;
     let name = table::NAMES.get(number).copied().unwrap_or("?");
     let (a, b, c) = (regs.rdi, regs.rsi, regs.rdx);

@@ -468,23 +468,7 @@ pub(crate) fn may_act_on(ctx: &Ctx<'_>, target: &Process) -> Result<bool, Errno>
 
 /// Whether the caller may look into `target` (ptrace(2), "Ptrace access mode").
 pub(crate) fn may_inspect(ctx: &Ctx<'_>, target: &Process) -> Result<bool, Errno> {
-    if core::ptr::eq(&raw const **ctx.process(), target) {
-        return Ok(true);
-    }
-    let me = ctx.cred()?;
-    if me.has(Caps::SYS_PTRACE) {
-        return Ok(true);
-    }
-    let Some(them) = target.first_thread().and_then(|t| t.cred.get()) else {
-        return Ok(false);
-    };
-    let same_user = [them.uid, them.euid, them.suid]
-        .iter()
-        .all(|u| *u == me.uid);
-    let same_group = [them.gid, them.egid, them.sgid]
-        .iter()
-        .all(|g| *g == me.gid);
-    Ok(same_user && same_group && target.dumpable() == 1 && me.permitted.contains(them.permitted))
+    Ok(ctx.thread().may_trace(target))
 }
 
 #[cfg(test)]

@@ -59,6 +59,9 @@ mod poll;
 mod prctl;
 mod process;
 mod process_vm;
+mod ptrace;
+#[cfg(test)]
+mod ptrace_tests;
 #[cfg(test)]
 mod rseq_tests;
 #[cfg(test)]

@@ -7,9 +7,10 @@ use crate::{pidfd, signal};
 use linux_raw_sys::general as c;
 use machine::user;
 use process::clone::{CloneFlags, CloneRequest, NewTask, clone, wait_for_release};
+use process::exit;
 use process::signal::{SigInfo, Signal};
+use process::trace::Event;
 use process::wait::{WaitOptions, Waited, Which};
-use process::{ExitStatus, exit};
 use vfs::OpenFlags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -164,13 +165,17 @@ fn make(ctx: &mut Ctx<'_>, request: &CloneRequest, report: Report) -> SysResult 
         // As on Linux, an address that cannot be written is the caller's loss.
         let _ = user::write_value(report.tid, &tid);
     }
-    if !flags.contains(CloneFlags::VFORK) {
-        task.start();
-        return Ok(tid as usize);
-    }
+    let me = ctx.thread();
+    let event = task.follow(me, request);
     let child = task.process().clone();
     task.start();
-    wait_for_release(ctx.thread(), &child);
+    if let Some(event) = event {
+        me.trace_event(ctx.regs, event, u64::from(tid));
+    }
+    if flags.contains(CloneFlags::VFORK) {
+        wait_for_release(me, &child);
+        me.trace_event(ctx.regs, Event::VforkDone, u64::from(tid));
+    }
     Ok(tid as usize)
 }
 
@@ -187,13 +192,12 @@ fn give_pidfd(ctx: &Ctx<'_>, task: &NewTask, addr: usize) -> Result<(), Errno> {
 
 /// exit(2)
 pub(crate) fn sys_exit(ctx: &mut Ctx<'_>, code: usize) -> SysResult {
-    exit::end_thread(ctx.thread(), code as u8)
+    exit::end_thread(ctx.thread(), ctx.regs, code as u8)
 }
 
 /// exit_group(2)
 pub(crate) fn sys_exit_group(ctx: &mut Ctx<'_>, code: usize) -> SysResult {
-    ctx.process().begin_exit(ExitStatus::Exited(code as u8));
-    exit::end(ctx.thread())
+    exit::end_process(ctx.thread(), ctx.regs, code as u8)
 }
 
 /// wait4(2)

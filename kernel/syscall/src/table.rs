@@ -128,6 +128,7 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_pidfd_open => pidfd::sys_pidfd_open(2), Full;
     __NR_prctl => prctl::sys_prctl(5), Partial("no seccomp, no PR_SET_MM, no names for memory");
     __NR_arch_prctl => prctl::sys_arch_prctl(2), Full;
+    __NR_ptrace => ptrace::sys_ptrace(4), Partial("no SECCOMP_GET_FILTER, SYSEMU, debug registers; all threads of a tracer may act");
     __NR_personality => misc::sys_personality(1), Full;
 
     __NR_pidfd_getfd => kcmp::sys_pidfd_getfd(3), Full;
@@ -456,7 +457,6 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_acct => misc::sys_not_permitted(0), Refused("the node accounts for capsules (EPERM)");
     __NR_syslog => misc::sys_not_permitted(0), Refused("the kernel's log is the owner's (EPERM)");
     __NR_setns => misc::sys_not_permitted(0), Refused("there are no namespaces (EPERM)");
-    __NR_ptrace => misc::sys_not_permitted(0), Refused("no tracing yet (EPERM)");
     __NR_bpf => misc::sys_not_permitted(0), Refused("no programs in the kernel (EPERM)");
     __NR_perf_event_open => misc::sys_not_permitted(0), Refused("no performance counters (EPERM)");
     __NR_userfaultfd => misc::sys_not_permitted(0), Refused("page faults are the kernel's (EPERM)");

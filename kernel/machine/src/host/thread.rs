@@ -175,6 +175,14 @@ pub(crate) fn fpu_save(out: &mut [u8]) {
     out.fill(0);
 }
 
+pub(crate) fn fpu_accepts(image: &[u8]) -> bool {
+    fpu_load(image)
+}
+
+pub(crate) fn fpu_features() -> u64 {
+    3
+}
+
 pub(crate) fn fpu_load(image: &[u8]) -> bool {
     image.len() >= 512
 }

@@ -511,6 +511,14 @@ pub(crate) fn fpu_save(out: &mut [u8]) {
     }
 }
 
+pub(crate) fn fpu_accepts(image: &[u8]) -> bool {
+    Area::new().is_ok_and(|area| area.accept(image))
+}
+
+pub(crate) fn fpu_features() -> u64 {
+    control::features().xcr0 | 3
+}
+
 pub(crate) fn fpu_load(image: &[u8]) -> bool {
     let me = thread::current();
     let Some(u) = &me.arch.user else { return false };

@@ -30,6 +30,38 @@ impl AddressSpace {
         })
     }
 
+    /// As [`AddressSpace::write`], for a debugger: private memory that the program may
+    /// not write to gets a page of its own, rights unchanged (break points).
+    pub fn write_forced(&self, addr: usize, bytes: &[u8]) -> usize {
+        let mut done = 0;
+        while done < bytes.len() {
+            let Some(at) = addr.checked_add(done).filter(|a| *a < USER_END) else {
+                break;
+            };
+            let n = (PAGE_SIZE - at % PAGE_SIZE).min(bytes.len() - done);
+            let part = &bytes[done..done + n];
+            if self.write(at, part) != n && !self.write_denied(at, part) {
+                break;
+            }
+            done += n;
+            machine::thread::cond_resched();
+        }
+        done
+    }
+
+    /// Writes within one page that the program may not write to; whether that worked.
+    fn write_denied(&self, addr: usize, bytes: &[u8]) -> bool {
+        let state = self.state.read();
+        let Some(area) = state.areas.find(addr).filter(|a| !a.is_shared()) else {
+            return false;
+        };
+        if self.own_page(area, addr).is_err() {
+            return false;
+        }
+        let page = self.table.query(addr);
+        page.is_some_and(|p| p.frame.write(addr % PAGE_SIZE, bytes) == bytes.len())
+    }
+
     /// Fills `addr..addr + len` with zeros; bytes filled.
     pub fn zero(&self, addr: usize, len: usize) -> usize {
         self.walk(addr, len, Access::WRITE, |frame, offset, _, n| {

@@ -87,6 +87,19 @@ impl AddressSpace {
         }
     }
 
+    /// Makes sure that the page of `addr` in the private `area` is the space's own,
+    /// whatever the program may do with it.
+    pub(super) fn own_page(&self, area: &Area, addr: usize) -> Result<(), FaultError> {
+        let va = page_floor(addr);
+        if area.hardware().is_empty() {
+            return Err(FaultError::Denied);
+        }
+        match &area.backing {
+            None => self.write_anonymous(area, va, Before::Unknown),
+            Some(object) => self.write_private(area, &**object, va, Before::Unknown),
+        }
+    }
+
     fn write_anonymous(&self, area: &Area, va: usize, before: Before) -> Result<(), FaultError> {
         if before == Before::Unknown && self.write_present(area, va)? {
             return Ok(());

@@ -517,3 +517,38 @@ fn threads_fault_on_the_same_pages() {
         assert_eq!(got, Ok([1, 2, 3, 4]));
     }
 }
+
+#[test]
+fn a_debugger_writes_where_the_program_may_not() {
+    let s = space();
+    let object = TestObject::new(s.account(), 1);
+    let code = Access::READ | Access::EXEC;
+    let request = MapRequest::object(object.clone(), 0, PAGE_SIZE, code);
+    s.map(request.at(Placement::Fixed(AT))).unwrap();
+    let other = s.fork().unwrap();
+    assert_eq!(s.write(AT, &[0xcc]), 0);
+    assert_eq!(s.write_forced(AT, &[0xcc]), 1);
+    let byte = |s: &AddressSpace| {
+        let mut b = [0];
+        assert_eq!(s.read(AT, &mut b), 1);
+        b[0]
+    };
+    assert_eq!(byte(&s), 0xcc);
+    // Neither the object nor who else has it sees that, and the rights stay.
+    assert_ne!(byte(&other), 0xcc);
+    assert_eq!(s.page_table().query(AT).unwrap().access, code);
+    assert_eq!(s.write_forced(AT + PAGE_SIZE, &[1]), 0);
+    // Twice, and over two areas.
+    s.map(fixed(1, Access::READ).at(Placement::Fixed(AT + PAGE_SIZE)))
+        .unwrap();
+    assert_eq!(s.write_forced(AT + PAGE_SIZE - 2, &[1, 2, 3, 4]), 4);
+    let mut b = [0; 4];
+    assert_eq!(s.read(AT + PAGE_SIZE - 2, &mut b), 4);
+    assert_eq!(b, [1, 2, 3, 4]);
+    // Shared memory is everybody's: it keeps its rights.
+    let shared = MapRequest::object(object, 0, PAGE_SIZE, Access::READ).with(AreaFlags::SHARED);
+    s.map(shared.at(Placement::Fixed(AT + 4 * PAGE_SIZE)))
+        .unwrap();
+    assert_eq!(s.write_forced(AT + 4 * PAGE_SIZE, &[1]), 0);
+    leave();
+}

@@ -6,10 +6,11 @@ mod status;
 
 use crate::{Pid, Process, Thread, World};
 use alloc::string::String;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
-use vfs::procfs::{ProcProcess, ProcSource};
+use mm::AddressSpace;
+use vfs::procfs::{ProcMemory, ProcProcess, ProcSource};
 use vfs::pseudo::Text;
 use vfs::{FdTable, FsContext, Path};
 
@@ -69,6 +70,19 @@ impl ProcSource for Source {
 
     fn domain_name(&self) -> String {
         self.0.domain_name()
+    }
+}
+
+/// The memory of a process, which does not outlive it.
+struct Memory(Weak<AddressSpace>);
+
+impl ProcMemory for Memory {
+    fn read(&self, addr: usize, out: &mut [u8]) -> usize {
+        self.0.upgrade().map_or(0, |s| s.read(addr, out))
+    }
+
+    fn write(&self, addr: usize, bytes: &[u8]) -> usize {
+        self.0.upgrade().map_or(0, |s| s.write_forced(addr, bytes))
     }
 }
 
@@ -194,6 +208,19 @@ impl ProcProcess for View {
             return Err(vfs::Error::NoProcess);
         }
         self.text(tid, name, out).map_err(|_| vfs::Error::NoMemory)
+    }
+
+    fn memory(&self) -> vfs::Result<Arc<dyn ProcMemory>> {
+        let current = machine::thread::current();
+        let me = current.data::<Arc<Thread>>();
+        // A reader from outside is nobody in this world.
+        let me = me.filter(|me| Arc::ptr_eq(me.process().world(), self.0.world()));
+        if !me.is_some_and(|me| me.may_trace(&self.0)) {
+            return Err(vfs::Error::AccessDenied);
+        }
+        let space = self.thread(None).and_then(|t| t.space.get());
+        let space = space.ok_or(vfs::Error::NoProcess)?;
+        Ok(Arc::new(Memory(Arc::downgrade(&space))))
     }
 
     fn write(&self, tid: Option<u32>, name: &str, bytes: &[u8]) -> vfs::Result<()> {

@@ -12,6 +12,7 @@ pub(super) fn state(process: &Process, thread: Option<&Thread>) -> (char, &'stat
     let running = |t: &Thread| t.machine().is_some_and(|m| m.id() == current.id());
     match thread {
         None => ('Z', "zombie"),
+        Some(t) if t.is_trace_stopped() => ('t', "tracing stop"),
         _ if process.is_stopped() => ('T', "stopped"),
         // Who waits for a CPU and who for something else is not told apart.
         Some(t) if running(t) => ('R', "running"),

@@ -25,8 +25,9 @@ pub(super) fn status(
     let (pid, tid) = (process.pid(), tid.unwrap_or(process.pid()));
     writeln!(
         out,
-        "Tgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{}\nTracerPid:\t0",
-        process.ppid()
+        "Tgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{}\nTracerPid:\t{}",
+        process.ppid(),
+        thread.map_or(0, Thread::tracer_pid),
     )?;
     if let Some(cred) = thread.and_then(|t| t.cred.get()) {
         identity(&cred, thread, out)?;

@@ -23,21 +23,34 @@ pub fn attention(regs: &mut UserRegs) {
     let mut handled = false;
     loop {
         if me.must_end() {
+            me.stop_before_end(regs);
             crate::exit::end(me);
         }
-        if me.process().is_stopping() {
-            me.stop_here();
+        if me.stop_if_due(regs) {
+            continue;
+        }
+        if me.process().is_stopping() && me.owes_group_stop() {
+            me.stop_here(regs);
             continue;
         }
         let wanted = me.signals.blocked().complement();
         let Some((signal, info)) = me.take_signal(wanted) else {
             break;
         };
-        handled |= deliver(me, regs, signal, &info);
+        let chosen = match me.is_traced() {
+            false => Some((signal, info)),
+            true => me.signal_stop(regs, signal, info),
+        };
+        if let Some((signal, info)) = chosen {
+            handled |= deliver(me, regs, signal, &info);
+        }
     }
     if !handled {
         restart::without_handler(&me.signals, regs);
         me.end_temporary_mask();
+    }
+    if me.is_traced() {
+        me.prepare_step(regs);
     }
 }
 
@@ -76,6 +89,9 @@ fn deliver(me: &Arc<Thread>, regs: &mut UserRegs, signal: Signal, info: &SigInfo
                 mask = mask.with(signal);
             }
             me.set_blocked(mask);
+            if me.is_traced() {
+                me.step_into_handler(regs);
+            }
             true
         }
     }

@@ -35,6 +35,11 @@ impl Queue {
         self.entries.len()
     }
 
+    /// The entry number `at`.
+    pub(crate) fn get(&self, at: usize) -> Option<SigInfo> {
+        self.entries.get(at).copied()
+    }
+
     /// Adds `signal`. With `limit` entries or more only the fact is kept, and for
     /// a realtime signal of a program's making not even that, so that the sender
     /// can be told (`EAGAIN` of sigqueue(3)).

@@ -43,7 +43,7 @@ impl Process {
             return Ok(());
         }
         let change = self.cancel_opposites(&mut inner, signal);
-        let keeps = inner.threads.first().map(|t| t.signals.keeps());
+        let keeps = inner.threads.first().map(|t| t.keeps());
         if !self.discards(signal, keeps.unwrap_or_default(), origin) {
             let limit = self.queue_limit();
             if inner.pending.push(signal, info, limit) == Pushed::Full {
@@ -167,7 +167,7 @@ impl Thread {
             let mut inner = process.inner.lock();
             process.cancel_opposites(&mut inner, signal)
         };
-        if !process.discards(signal, self.signals.keeps(), origin) {
+        if !process.discards(signal, self.keeps(), origin) {
             let mut q = self.signals.pending.lock();
             if q.push(signal, info, process.queue_limit()) == Pushed::Full {
                 return Err(Error::LimitReached);
@@ -183,6 +183,15 @@ impl Thread {
         }
         process.signal_hub().notify(Events::READABLE);
         Ok(())
+    }
+
+    /// Signals that become pending even where nothing would be done about them: a
+    /// tracer sees all.
+    fn keeps(&self) -> SigSet {
+        match self.is_traced() {
+            true => SigSet(!0),
+            false => self.signals.keeps(),
+        }
     }
 
     /// Sends `signal` to this thread because of what it just did (`SIGPIPE`).
@@ -255,6 +264,16 @@ impl Thread {
     pub fn pending_signals(&self) -> SigSet {
         let shared = SigSet(self.process().pending_set.load(SeqCst));
         self.signals.pending_set().or(shared)
+    }
+
+    /// What is known of the pending signal number `at` of this thread, or of its process
+    /// if `shared`, oldest first.
+    #[must_use]
+    pub fn peek_signal(&self, shared: bool, at: usize) -> Option<SigInfo> {
+        match shared {
+            true => self.process().inner.lock().pending.get(at),
+            false => self.signals.pending.lock().get(at),
+        }
     }
 
     /// Takes a pending signal of `wanted` out, this thread's own first.

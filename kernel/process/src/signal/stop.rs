@@ -6,6 +6,7 @@ use crate::process::{Inner, Stop};
 use crate::status::Change;
 use crate::{Process, Thread};
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use machine::thread::UserRegs;
 
 impl Process {
     /// Whether its threads have to stop.
@@ -33,7 +34,11 @@ impl Process {
             for t in &inner.threads {
                 t.alert();
             }
+        } else if !inner.threads.iter().any(|t| t.is_traced()) {
+            return;
         }
+        // Tracees stop once more, even if their tracer had let them go on.
+        self.stop_serial.fetch_add(1, SeqCst);
     }
 
     fn pending_has(&self, signal: Signal) -> bool {
@@ -60,6 +65,9 @@ impl Process {
         self.stopping.store(false, SeqCst);
         for t in &inner.threads {
             t.signals.stopped.store(false, SeqCst);
+            if t.is_traced() {
+                t.stop_anew();
+            }
         }
         self.go_on_queue.wake_all();
         if !stop.complete {
@@ -104,23 +112,30 @@ impl Process {
 
 impl Thread {
     /// Stops here while a stop of the process is in force.
-    pub(crate) fn stop_here(&self) {
+    pub(crate) fn stop_here(&self, regs: &mut UserRegs) {
         let process = self.process();
         let mut inner = process.inner.lock();
-        if inner.stop.is_none() {
+        let Some(signal) = inner.stop.as_ref().map(|s| s.signal) else {
             return;
-        }
+        };
         self.signals.stopped.store(true, SeqCst);
         let change = Process::check_stopped(&mut inner);
         drop(inner);
         if let Some(change) = change {
             process.tell_parent(change);
         }
+        if self.is_traced() {
+            return self.group_stop(regs, signal);
+        }
         // Going on clears the flag; a further stop then finds this thread running.
         process.go_on_queue.wait(|| {
             let over = !self.signals.stopped.load(SeqCst) || self.must_end();
-            over.then_some(())
+            (over || self.is_traced()).then_some(())
         });
+        if self.is_traced() {
+            // It is stopped still, but the tracer's now.
+            return;
+        }
         self.signals.stopped.store(false, Relaxed);
     }
 }

@@ -8,6 +8,7 @@
 //! `stat`, `uptime` and their like; `sysctl` has `/proc/sys`.
 
 mod fd;
+mod mem;
 mod process;
 mod sysctl;
 mod system;
@@ -67,6 +68,21 @@ pub trait ProcProcess: Send + Sync {
     fn write(&self, _tid: Option<u32>, _name: &str, _bytes: &[u8]) -> Result<()> {
         Err(Error::NotPermitted)
     }
+    /// Its memory, for the calling thread.
+    ///
+    /// # Errors
+    /// [`Error::AccessDenied`] if that may not trace it; [`Error::NoProcess`].
+    fn memory(&self) -> Result<Arc<dyn ProcMemory>> {
+        Err(Error::AccessDenied)
+    }
+}
+
+/// The memory of a process (`/proc/PID/mem`).
+pub trait ProcMemory: Send + Sync {
+    /// Copies from `addr`; bytes copied before memory ended or refused to be read.
+    fn read(&self, addr: usize, out: &mut [u8]) -> usize;
+    /// Copies to `addr`, whatever the program itself may do there; bytes copied.
+    fn write(&self, addr: usize, bytes: &[u8]) -> usize;
 }
 
 /// The processes of a capsule.

@@ -1,6 +1,7 @@
 //! `/proc/PID` and `/proc/PID/task/TID`.
 
 use super::fd::{FdDir, FdView};
+use super::mem::MemFile;
 use super::{Proc, ProcProcess, number};
 use crate::error::{Error, Result};
 use crate::inode::{Attr, DirEntry, Emit, Inode, Kind, Link, SetAttr};
@@ -14,7 +15,7 @@ use core::fmt::Write;
 /// What is in the directory besides the text files of the process room.
 const LINKS: [&str; 3] = ["cwd", "root", "exe"];
 const DIRS: [&str; 4] = ["fd", "fdinfo", "task", "ns"];
-const TEXTS: [&str; 3] = ["mounts", "mountinfo", "cgroup"];
+const TEXTS: [&str; 4] = ["mounts", "mountinfo", "cgroup", "mem"];
 /// Namespaces: there is one of each, which is the capsule.
 const NAMESPACES: [(&str, u64); 7] = [
     ("cgroup", 4_026_531_835),
@@ -141,6 +142,10 @@ impl Inode for ProcessDir {
             return Ok(self.text(n, *mode));
         }
         match name {
+            b"mem" => Ok(Arc::new(MemFile {
+                attr: self.attr_of(Kind::File, 0o600),
+                process: self.process.clone(),
+            })),
             b"fd" => Ok(self.fd_dir(FdView::Links)),
             b"fdinfo" => Ok(self.fd_dir(FdView::Info)),
             b"ns" => Ok(self.namespaces()),

@@ -56,6 +56,15 @@ fn ended(child: i32, deadline: Instant) -> Option<End> {
         if found == child && libc::WIFSIGNALED(status) {
             return Some(End::Signal(libc::WTERMSIG(status)));
         }
+        if found == child && libc::WIFSTOPPED(status) {
+            // It has asked to be traced; it goes on as if nobody did.
+            // SAFETY: the memory of this process is not touched.
+            unsafe {
+                let (none, signal) = (std::ptr::null_mut::<u8>(), libc::WSTOPSIG(status));
+                libc::ptrace(libc::PTRACE_CONT, child, none, i64::from(signal));
+            }
+            continue;
+        }
         if found == child {
             return Some(End::Status(libc::WEXITSTATUS(status)));
         }
