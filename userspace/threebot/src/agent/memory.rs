@@ -46,15 +46,28 @@ fn encode(units: Vec<UnitMemory>, journal: &Journal) -> Option<Vec<u8>> {
 impl Agent {
     /// Saves what is worth saving whenever it has changed, for ever.
     pub async fn keep_saved(self: Rc<Self>) {
+        let mut saved = None;
         loop {
             self.unsaved.notified().await;
-            self.save().await;
+            let found = self.worth_saving();
+            // Most of what happens is a probe that succeeds, which changes nothing.
+            if saved.as_ref() == Some(&found) {
+                continue;
+            }
+            saved = self.save().await.then_some(found);
             tokio::time::sleep(GATHER).await;
         }
     }
 
-    /// Saves now: after an owner's command, before it is confirmed.
-    pub async fn save(&self) {
+    /// What the saved form depends on.
+    fn worth_saving(&self) -> (Vec<UnitMemory>, u64) {
+        let units = self.supervisor.borrow().memories();
+        (units, self.journal.borrow().last_seq())
+    }
+
+    /// Saves now: after an owner's command, before it is confirmed. Whether the kernel
+    /// has it.
+    pub async fn save(&self) -> bool {
         let encoded = encode(self.supervisor.borrow().memories(), &self.journal.borrow());
         let saved = match encoded {
             Some(bytes) => self.control.save_state(bytes).await.is_ok(),
@@ -63,6 +76,7 @@ impl Agent {
         if !saved {
             crate::console::say(format_args!("the kernel did not keep the 3Bot's state"));
         }
+        saved
     }
 }
 
