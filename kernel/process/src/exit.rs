@@ -209,6 +209,8 @@ impl Process {
             .collect();
         for o in &orphans {
             o.ppid.store(heir, Relaxed);
+            // Whoever adopts it expects an ordinary child (`reparent_leader` of Linux).
+            o.exit_signal.store(Signal::CHLD.number(), SeqCst);
         }
         Will {
             parent,

@@ -83,7 +83,14 @@ pub(crate) fn pack_shells() -> Result<()> {
             .arg(shell.join("image.toml"));
         output(pack.arg("-o").arg(&image)).context("busybox could not be packed")?;
     }
-    let terminals = ["bash", "coreutils", "grep", "bsdutils", "util-linux", "perl-base"];
+    let terminals = [
+        "bash",
+        "coreutils",
+        "grep",
+        "bsdutils",
+        "util-linux",
+        "perl-base",
+    ];
     for (image, packages) in [
         (artifacts.coreutils_image(), &["bash", "coreutils"][..]),
         (artifacts.terminals_image(), &terminals),
