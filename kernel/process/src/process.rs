@@ -70,6 +70,8 @@ pub struct Process {
     pub(crate) stop_serial: AtomicU64,
     /// It ends by a `SIGKILL`, or got one on its way out.
     killed: AtomicBool,
+    /// It has traced somebody: others need not look at what follows.
+    pub(crate) traces: AtomicBool,
     /// Its side of ptrace(2) as a tracer.
     pub(crate) tracing: SpinLock<Tracing>,
     /// Who traced its first thread, or its last, when that ended.
@@ -139,6 +141,7 @@ impl Process {
             stopping: AtomicBool::new(false),
             stop_serial: AtomicU64::new(0),
             killed: AtomicBool::new(false),
+            traces: AtomicBool::new(false),
             tracing: SpinLock::new(Tracing::default()),
             traced_by: SpinLock::new(None),
             go_on_queue: WaitQueue::new(),

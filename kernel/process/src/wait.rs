@@ -78,11 +78,13 @@ impl Process {
         let mut family = self.world().family.lock();
         let mut fits_any = false;
         let mut found = None;
+        let traces = self.traces.load(Relaxed);
         for pid in family.children(self.pid()) {
             let Some(child) = family.process(*pid) else {
                 continue;
             };
-            let traced = child.first_thread().is_some_and(|t| t.is_traced_by(self));
+            let first = traces.then(|| child.first_thread()).flatten();
+            let traced = first.is_some_and(|t| t.is_traced_by(self));
             let chosen = match which {
                 Which::Any => true,
                 Which::Pid(p) => p == *pid,
@@ -106,7 +108,8 @@ impl Process {
             }
         }
         let Some((child, change)) = found else {
-            match self.look_at_tracees(&family, which, options) {
+            let tracees = traces.then(|| self.look_at_tracees(&family, which, options));
+            match tracees.flatten() {
                 Some(Some(waited)) => return Ok(Some(waited)),
                 Some(None) => fits_any = true,
                 None => {}

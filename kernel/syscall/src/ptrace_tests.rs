@@ -303,3 +303,33 @@ fn a_kill_ends_a_tracee_in_every_stop() {
         }
     });
 }
+
+#[test]
+fn the_end_of_a_traced_thread_is_told() {
+    const VM_THREAD: usize = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000;
+    let second = code(|p| {
+        p.call(nr::__NR_exit, &[6]);
+    });
+    let child = code(move |p| {
+        assert_eq!(ptrace(p, TRACEME, 0, 0, 0), 0);
+        let me = p.call(nr::__NR_getpid, &[]);
+        kill(p, me, STOP);
+        assert!(p.call_at(second, nr::__NR_clone, &[VM_THREAD, 0, 0, 0, 0]) > 0);
+        p.call(nr::__NR_pause, &[]);
+    });
+    Stage::new().run(move |p| {
+        let pid = i64::from(p.fork(child));
+        assert_eq!(p.wait(pid, WALL), (pid, stopped(STOP)));
+        assert_eq!(ptrace(p, SETOPTIONS, pid, 0, 8), 0);
+        assert_eq!(ptrace(p, CONT, pid, 0, 0), 0);
+        assert_eq!(p.wait(pid, WALL), (pid, stopped(TRAP | 3 << 8)));
+        assert_eq!(ptrace(p, GETEVENTMSG, pid, 0, OUT), 0);
+        let tid: i64 = p.get(OUT);
+        assert_eq!(p.wait(tid, WALL), (tid, stopped(STOP)));
+        assert_eq!(ptrace(p, CONT, tid, 0, 0), 0);
+        assert_eq!(p.wait(tid, WALL), (tid, 6 << 8));
+        assert_eq!(p.wait(tid, WALL).0, ECHILD);
+        kill(p, pid, KILL);
+        assert_eq!(p.wait(-1, WALL), (pid, KILL));
+    });
+}

@@ -604,3 +604,25 @@ fn hostile_arguments_are_survived() {
         }
     });
 }
+
+#[test]
+fn a_timer_can_count_the_cpu_time_of_a_thread() {
+    const THREAD_TIME: usize = 3;
+    let of_thread = |tid: i32| ((!tid) << 3 | 2 | 4) as usize;
+    Stage::new().run(move |p| {
+        let me = p.call(nr::__NR_gettid, &[]) as i32;
+        for clock in [THREAD_TIME, of_thread(me)] {
+            assert_eq!(p.call(nr::__NR_timer_create, &[clock, 0, DATA]), 0);
+            let id = p.get::<i32>(DATA) as usize;
+            // An hour, which no test takes.
+            p.put(DATA + 64, &[0u64, 0, 3600, 0]);
+            assert_eq!(p.call(nr::__NR_timer_settime, &[id, 0, DATA + 64, 0]), 0);
+            assert_eq!(p.call(nr::__NR_timer_gettime, &[id, DATA + 64]), 0);
+            let left: [u64; 4] = p.get(DATA + 64);
+            assert!((3590..=3600).contains(&left[2]), "{left:?}");
+        }
+        let stranger = of_thread(999);
+        let answer = p.call(nr::__NR_timer_create, &[stranger, 0, DATA]);
+        assert_eq!(answer, -22);
+    });
+}

@@ -122,6 +122,7 @@ impl Thread {
         state.link = Some(link);
         self.trace.traced.store(true, SeqCst);
         drop(state);
+        tracer.traces.store(true, SeqCst);
         tracing.tracees.push(self.clone());
         Ok(())
     }
