@@ -204,8 +204,11 @@ impl World {
     /// # Errors
     /// The first disk's that fails, after the others were flushed, too.
     pub fn sync_disks(&self) -> vfs::Result<()> {
-        let failed = self.disks.iter().filter_map(|d| d.flush().err());
-        failed.fold(Ok(()), |first, e| first.and(Err(e)))
+        let mut outcome = Ok(());
+        for disk in &self.disks {
+            outcome = outcome.and(disk.flush());
+        }
+        outcome
     }
 
     pub(crate) fn events(&self) -> &dyn Events {

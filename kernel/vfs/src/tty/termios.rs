@@ -343,11 +343,12 @@ impl Locks {
 
     /// The settings `new` with what is locked as in `old`.
     pub(super) fn hold(&self, old: &Termios, mut new: Termios) -> Termios {
-        let bits = |at: usize, old: u32, new: u32| new & !self.modes[at] | old & self.modes[at];
-        new.input = Input::from_bits_retain(bits(0, old.input.bits(), new.input.bits()));
-        new.output = Output::from_bits_retain(bits(1, old.output.bits(), new.output.bits()));
-        new.control = bits(2, old.control, new.control);
-        new.local = Local::from_bits_retain(bits(3, old.local.bits(), new.local.bits()));
+        let bits = |locked: u32, old: u32, new: u32| new & !locked | old & locked;
+        let [input, output, control, local] = self.modes;
+        new.input = Input::from_bits_retain(bits(input, old.input.bits(), new.input.bits()));
+        new.output = Output::from_bits_retain(bits(output, old.output.bits(), new.output.bits()));
+        new.control = bits(control, old.control, new.control);
+        new.local = Local::from_bits_retain(bits(local, old.local.bits(), new.local.bits()));
         if self.line != 0 {
             new.line = old.line;
         }
