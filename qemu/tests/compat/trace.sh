@@ -7,12 +7,13 @@ sed '1,/^#program$/d' "$0" | base64 -d >prog
 chmod +x prog
 export DEBUGINFOD_URLS= HISTSIZE=0
 echo '## strace'
-# The calls of the program and of its child, in the order each makes them.
+# The calls of the program and of its child, in the order each makes them; those that
+# others overtake are split in the log.
 strace -f -o log -e trace=write,kill,vfork,wait4,exit_group,clone,rt_sigaction,getuid,nanosleep,execve ./prog fork
 for who in $(gawk '{ if (!seen[$1]++) print $1 }' log); do
     echo "- process"
     grep "^$who " log | sed -E 's/^[0-9]+ +//; s/<unfinished ...>//; /resumed>/s/^<... ([a-z0-9_]+) resumed>/ \1/
-        s/0x[0-9a-f]+/ADDR/g; s/\b[0-9]{2,7}\b/N/g; s/[0-9]+ vars/N vars/; s/si_([us])time=[^,}]*/si_\1time=T/g; s/pid=[0-9]+/pid=N/; s/ +/ /g; s/^ //' | grep -Ev '^(rt_sig|wait4)' || true
+        s/0x[0-9a-f]+/ADDR/g; s/\b[0-9]{2,7}\b/N/g; s/[0-9]+ vars/N vars/; s/si_([us])time=[^,}]*/si_\1time=T/g; s/pid=[0-9]+/pid=N/; s/ +/ /g; s/^ //' | grep -Ev '^(rt_sig|wait4|clone)' || true
 done
 echo '## strace -c'
 strace -f -c -U name,calls,errors -S name -o counts ./prog fork
@@ -22,7 +23,7 @@ strace -o log -e trace=getuid -e inject=getuid:retval=42 ./prog uid || echo "end
 cat log
 strace -o log -e trace=getuid -e inject=getuid:error=EPERM:when=2 ./prog uid || echo "ended with $?"
 cat log
-(strace -o log -e trace=getuid -e inject=getuid:signal=USR1:when=3 ./prog uid) 2>/dev/null || echo "ended with $?"
+{ strace -o log -e trace=getuid -e inject=getuid:signal=USR1:when=3 ./prog uid; } 2>/dev/null || echo "ended with $?"
 sed -E 's/si_pid=[0-9]+/si_pid=N/; s/si_uid=[0-9]+/si_uid=N/' log
 echo '## strace -p'
 ./prog wait & sleep 0.3
@@ -116,7 +117,8 @@ delete
 continue
 GDB
 echo '## gdb: children'
-debug --args ./prog fork <<'GDB'
+# The parent, which is let go, writes when it likes.
+debug --args ./prog fork <<'GDB' | grep -Ev '^(child ended|signal)'
 set follow-fork-mode child
 catch fork
 run
