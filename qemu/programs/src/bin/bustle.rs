@@ -23,6 +23,9 @@ use tokio::{
 /// Clients of the echo server, and what each sends.
 const CLIENTS: u64 = 32;
 const SENT_BYTES: usize = 300_000;
+/// Threads that compute, and the steps of each: several turns of the scheduler.
+const COMPUTERS: u64 = 12;
+const STEPS: u32 = 400_000;
 
 fn main() -> ExitCode {
     if let Some(status) = std::env::args().nth(1) {
@@ -49,6 +52,7 @@ async fn live() -> io::Result<()> {
     println!("datagrams: {}", datagrams().await?);
     println!("channels: {}", channels().await);
     println!("blocking: {}", blocking().await);
+    println!("numbers: {:016x}", numbers().await?);
     println!("timers: {}", timers().await);
     println!("files: {}", files().await?);
     println!("processes: {}", processes().await?);
@@ -183,6 +187,32 @@ async fn blocking() -> u64 {
     }
     let results = tasks.join_all().await;
     results.into_iter().fold(0, u64::wrapping_add)
+}
+
+/// More threads than CPUs, each with floating-point registers full of numbers that
+/// small errors grow in: what a thread loses when another one runs shows in the sum.
+async fn numbers() -> io::Result<u64> {
+    let mut tasks = JoinSet::new();
+    for seed in 1..=COMPUTERS {
+        tasks.spawn_blocking(move || Ok(chaos(seed)));
+    }
+    sum(tasks).await
+}
+
+/// Steps of eight logistic maps side by side, and what bits they end with.
+fn chaos(seed: u64) -> u64 {
+    let mut lanes = [0.0; 8];
+    for (lane, x) in (1..).zip(&mut lanes) {
+        *x = f64::from(lane) / (10.0 + seed as f64);
+    }
+    for _ in 0..STEPS {
+        for x in &mut lanes {
+            *x = 3.9 * *x * (1.0 - *x);
+        }
+    }
+    lanes
+        .iter()
+        .fold(seed, |sum, x| checksum(&(sum ^ x.to_bits()).to_ne_bytes()))
 }
 
 /// Timers fire in the order of their times, not early; what is late is given up.
