@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use skep_api::manifest::{Manifest, RestartPolicy};
 use skep_qemu::{
     Artifacts, Machine, Node, Visitor, command, http, long,
+    machine::escape,
     node::TempFolder,
     ramdisk::{Image, Ramdisk, manifest, standard_manifest},
     seconds,
@@ -14,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const NGINX: u16 = 8081;
@@ -60,6 +61,49 @@ fn a_pulled_cable() -> Result<()> {
     println!("told: {told:?}");
     let restarts = node.api().capsule("nginx")?["restarts"].clone();
     ensure!(restarts == 0, "nginx was restarted because of the cable");
+    Ok(())
+}
+
+/// A virtio console shows the log from its first line on, as the serial line does.
+#[test]
+fn a_second_console() -> Result<()> {
+    let folder = TempFolder::new()?;
+    let shown = folder.path().join("console");
+    let file = format!("file,id=second,path={}", escape(&shown));
+    let mut node = Machine::new("devices-console")
+        .option("-chardev", &file)
+        .option("-device", "virtio-serial-pci")
+        .option("-device", "virtconsole,chardev=second")
+        .start()?;
+    node.wait_http(NGINX, "/", seconds(60))?;
+    let last = "nginx: ready";
+    let serial = node.wait_serial(last, seconds(30))?;
+    let deadline = Instant::now() + seconds(10);
+    let second = loop {
+        let second = String::from_utf8_lossy(&fs::read(&shown)?).into_owned();
+        if second.contains(last) {
+            break second;
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "the second console shows {second:?}"
+        );
+        thread::sleep(Duration::from_millis(50));
+    };
+    let lines = |text: &str| {
+        text.lines()
+            .map(|l| l.trim_end().to_string())
+            .collect::<Vec<_>>()
+    };
+    let (serial, second) = (lines(&serial), lines(&second));
+    let end = second.iter().position(|line| line.contains(last));
+    for line in &second[..end.context("no last line")?] {
+        ensure!(
+            serial.contains(line),
+            "only the second console shows {line:?}"
+        );
+    }
+    ensure!(end > Some(5), "the second console shows only {second:?}");
     Ok(())
 }
 

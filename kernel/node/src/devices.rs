@@ -21,6 +21,7 @@ pub(crate) fn start(net: &Arc<NetNode>) -> Disks {
             DeviceType::Network => network(device, net),
             DeviceType::Block => disk(device, numbers.next(), &mut disks),
             DeviceType::EntropySource => entropy::start(device),
+            DeviceType::Console => skep_virtio::console::start(device),
             _ => continue,
         };
         if let Err(e) = started {
