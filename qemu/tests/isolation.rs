@@ -4,7 +4,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use skep_api::manifest::RestartPolicy;
 use skep_qemu::{
-    Machine, Node, Visitor, long,
+    Machine, Node, Visitor,
+    api::Api,
+    long,
     ramdisk::{Image, Ramdisk, manifest, port},
     seconds,
 };
@@ -45,82 +47,104 @@ fn node(name: &str, program: &str, words: &[&str]) -> Result<Node> {
     Ok(node)
 }
 
-/// Runs `odd` to its end, which must be status 0, while nginx and the neighbour are
-/// visited and see nothing of it.
-fn harmless(node: &Node, limit: Duration) -> Result<()> {
+/// Runs `odd` to its end, again and again for `time`, while nginx and the neighbour
+/// are visited and see nothing of it. It must end with status 0; if it is run often, now
+/// and then because the capsule's memory is used up.
+fn harmless(node: &Node, time: Duration, limit: Duration) -> Result<()> {
     let api = node.api();
+    // What the kernel keeps for itself after a first run is no leak.
     api.command("capsules/odd/start", &Value::Null)?;
     api.wait_finished("odd", limit)?;
     thread::sleep(seconds(1));
-    let before = api.last_event()?;
     let start = api.get("node")?;
     let visitors = [NGINX, NEIGHBOUR].map(|port| Visitor::start(node.address(port), "/"));
-    api.command("capsules/odd/start", &Value::Null)?;
-    // It is the end of this run that counts.
-    let ended = api
-        .wait_events(before, "exited", Some("odd"), 1, limit)
-        .and_then(|_| api.wait_finished("odd", seconds(10)));
+    let begun = Instant::now();
+    let (mut runs, mut before) = (0, free(&start)?);
+    let ended = loop {
+        let ended = one_run(&api, limit, !time.is_zero());
+        runs += 1;
+        if ended.is_err() || begun.elapsed() >= time {
+            break ended;
+        }
+        if begun.elapsed() < time / 2 {
+            before = before.min(free(&api.get("node")?)?);
+        }
+    };
+    println!("{runs} runs in {:.0} s", begun.elapsed().as_secs_f32());
     let [nginx, neighbour] = visitors.map(Visitor::finish);
-    let log = api.log("odd").unwrap_or_default();
-    // What hostile calls wrote to its output is noise; its own words come last.
-    let said = log.lines().last().unwrap_or_default();
-    println!("it printed {} bytes", log.len());
-    let how = ended?;
-    ensure!(
-        how == "exit code 0",
-        "it ended with {how} and printed last {said:?}"
-    );
+    ended?;
     nginx.expect_all_served("nginx", 5)?;
     neighbour.expect_all_served("the neighbour", 5)?;
     for name in ["nginx", "neighbour"] {
         let capsule = api.capsule(name)?;
         ensure!(capsule["restarts"] == 0, "{name} was restarted: {capsule}");
     }
-    let free = |node: &Value| node["memory_free_bytes"].as_u64().context("no memory");
-    let before = free(&start)?;
-    let deadline = Instant::now() + seconds(10);
-    let end = loop {
-        let now = api.get("node")?;
-        if free(&now)? + MEMORY_KEPT >= before || Instant::now() >= deadline {
-            break now;
-        }
-        thread::sleep(Duration::from_millis(100));
-    };
+    let end = settled(&api, before)?;
     ensure!(end["agent_starts"] == 1, "the 3Bot was restarted");
     let uptime = |node: &Value| node["uptime_ms"].as_u64().context("no uptime");
     ensure!(uptime(&end)? > uptime(&start)?, "the node was restarted");
-    let after = free(&end)?;
-    println!(
-        "free memory: {} KiB before, {} KiB after",
-        before >> 10,
-        after >> 10
-    );
+    Ok(())
+}
+
+/// Runs `odd` once.
+fn one_run(api: &Api, limit: Duration, may_run_out: bool) -> Result<()> {
+    let before = api.last_event()?;
+    api.command("capsules/odd/start", &Value::Null)?;
+    // It is the end of this run that counts.
+    api.wait_events(before, "exited", Some("odd"), 1, limit)?;
+    let how = api.wait_finished("odd", seconds(10))?;
+    let log = api.log("odd").unwrap_or_default();
+    // What hostile calls wrote to its output is noise; its own words come last.
+    let said = log.lines().last().unwrap_or_default();
     ensure!(
-        after + MEMORY_KEPT >= before,
-        "{} KiB are not free again",
-        (before - after) >> 10
+        how == "exit code 0" || may_run_out && how == "out of memory",
+        "it ended with {how} and printed last {said:?}"
     );
     Ok(())
 }
 
+fn free(node: &Value) -> Result<u64> {
+    node["memory_free_bytes"].as_u64().context("no memory")
+}
+
+/// The node's report once about as much memory is free as `before`.
+fn settled(api: &Api, before: u64) -> Result<Value> {
+    let deadline = Instant::now() + seconds(10);
+    loop {
+        let now = api.get("node")?;
+        let after = free(&now)?;
+        if after + MEMORY_KEPT >= before {
+            println!(
+                "free: {} KiB before, {} KiB after",
+                before >> 10,
+                after >> 10
+            );
+            return Ok(now);
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "{} KiB are not free again",
+            (before - after) >> 10
+        );
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
 #[test]
 fn nothing_of_another_capsule_can_be_reached() -> Result<()> {
-    harmless(&node("isolation-probe", "prober", &[])?, seconds(120))
+    let node = node("isolation-probe", "prober", &[])?;
+    harmless(&node, Duration::ZERO, seconds(120))
 }
 
 #[test]
 fn nothing_of_the_machine_can_be_reached() -> Result<()> {
-    harmless(
-        &node("isolation-machine", "hostile", &["instructions"])?,
-        seconds(120),
-    )
+    let node = node("isolation-machine", "hostile", &["instructions"])?;
+    harmless(&node, Duration::ZERO, seconds(120))
 }
 
 #[test]
 fn every_call_with_hostile_arguments() -> Result<()> {
-    let (time, limit) = if long() { ("600", 1200) } else { ("1", 300) };
-    harmless(
-        &node("isolation-calls", "hostile", &["calls", time])?,
-        seconds(limit),
-    )
+    let (run, time) = if long() { ("60", 600) } else { ("1", 0) };
+    let node = node("isolation-calls", "hostile", &["calls", run])?;
+    harmless(&node, seconds(time), seconds(300))
 }

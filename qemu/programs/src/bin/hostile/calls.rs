@@ -52,8 +52,7 @@ pub(crate) fn run(time: Duration) -> Result<(), String> {
     let start = Instant::now();
     let mut sweeps = 0;
     while sweeps == 0 || start.elapsed() < time {
-        sweep(&numbers, &progress, sweeps)?;
-        leavings.remove();
+        sweep(&numbers, &progress, &leavings, sweeps)?;
         sweeps += 1;
     }
     println!("{sweeps} sweeps in {:.1} s", start.elapsed().as_secs_f32());
@@ -84,7 +83,12 @@ impl Progress {
     }
 }
 
-fn sweep(numbers: &[u64], progress: &Progress, sweep: u64) -> Result<(), String> {
+fn sweep(
+    numbers: &[u64],
+    progress: &Progress,
+    leavings: &Leavings,
+    sweep: u64,
+) -> Result<(), String> {
     let mut position = 0;
     let mut call = 0;
     while position < numbers.len() {
@@ -101,6 +105,7 @@ fn sweep(numbers: &[u64], progress: &Progress, sweep: u64) -> Result<(), String>
                 "call {number:?}, {last} of its share: cannot be killed"
             ));
         }
+        leavings.remove();
         (position, call) = match ended {
             End::Status(0) if at == end => (end, 0),
             // It died or hung: on with what comes next.
