@@ -97,16 +97,6 @@ impl Artifacts {
         self.out().join("shell")
     }
 
-    /// Image folder of Debian's bash with what uses terminals and System V objects.
-    pub fn terminals_image(&self) -> PathBuf {
-        self.out().join("terminals")
-    }
-
-    /// Image folder of Debian's bash and coreutils.
-    pub fn coreutils_image(&self) -> PathBuf {
-        self.out().join("coreutils")
-    }
-
     /// A program of `qemu/programs`, static, that scenarios run inside capsules.
     pub fn program(&self, name: &str) -> PathBuf {
         self.out().join("programs").join(name)

@@ -86,6 +86,25 @@ cat /script; echo '#program'; base64 prog",
 /// All of them, in the order of `docs/programs.md`.
 pub const PROGRAMS: &[Program] = &[
     program(
+        "coreutils",
+        &["bash", "coreutils"],
+        BASH,
+        include_str!("../tests/compat/coreutils.sh"),
+    ),
+    program(
+        "terminals",
+        &[
+            "bash",
+            "coreutils",
+            "grep",
+            "bsdutils",
+            "util-linux",
+            "perl-base",
+        ],
+        BASH,
+        include_str!("../tests/compat/terminals.sh"),
+    ),
+    program(
         "text_tools",
         &[
             "bash",

@@ -132,16 +132,20 @@ pub struct Packages {
 }
 
 impl Packages {
-    /// Packs these packages for `name`, unless that has been done.
+    /// Packs these packages for `name`, unless that has been done by the command line
+    /// there is now.
     pub fn pack(name: &str, packages: &[&str]) -> Result<Self> {
         let artifacts = Artifacts::new();
         let folder = artifacts.out().join("compat").join(name);
+        let cli = artifacts.require(artifacts.cli())?;
+        let made = |path: &Path| fs::metadata(path)?.modified();
         let wanted = packages.join(" ");
         let list = folder.join("packages");
-        if fs::read_to_string(&list).is_ok_and(|found| found == wanted) {
+        if fs::read_to_string(&list).is_ok_and(|found| found == wanted)
+            && made(&list)? > made(&cli)?
+        {
             return Ok(Self { folder });
         }
-        let cli = artifacts.require(artifacts.cli())?;
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
@@ -181,16 +185,21 @@ impl Packages {
         Ok(ran.stdout)
     }
 
-    /// The image, with `script` as the file `/script`.
-    pub fn image(&self, script: &[u8]) -> Result<Image> {
-        Image::open(&self.folder.join("image"))?.with_files(&[("/script", 0o755, script)])
+    /// The image, with these files more.
+    pub fn image(&self, files: &[(&str, u16, &[u8])]) -> Result<Image> {
+        Image::open(&self.folder.join("image"))?.with_files(files)
     }
 
     /// Runs the command in both places; both must print the same.
     pub fn same(&self, name: &str, script: &[u8], command: &[&str], room: Room) -> Result<()> {
         let host = self.on_the_host(script, command)?;
         let name = format!("compat-{name}");
-        let node = on_a_node(&name, &self.image(script)?, command, room)?;
+        let node = on_a_node(
+            &name,
+            &self.image(&[("/script", 0o755, script)])?,
+            command,
+            room,
+        )?;
         ensure_same(&name, &node, &String::from_utf8_lossy(&host))
     }
 }

@@ -11,6 +11,16 @@ fn check(name: &str) -> Result<()> {
 }
 
 #[test]
+fn coreutils() -> Result<()> {
+    check("coreutils")
+}
+
+#[test]
+fn terminals() -> Result<()> {
+    check("terminals")
+}
+
+#[test]
 fn text_tools() -> Result<()> {
     check("text_tools")
 }
@@ -21,31 +31,31 @@ fn python() -> Result<()> {
 }
 
 #[test]
-#[ignore = "long"]
+#[ignore = "long: `scripts/test compat` runs it"]
 fn perl() -> Result<()> {
     check("perl")
 }
 
 #[test]
-#[ignore = "long"]
+#[ignore = "long: `scripts/test compat` runs it"]
 fn node() -> Result<()> {
     check("node")
 }
 
 #[test]
-#[ignore = "long"]
+#[ignore = "long: `scripts/test compat` runs it"]
 fn go() -> Result<()> {
     check("go")
 }
 
 #[test]
-#[ignore = "long"]
+#[ignore = "long: `scripts/test compat` runs it"]
 fn java() -> Result<()> {
     check("java")
 }
 
 #[test]
-#[ignore = "long"]
+#[ignore = "long: `scripts/test compat` runs it"]
 fn nginx_and_php() -> Result<()> {
     check("nginx_and_php")
 }
@@ -61,7 +71,7 @@ fn postgres() -> Result<()> {
 }
 
 #[test]
-#[ignore = "long"]
+#[ignore = "long: `scripts/test compat` runs it"]
 fn mariadb() -> Result<()> {
     check("mariadb")
 }
@@ -72,7 +82,7 @@ fn sqlite() -> Result<()> {
 }
 
 #[test]
-#[ignore = "long"]
+#[ignore = "long: `scripts/test compat` runs it"]
 fn git() -> Result<()> {
     check("git")
 }
@@ -83,19 +93,19 @@ fn ssh() -> Result<()> {
 }
 
 #[test]
-#[ignore = "long"]
+#[ignore = "long: `scripts/test compat` runs it"]
 fn gcc_and_make() -> Result<()> {
     check("gcc_and_make")
 }
 
 #[test]
-#[ignore = "long"]
+#[ignore = "long: `scripts/test compat` runs it"]
 fn trace() -> Result<()> {
     check("trace")
 }
 
 #[test]
-#[ignore = "long"]
+#[ignore = "long: `scripts/test compat` runs it"]
 fn stress_ng() -> Result<()> {
     check("stress_ng")
 }

@@ -9,6 +9,7 @@ use skep_qemu::{
     node::TempFolder,
     ramdisk::{Image, Ramdisk, manifest, standard_manifest},
     seconds,
+    twin::Packages,
 };
 use std::{
     fs,
@@ -25,8 +26,6 @@ const CABLE: &str = "net0-device";
 const OUT: Duration = seconds(3);
 /// Bytes of a disk.
 const DISK: u64 = 32 << 20;
-/// Where Debian's blockdev is on the host.
-const BLOCKDEV: &str = "/usr/sbin/blockdev";
 
 /// Pulls the cable while a client downloads: nothing comes meanwhile, the download
 /// goes on when it is back and gives the same bytes, and the node tells of both.
@@ -112,15 +111,13 @@ fn a_while() -> u64 {
     if long() { 120 } else { 5 }
 }
 
-/// Debian's bash and coreutils, its blockdev, and our program for disks.
+/// Debian's bash, coreutils and blockdev, and our program for disks.
 fn tools() -> Result<Image> {
-    let blockdev = fs::read(BLOCKDEV).context("blockdev (package util-linux) is missing")?;
     let program = fs::read(Artifacts::new().program("disk"))?;
-    Image::open(&Artifacts::new().coreutils_image())?.with_files(&[
-        ("/usr/sbin/blockdev", 0o755, &blockdev),
+    let packages = Packages::pack("disks", &["bash", "coreutils", "util-linux"])?;
+    packages.image(&[
         ("/usr/bin/disk", 0o755, &program),
         ("/data", 0o644, &data()),
-        ("/tmp/.folder", 0o644, b""),
     ])
 }
 

@@ -19,28 +19,6 @@ fn busybox() -> Result<()> {
 }
 
 #[test]
-fn bash_and_coreutils() -> Result<()> {
-    let image = Image::open(&Artifacts::new().coreutils_image())?;
-    same_script(
-        "programs-coreutils",
-        &image,
-        &["/bin/bash"],
-        include_str!("scripts/coreutils.sh"),
-    )
-}
-
-#[test]
-fn terminals_and_system_v_objects() -> Result<()> {
-    let image = Image::open(&Artifacts::new().terminals_image())?;
-    same_script(
-        "programs-terminals",
-        &image,
-        &["/bin/bash"],
-        include_str!("scripts/terminals.sh"),
-    )
-}
-
-#[test]
 fn tokio() -> Result<()> {
     let program = Artifacts::new().program("bustle");
     let host = on_the_host(&program.to_string_lossy(), &[])?;

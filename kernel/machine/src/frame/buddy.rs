@@ -32,6 +32,7 @@ static BUDDY: IrqLock<Buddy> = IrqLock::new(Buddy {
 static FREE: AtomicUsize = AtomicUsize::new(0);
 
 /// Frames in free blocks, a moment ago.
+#[cfg(target_os = "none")]
 pub(super) fn free_about() -> usize {
     FREE.load(Relaxed)
 }

@@ -82,10 +82,7 @@ pub fn stats() -> Stats {
 /// Whether so little is left that programs get no more of it, not even through what
 /// the kernel needs for them (stacks, page tables): the rest is for the kernel's
 /// own small objects, whose allocation must not fail.
-#[cfg_attr(
-    not(target_os = "none"),
-    expect(dead_code, reason = "the host has no such needs")
-)]
+#[cfg(target_os = "none")]
 pub(crate) fn is_short() -> bool {
     buddy::free_about() < RESERVE.load(Ordering::Relaxed) / 2
 }

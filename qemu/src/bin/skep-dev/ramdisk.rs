@@ -71,8 +71,8 @@ fn make(artifacts: &Artifacts) -> Result<()> {
     Ok(())
 }
 
-/// Makes the images of the shells that scenarios run.
-pub(crate) fn pack_shells() -> Result<()> {
+/// Makes the image of busybox that scenarios run.
+pub(crate) fn pack_shell() -> Result<()> {
     let artifacts = Artifacts::new();
     let cli = artifacts.require(artifacts.cli())?;
     let shell = artifacts.root().join("userspace/capsules/shell");
@@ -82,24 +82,6 @@ pub(crate) fn pack_shells() -> Result<()> {
         pack.args(["pack", "--recipe"])
             .arg(shell.join("image.toml"));
         output(pack.arg("-o").arg(&image)).context("busybox could not be packed")?;
-    }
-    let terminals = [
-        "bash",
-        "coreutils",
-        "grep",
-        "bsdutils",
-        "util-linux",
-        "perl-base",
-    ];
-    for (image, packages) in [
-        (artifacts.coreutils_image(), &["bash", "coreutils"][..]),
-        (artifacts.terminals_image(), &terminals),
-    ] {
-        if is_stale(&image.join("tree"), &[&cli])? {
-            let mut pack = Command::new(&cli);
-            pack.args(["pack", "--deb"]).args(packages);
-            output(pack.arg("-o").arg(&image)).context("bash could not be packed")?;
-        }
     }
     Ok(())
 }

@@ -297,7 +297,7 @@ fn perform(artifacts: &Artifacts, work: Work, long: bool, log: &Path) -> Result<
         Work::Ramdisk => ramdisk::build(),
         Work::Programs => {
             build_parts(&[Part::Programs])?;
-            ramdisk::pack_shells()
+            ramdisk::pack_shell()
         }
         Work::Scenario { file, test } => {
             let Err(error) = scenario(artifacts, &file, &test, long, log) else {

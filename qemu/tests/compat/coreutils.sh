@@ -1,6 +1,5 @@
 #!/bin/bash
-# Run by bash with Debian's coreutils on a node and on the host; both must print
-# the same.
+# bash and most of coreutils.
 set -eu
 # What shells say of killed jobs has numbers in it that differ.
 exec 2>/dev/null

@@ -1,7 +1,8 @@
 #!/bin/bash
-# Run by bash with Debian's util-linux and perl on a node and on the host; both
-# must print the same. What a shell in a terminal prints goes through `expect`, so
-# that prompts and echo may come as they like.
+# Terminals and job control by script, stty and setsid; System V objects by perl and ipcs.
+#
+# What a shell in a terminal prints goes through `expect`, so that prompts and echo
+# may come as they like.
 set -u
 exec 2>/dev/null
 export SHELL=/bin/bash
