@@ -25,6 +25,10 @@ use std::{
 const HARNESS: &str = "../shared/bench";
 /// Where the harness keeps guests, programs and results.
 const OUT: &str = "/tmp/skep-bench";
+/// Runs the harness's applications and says, as it wants to hear, that they are done.
+const RUN: &str = "/bench/run";
+/// The disk that the harness lets its applications overwrite, its second.
+const SCRATCH: &str = "vdb";
 
 fn out() -> PathBuf {
     env::var_os("BENCH_OUT").map_or_else(|| PathBuf::from(OUT), PathBuf::from)
@@ -51,7 +55,12 @@ pub(crate) fn bench(words: &[String]) -> Result<ExitCode> {
         "skep" => system.display().to_string(),
         other => other.to_string(),
     });
-    let status = Command::new("python3").arg(&harness).args(words).status()?;
+    let mut run = Command::new("python3").arg(&harness).args(words).spawn()?;
+    let ramdisk = out().join(format!("skep-{}.ramdisk", run.id()));
+    let status = run.wait()?;
+    if ramdisk.exists() {
+        fs::remove_file(ramdisk)?;
+    }
     Ok(if status.success() {
         ExitCode::SUCCESS
     } else {
@@ -70,11 +79,10 @@ fn describe(artifacts: &Artifacts) -> Result<String> {
 qemu = ["-bios", "qboot.rom", "-kernel", "{kernel}", "-initrd", "{{out}}/skep-{{pid}}.ramdisk"]
 prepare = "{tool} bench-ramdisk {{role}} {{out}}/skep-{{pid}}.ramdisk {{cmd}}"
 image = ["{kernel}", "{{out}}/skep-{{pid}}.ramdisk"]
-disks = false
 [cmd]
 http = "/bin/httpd 80"
 micro = "/bin/micro"
-apps = "/bench/apps.sh"
+apps = "{RUN}"
 serve = "/bench/apps.sh serve"
 [marks]
 threads = "CPU"
@@ -90,7 +98,11 @@ pub(crate) fn bench_ramdisk(words: &[String]) -> Result<ExitCode> {
     let image = match role.as_str() {
         "http" => programs(&["httpd"])?,
         "micro" => programs(&["micro"])?,
-        "serve" | "apps" => Image::of_folder(&out().join("root"))?,
+        "serve" | "apps" => Image::of_folder(&out().join("root"))?.with_files(&[(
+            RUN,
+            0o755,
+            b"#!/bin/sh\n/bench/apps.sh \"$@\"\necho BENCH-END\n",
+        )])?,
         _ => bail!("no such role: {role}"),
     };
     let command: Vec<&str> = command.iter().map(String::as_str).collect();
@@ -101,6 +113,9 @@ pub(crate) fn bench_ramdisk(words: &[String]) -> Result<ExitCode> {
     capsule.outbound = Outbound::Allow;
     capsule.restart.policy = RestartPolicy::Never;
     capsule.environment.push(("HOME".into(), "/".into()));
+    if role == "apps" {
+        capsule.devices.push(SCRATCH.into());
+    }
     capsule.ports = match role.as_str() {
         "http" => vec![port(80, 80)],
         "serve" => vec![port(80, 80), port(6379, 6379), port(5201, 5201)],
