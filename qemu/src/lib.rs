@@ -48,6 +48,7 @@ pub mod node;
 pub mod qmp;
 pub mod ramdisk;
 pub mod screen;
+pub mod suite;
 pub mod twin;
 
 pub use artifacts::Artifacts;

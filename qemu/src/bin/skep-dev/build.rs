@@ -17,7 +17,15 @@ use std::{
 };
 
 /// The programs of `qemu/programs`.
-const PROGRAMS: [&str; 6] = ["bustle", "disk", "hog", "hostile", "neighbour", "prober"];
+const PROGRAMS: [&str; 7] = [
+    "bustle",
+    "disk",
+    "hog",
+    "hostile",
+    "neighbour",
+    "prober",
+    "runner",
+];
 
 /// Something to build. Each needs those before it, but for `User`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
