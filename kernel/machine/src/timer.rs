@@ -12,6 +12,10 @@ use crate::wait::Until;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::time::Duration;
+
+/// Least time between two runs of a timer that goes on by itself ([`Timer::set_next`]).
+const PERIOD_MIN: Duration = Duration::from_micros(50);
 
 type Action = dyn Fn() + Send + Sync;
 
@@ -76,6 +80,13 @@ impl Timer {
         }
     }
 
+    /// Sets a timer that has run to `due`, its next time, but not to within
+    /// [`PERIOD_MIN`] from now: a program can choose any period, and one shorter
+    /// than the action itself would keep the timers' thread from all others.
+    pub fn set_next(&self, due: Instant) {
+        self.set(Some(due.max(Instant::now().after(PERIOD_MIN))));
+    }
+
     /// When it is due, if it is set.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
@@ -118,13 +129,13 @@ fn run_due() -> Option<Instant> {
         if let Some(t) = timer {
             (t.action)();
         }
+        thread::cond_resched();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::time::Duration;
     use std::sync::mpsc;
 
     #[test]

@@ -329,8 +329,10 @@ impl Entry {
             let next = s.next;
             drop(s);
             self.notify(process, missed);
-            let due = (next != 0).then(|| process.earliest(self.base, next));
-            self.work.timer.set(due);
+            if next != 0 {
+                let due = process.earliest(self.base, next);
+                self.work.timer.set_next(due);
+            }
         } else {
             let next = s.next;
             drop(s);

@@ -38,6 +38,9 @@ struct State {
     interval: Duration,
     /// Expirations since the last read.
     expired: u64,
+    /// It has rung since the last read: readers know, and further expirations are
+    /// counted when somebody asks. So a period costs nothing that nobody reads.
+    rung: bool,
 }
 
 impl State {
@@ -89,12 +92,15 @@ impl TimerFd {
     fn ring(&self) {
         let mut state = self.state.lock();
         state.advance(Instant::now());
-        let (due, any) = (state.due, state.expired > 0);
-        drop(state);
-        self.timer.set(due);
-        if any {
-            self.hub.notify(Events::READABLE);
+        state.rung = state.expired > 0;
+        if !state.rung {
+            // Set anew meanwhile. Under the lock, as everywhere: the last to change
+            // the state is the last to set the timer.
+            self.timer.set(state.due);
+            return;
         }
+        drop(state);
+        self.hub.notify(Events::READABLE);
     }
 
     /// Sets it; what was set before. With `absolute` the value is a time of the
@@ -112,12 +118,15 @@ impl TimerFd {
             let at = at.saturating_sub(i128::from(start)).max(0);
             Instant(u64::try_from(at).unwrap_or(u64::MAX))
         });
-        *self.state.lock() = State {
+        let mut state = self.state.lock();
+        *state = State {
             due,
             interval: new.interval,
             expired: 0,
+            rung: false,
         };
         self.timer.set(due);
+        drop(state);
         old
     }
 
@@ -140,6 +149,9 @@ impl TimerFd {
         let mut state = self.state.lock();
         state.advance(Instant::now());
         let n = core::mem::take(&mut state.expired);
+        if n > 0 && core::mem::take(&mut state.rung) {
+            self.timer.set(state.due);
+        }
         (n > 0).then_some(n)
     }
 }
@@ -183,7 +195,9 @@ impl FileOps for TimerFd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Observer;
     use crate::file::OpenFlags;
+    use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
     fn read(f: &OpenFile) -> Result<u64> {
         let mut b = [0; 8];
@@ -218,6 +232,37 @@ mod tests {
         f.set_nonblocking(true);
         assert_eq!(read(&f), Err(Error::WouldBlock));
         assert_eq!(t.get(), Setting::default());
+    }
+
+    struct Bell(AtomicU32);
+    impl Observer for Bell {
+        fn notify(&self, _: Events) -> bool {
+            self.0.fetch_add(1, Relaxed);
+            true
+        }
+    }
+
+    #[test]
+    fn a_short_period_rings_once_for_each_read() {
+        machine::timer::start().unwrap();
+        let t = TimerFd::new(Clock::Monotonic);
+        let bell = Arc::new(Bell(AtomicU32::new(0)));
+        t.hub.watch(bell.clone(), Events::IN, false).unwrap();
+        let nanosecond = Duration::from_nanos(1);
+        let setting = Setting {
+            value: nanosecond,
+            interval: nanosecond,
+        };
+        t.set(setting, false);
+        for round in 1..=2 {
+            while bell.0.load(Relaxed) < round {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            assert_eq!(bell.0.load(Relaxed), round);
+            // All of the time counts, rung for or not.
+            assert!(t.take().unwrap() >= 20_000_000);
+        }
     }
 
     #[test]
