@@ -325,7 +325,7 @@ pub(crate) fn sys_readlinkat(
         Link::Object(path) => match path.inode() {
             // What has no path shows its name, such as `pipe:[7]`.
             Ok(i) if i.is_stand_in() => put(out, len, &inode.link_text()?)?,
-            _ => put(out, len, &path.display(&who.fs.root()))?,
+            _ => put(out, len, &path.display(&who.fs.root())?)?,
         },
     };
     Ok(n)
@@ -387,7 +387,7 @@ pub(crate) fn sys_getcwd(ctx: &mut Ctx<'_>, out: usize, len: usize) -> SysResult
     if cwd.dentry.is_removed() {
         return Err(Errno::ENOENT);
     }
-    let mut text = cwd.display(&fs.root());
+    let mut text = cwd.display(&fs.root())?;
     text.push(0);
     if text.len() > len {
         return Err(Errno::ERANGE);

@@ -186,7 +186,7 @@ impl Caller<'_> {
     ///
     /// # Errors
     /// Those of getxattr(2).
-    pub fn xattr(&self, inode: &dyn Inode, name: &[u8]) -> Result<Arc<[u8]>> {
+    pub fn xattr(&self, inode: &dyn Inode, name: &[u8]) -> Result<Arc<Vec<u8>>> {
         self.check_xattr(inode, name, false)?;
         inode.xattr(name)
     }

@@ -561,7 +561,7 @@ pub trait Inode: Any + Send + Sync {
     ///
     /// # Errors
     /// [`Error::NoData`]; [`Error::Unsupported`].
-    fn xattr(&self, _name: &[u8]) -> Result<Arc<[u8]>> {
+    fn xattr(&self, _name: &[u8]) -> Result<Arc<Vec<u8>>> {
         Err(Error::Unsupported)
     }
 

@@ -26,8 +26,6 @@ use machine::{Account, Objects};
 const QUEUE_MAX: usize = 16_384;
 /// Watches of one instance (`max_user_watches` is larger, but shared).
 const WATCHES_MAX: usize = 65_536;
-/// Memory of an event, mostly its name where that is long.
-const EVENT_BYTES: usize = size_of::<Event>() + 32;
 /// Memory of a watch: itself and its places in two lists.
 const WATCH_BYTES: usize = size_of::<Watch>() + 64;
 /// Bytes of an event without its name.
@@ -114,6 +112,40 @@ struct Event {
 }
 
 impl Event {
+    /// Events were lost.
+    fn overflow() -> Event {
+        Event {
+            wd: -1,
+            mask: Mask::Q_OVERFLOW,
+            cookie: 0,
+            name: Name::new(),
+        }
+    }
+
+    /// An event with a name; `None` without memory for it.
+    fn named(wd: i32, mask: Mask, cookie: u32, name: &[u8]) -> Option<Event> {
+        let mut copy = Name::new();
+        copy.try_reserve_exact(name.len()).ok()?;
+        copy.extend_from_slice(name);
+        Some(Event {
+            wd,
+            mask,
+            cookie,
+            name: copy,
+        })
+    }
+
+    /// Memory of it: its place, twice for the room that a growing queue keeps, and
+    /// its name where that is long.
+    fn bytes(&self) -> usize {
+        let apart = if self.name.spilled() {
+            self.name.len().next_power_of_two()
+        } else {
+            0
+        };
+        2 * size_of::<Event>() + apart
+    }
+
     /// Bytes of the name as it is told: with a NUL, rounded up.
     fn name_len(&self) -> usize {
         match self.name.len() {
@@ -125,10 +157,26 @@ impl Event {
 
 struct State {
     queue: VecDeque<Event>,
+    /// Bytes that the events in the queue take.
+    queue_bytes: usize,
     queue_memory: Objects,
     watches: BTreeMap<i32, Arc<Watch>>,
     watches_memory: Objects,
     last: i32,
+}
+
+impl State {
+    /// Whether there is a place in the queue and memory for `event`.
+    fn pay(&mut self, event: &Event) -> bool {
+        let bytes = self.queue_bytes + event.bytes();
+        self.queue.len() < QUEUE_MAX && self.queue_memory.set(bytes).is_ok()
+    }
+
+    /// What is paid is what the queue takes. The event that says that events were
+    /// lost is queued even where it cannot be paid for: there is one in a row.
+    fn settle(&mut self) {
+        let _ = self.queue_memory.set(self.queue_bytes);
+    }
 }
 
 /// An inotify instance.
@@ -240,7 +288,8 @@ impl Inotify {
     pub fn new(account: &Arc<Account>) -> Arc<Inotify> {
         let state = State {
             queue: VecDeque::new(),
-            queue_memory: Objects::new(account.clone(), EVENT_BYTES),
+            queue_bytes: 0,
+            queue_memory: Objects::new(account.clone(), 1),
             watches: BTreeMap::new(),
             watches_memory: Objects::new(account.clone(), WATCH_BYTES),
             last: 0,
@@ -319,27 +368,20 @@ impl Inotify {
     }
 
     fn push(&self, wd: i32, mask: Mask, cookie: u32, name: &[u8]) {
-        let mut event = Event {
-            wd,
-            mask: mask.intersection(Mask::ALL_EVENTS | Mask::ALWAYS | Mask::ISDIR),
-            cookie,
-            name: Name::from_slice(name),
-        };
+        let mask = mask.intersection(Mask::ALL_EVENTS | Mask::ALWAYS | Mask::ISDIR);
+        let event = Event::named(wd, mask, cookie, name);
         let mut state = self.state.lock();
-        let count = state.queue.len() + 1;
-        if count > QUEUE_MAX || state.queue_memory.set(count).is_err() {
-            event = Event {
-                wd: -1,
-                mask: Mask::Q_OVERFLOW,
-                cookie: 0,
-                name: Name::new(),
-            };
-        }
+        let event = event
+            .filter(|e| state.pay(e))
+            .unwrap_or_else(Event::overflow);
         // The same news twice in a row are news once.
         if state.queue.back() == Some(&event) || state.queue.try_reserve(1).is_err() {
+            state.settle();
             return;
         }
+        state.queue_bytes += event.bytes();
         state.queue.push_back(event);
+        state.settle();
         drop(state);
         self.hub.notify(Events::READABLE);
     }
@@ -350,11 +392,10 @@ impl Inotify {
         if HEAD + first.name_len() > room {
             return Some(Err(Error::Invalid));
         }
-        let event = state.queue.pop_front();
-        let count = state.queue.len();
-        // Fewer never fails.
-        let _ = state.queue_memory.set(count);
-        event.map(Ok)
+        let event = state.queue.pop_front()?;
+        state.queue_bytes -= event.bytes();
+        state.settle();
+        Some(Ok(event))
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::dentry::{Cache, Dentry};
 use crate::error::{Error, Result};
-use crate::inode::Inode;
+use crate::inode::{Inode, PATH_MAX};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -293,9 +293,11 @@ impl Path {
     /// The absolute path as seen from `root`, as the bytes of a string. A place
     /// outside `root` is `(unreachable)...`, one whose name is gone ends in
     /// ` (deleted)` (getcwd(3), proc(5)).
-    #[must_use]
-    pub fn display(&self, root: &Path) -> Vec<u8> {
-        let (mut out, reached) = self.components(root);
+    ///
+    /// # Errors
+    /// As [`Path::components`].
+    pub fn display(&self, root: &Path) -> Result<Vec<u8>> {
+        let (mut out, reached) = self.components(root)?;
         if out.is_empty() {
             out.push(b'/');
         }
@@ -305,12 +307,14 @@ impl Path {
         if self.dentry.is_removed() {
             out.extend_from_slice(b" (deleted)");
         }
-        out
+        Ok(out)
     }
 
     /// As [`Path::display`], from the top of the file tree.
-    #[must_use]
-    pub fn display_from_top(&self) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// As there.
+    pub fn display_from_top(&self) -> Result<Vec<u8>> {
         let mut top = self.mount.clone();
         while let Some(p) = top.mount_point() {
             top = p.mount;
@@ -319,8 +323,11 @@ impl Path {
     }
 
     /// The path from `root` and whether `root` was reached.
-    #[must_use]
-    pub fn components(&self, root: &Path) -> (Vec<u8>, bool) {
+    ///
+    /// # Errors
+    /// [`Error::NameTooLong`] for what no call would take as a path (`PATH_MAX`):
+    /// a program can nest directories as deep as it likes.
+    pub fn components(&self, root: &Path) -> Result<(Vec<u8>, bool)> {
         // Built from the end: names are pushed reversed, then all is turned.
         let mut out: Vec<u8> = Vec::new();
         let mut at = self.clone();
@@ -338,6 +345,9 @@ impl Path {
             }
             out.extend(at.dentry.name().iter().rev());
             out.push(b'/');
+            if out.len() >= PATH_MAX {
+                return Err(Error::NameTooLong);
+            }
             match at.dentry.parent() {
                 Some(p) => at.dentry = p,
                 None => {
@@ -347,6 +357,6 @@ impl Path {
             }
         }
         out.reverse();
-        (out, reached)
+        Ok((out, reached))
     }
 }

@@ -3,8 +3,11 @@
 use machine::sync::Once;
 use smallvec::SmallVec;
 
+/// Bytes of a name that is kept in place.
+pub(crate) const NAME_INLINE: usize = 24;
+
 /// A name, kept in place when it is short.
-pub type Name = SmallVec<[u8; 24]>;
+pub type Name = SmallVec<[u8; NAME_INLINE]>;
 
 /// Hashes a name with a secret of this boot, so that a program cannot choose
 /// names that collide and make the kernel walk long chains.

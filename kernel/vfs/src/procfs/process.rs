@@ -300,7 +300,7 @@ impl Content for Mounts {
             let parent = mount.mount_point().map_or(0, |p| p.mount.id());
             let (path, reached) = match mount.mount_point() {
                 None => (alloc::vec![b'/'], true),
-                Some(p) => p.components(&root),
+                Some(p) => p.components(&root)?,
             };
             if reached {
                 let path = escape(&path);

@@ -4,17 +4,21 @@
 //! listing survives removals; a hash table finds them by name. Entries of a lower
 //! directory have positions of their own above all slots, whether they were
 //! looked up (and so have a slot) or not.
+//!
+//! Entries are memory that a program makes, by hard links even without nodes: the
+//! file system's account pays for them.
 
 use super::node::{self, Node, node_methods};
 use super::{LowerKind, LowerTree, TmpFs};
 use crate::error::{Error, Result};
 use crate::inode::{Attr, DirEntry, Emit, Inode, Kind, NewAttr, NewNode, RenameMode, Stat};
-use crate::name::{self, Name};
+use crate::name::{self, NAME_INLINE, Name};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 use hashbrown::HashTable;
 use machine::sync::SpinLock;
+use machine::thread;
 
 /// Position of the first slot in a listing; `.` and `..` come before.
 const SLOTS_AT: u64 = 2;
@@ -37,6 +41,24 @@ struct Entries {
     by_name: HashTable<u32>,
     /// Entries that can be seen, those of the lower directory included.
     visible: u64,
+    /// Bytes that the slots in use take.
+    taken: usize,
+    /// Bytes that the file system's account pays for them.
+    paid: usize,
+    /// While a tree is taken apart: the directory above this one.
+    back: Option<Arc<dyn Inode>>,
+}
+
+/// Memory of an entry: its slot, its places in the two lists of numbers, and its
+/// name where that is long.
+fn entry_bytes(name: &[u8]) -> usize {
+    let kept_apart = name.len() > NAME_INLINE;
+    let apart = if kept_apart {
+        name.len().next_power_of_two()
+    } else {
+        0
+    };
+    size_of::<Option<Slot>>() + 16 + apart
 }
 
 struct Slot {
@@ -77,8 +99,14 @@ impl Entries {
         self.slots.get(at as usize)?.as_ref().map(|s| &s.entry)
     }
 
-    /// Room for `n` more entries, so that [`Entries::put`] cannot fail.
-    fn reserve(&mut self, n: usize) -> Result<()> {
+    /// Room for `n` more entries, of names no longer in memory than `name`, so that
+    /// [`Entries::put`] cannot fail.
+    fn reserve(&mut self, fs: &TmpFs, n: usize, name: &[u8]) -> Result<()> {
+        let most = self.taken + n * entry_bytes(name);
+        if most > self.paid {
+            fs.take_bytes(most - self.paid)?;
+            self.paid = most;
+        }
         let Entries {
             slots,
             free,
@@ -96,6 +124,12 @@ impl Entries {
         Ok(())
     }
 
+    /// Gives back what was paid for more than there is.
+    fn settle(&mut self, fs: &TmpFs) {
+        fs.give_bytes(self.paid - self.taken);
+        self.paid = self.taken;
+    }
+
     /// Sets what `name` is; what it was.
     fn put(&mut self, name: &[u8], entry: Entry) -> Option<Entry> {
         if let Some(at) = self.find(name)
@@ -107,6 +141,7 @@ impl Entries {
             name: Name::from_slice(name),
             entry,
         });
+        self.taken += entry_bytes(name);
         let at = match self.free.pop() {
             Some(at) => {
                 if let Some(place) = self.slots.get_mut(at as usize) {
@@ -135,6 +170,7 @@ impl Entries {
         }
         let slot = self.slots.get_mut(at as usize)?.take()?;
         self.free.push(at);
+        self.taken -= entry_bytes(name);
         if self.by_name.is_empty() {
             self.slots.clear();
             self.free.clear();
@@ -180,9 +216,10 @@ impl TmpDir {
 
     fn insert(&self, name: &[u8], inode: Arc<dyn Inode>) -> Result<()> {
         let mut entries = self.entries.lock();
-        entries.reserve(1)?;
+        entries.reserve(&self.node.fs, 1, name)?;
         let old = entries.put(name, Entry::Own(inode));
         entries.visible += 1;
+        entries.settle(&self.node.fs);
         drop(entries);
         drop(old);
         self.node.attr.touch_modified();
@@ -192,18 +229,24 @@ impl TmpDir {
     /// Takes the visible entry `name` out, leaving a whiteout where the lower
     /// directory has one.
     fn remove(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        let gone = self.take_out(name);
+        self.entries.lock().settle(&self.node.fs);
+        self.node.attr.touch_modified();
+        gone
+    }
+
+    /// The same without settling what was paid for entries.
+    fn take_out(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         let below = self.has_below(name);
         let mut entries = self.entries.lock();
-        entries.reserve(1)?;
         let gone = if below {
+            entries.reserve(&self.node.fs, 1, name)?;
             entries.put(name, Entry::Whiteout)
         } else {
             entries.take(name)
         };
         let inode = gone.as_ref().and_then(Entry::inode).cloned();
         entries.visible -= u64::from(inode.is_some());
-        drop(entries);
-        self.node.attr.touch_modified();
         inode.ok_or(Error::NotFound)
     }
 
@@ -242,9 +285,10 @@ impl TmpDir {
         let target = to.lookup(new_name).ok();
         if mode == RenameMode::Exchange {
             let target = target.ok_or(Error::NotFound)?;
-            self.reserve_two(to)?;
+            self.reserve_two(to, name, new_name)?;
             to.entries.lock().put(new_name, Entry::Own(moved.clone()));
             self.entries.lock().put(name, Entry::Own(target.clone()));
+            self.settle_two(to);
             self.count_moved_dir(to, &moved);
             to.count_moved_dir(self, &target);
         } else {
@@ -256,13 +300,14 @@ impl TmpDir {
                 }
                 to.unlinked(t);
             }
-            self.reserve_two(to)?;
-            self.remove(name)?;
+            self.reserve_two(to, name, new_name)?;
+            self.take_out(name)?;
             let mut entries = to.entries.lock();
             let old = entries.put(new_name, Entry::Own(moved.clone()));
             entries.visible += u64::from(target.is_none());
             drop(entries);
             drop(old);
+            self.settle_two(to);
             self.count_moved_dir(to, &moved);
         }
         moved.attr().touch_changed();
@@ -271,9 +316,21 @@ impl TmpDir {
         Ok(())
     }
 
-    fn reserve_two(&self, to: &TmpDir) -> Result<()> {
-        self.entries.lock().reserve(2)?;
-        to.entries.lock().reserve(2)
+    fn reserve_two(&self, to: &TmpDir, name: &[u8], new_name: &[u8]) -> Result<()> {
+        let longer = core::cmp::max_by_key(name, new_name, |n| n.len());
+        let fs = &self.node.fs;
+        self.entries.lock().reserve(fs, 2, longer)?;
+        let done = to.entries.lock().reserve(fs, 2, longer);
+        if done.is_err() {
+            self.entries.lock().settle(fs);
+        }
+        done
+    }
+
+    fn settle_two(&self, to: &TmpDir) {
+        for dir in [self, to] {
+            dir.entries.lock().settle(&self.node.fs);
+        }
     }
 
     /// A directory's `..` is a link to its parent.
@@ -326,8 +383,9 @@ impl Inode for TmpDir {
         let found = self.lower().and_then(|(t, d)| t.lookup(d, name));
         let inode = node::materialise(&self.node.fs, found.ok_or(Error::NotFound)?)?;
         let mut entries = self.entries.lock();
-        entries.reserve(1)?;
+        entries.reserve(&self.node.fs, 1, name)?;
         entries.put(name, Entry::Lower(inode.clone()));
+        entries.settle(&self.node.fs);
         Ok(inode)
     }
 
@@ -410,21 +468,37 @@ impl Inode for TmpDir {
 
 impl Drop for TmpDir {
     fn drop(&mut self) {
-        // In a loop, because directories can be nested deeper than the stack is.
-        let mut pending = inodes(&mut core::mem::take(self.entries.get_mut()));
-        while let Some(next) = pending.pop() {
-            if Arc::strong_count(&next) == 1
-                && let Some(dir) = next.as_any().downcast_ref::<TmpDir>()
+        // Directories can be nested deeper than the stack is, and there may be no
+        // memory for a list: so this goes down with the slots of one directory in
+        // hand, and leaves those of the one above in the one below, which is empty
+        // now.
+        let entries = self.entries.get_mut();
+        self.node.fs.give_bytes(entries.paid);
+        let mut slots = core::mem::take(&mut entries.slots);
+        let mut back: Option<Arc<dyn Inode>> = None;
+        loop {
+            let Some(slot) = slots.pop() else {
+                let Some(inode) = back.take() else { return };
+                if let Some(dir) = inode.as_any().downcast_ref::<TmpDir>() {
+                    let mut below = dir.entries.lock();
+                    slots = core::mem::take(&mut below.slots);
+                    back = below.back.take();
+                }
+                continue;
+            };
+            thread::cond_resched();
+            let Some(Entry::Own(inode) | Entry::Lower(inode)) = slot.map(|s| s.entry) else {
+                continue;
+            };
+            if Arc::strong_count(&inode) == 1
+                && let Some(dir) = inode.as_any().downcast_ref::<TmpDir>()
             {
-                let mut below = core::mem::take(&mut *dir.entries.lock());
-                pending.append(&mut inodes(&mut below));
+                let mut below = dir.entries.lock();
+                core::mem::swap(&mut below.slots, &mut slots);
+                below.back = back.take();
+                drop(below);
+                back = Some(inode);
             }
         }
     }
-}
-
-fn inodes(entries: &mut Entries) -> Vec<Arc<dyn Inode>> {
-    let slots = core::mem::take(&mut entries.slots);
-    let inode = |s: Slot| s.entry.inode().cloned();
-    slots.into_iter().flatten().filter_map(inode).collect()
 }

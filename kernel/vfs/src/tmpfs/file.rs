@@ -521,7 +521,11 @@ impl Backing for FileMapping {
         let attr = &self.file.node.attr;
         let mut path = String::new();
         match &self.path {
-            Some(p) => path.push_str(&String::from_utf8_lossy(&p.display_from_top())),
+            // What is nested too deep for a path shows none.
+            Some(p) => {
+                let text = p.display_from_top().unwrap_or_default();
+                path.push_str(&String::from_utf8_lossy(&text));
+            }
             None => FileOps::name(&*self.file, &mut path),
         }
         Description {

@@ -24,8 +24,9 @@ use crate::mount::{FileSystem, FsStat, Tree, next_device};
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use machine::Account;
 use machine::addr::PAGE_SIZE;
+use machine::sync::SpinLock;
+use machine::{Account, Objects};
 
 /// `TMPFS_MAGIC` of statfs(2).
 const MAGIC: u64 = 0x0102_1994;
@@ -62,6 +63,13 @@ pub struct TmpFs {
     next_ino: AtomicU64,
     pages: AtomicUsize,
     nodes: AtomicUsize,
+    details: SpinLock<Details>,
+}
+
+/// What nodes keep beside themselves: entries of directories, targets of links.
+struct Details {
+    bytes: usize,
+    memory: Objects,
 }
 
 impl TmpFs {
@@ -117,6 +125,10 @@ impl TmpFs {
         Arc::new(TmpFs {
             dev: next_device(),
             config,
+            details: SpinLock::new(Details {
+                bytes: 0,
+                memory: Objects::new(account.clone(), 1),
+            }),
             account,
             lower,
             next_ino: AtomicU64::new(first),
@@ -192,6 +204,23 @@ impl TmpFs {
             });
         }
         Ok(())
+    }
+
+    /// Charges `n` bytes that a node keeps beside itself.
+    fn take_bytes(&self, n: usize) -> Result<()> {
+        let mut details = self.details.lock();
+        let bytes = details.bytes + n;
+        details.memory.set(bytes)?;
+        details.bytes = bytes;
+        Ok(())
+    }
+
+    fn give_bytes(&self, n: usize) {
+        let mut details = self.details.lock();
+        details.bytes -= n;
+        let bytes = details.bytes;
+        // Fewer never fails.
+        let _ = details.memory.set(bytes);
     }
 
     fn give_node(&self) {

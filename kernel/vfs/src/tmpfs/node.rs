@@ -18,7 +18,7 @@ use machine::sync::SpinLock;
 /// Bytes that all extended attributes of a node may have.
 const XATTR_BYTES_MAX: usize = 64 << 10;
 
-type Xattrs = BTreeMap<Box<[u8]>, Arc<[u8]>>;
+type Xattrs = BTreeMap<Box<[u8]>, Arc<Vec<u8>>>;
 
 /// The part that every node has.
 pub(super) struct Node {
@@ -41,7 +41,7 @@ impl Node {
         })
     }
 
-    pub(super) fn xattr(&self, name: &[u8]) -> Result<Arc<[u8]>> {
+    pub(super) fn xattr(&self, name: &[u8]) -> Result<Arc<Vec<u8>>> {
         let have = self.xattrs.lock();
         have.as_ref()
             .and_then(|x| x.get(name))
@@ -50,7 +50,10 @@ impl Node {
     }
 
     pub(super) fn set_xattr(&self, name: &[u8], value: &[u8], how: XattrSet) -> Result<()> {
-        let (name, value) = (Box::<[u8]>::from(name), Arc::<[u8]>::from(value));
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(value.len())?;
+        copy.extend_from_slice(value);
+        let (name, value) = (Box::<[u8]>::from(name), Arc::new(copy));
         let mut have = self.xattrs.lock();
         let map = have.get_or_insert_default();
         let old = map.get(&name).map_or(0, |v| entry_bytes(&name, v));
@@ -123,7 +126,7 @@ macro_rules! node_methods {
         fn as_any(&self) -> &dyn Any {
             self
         }
-        fn xattr(&self, name: &[u8]) -> Result<Arc<[u8]>> {
+        fn xattr(&self, name: &[u8]) -> Result<Arc<Vec<u8>>> {
             self.node.xattr(name)
         }
         fn set_xattr(&self, name: &[u8], value: &[u8], how: $crate::inode::XattrSet) -> Result<()> {
@@ -149,10 +152,7 @@ pub(super) fn make(
     Ok(match attr.kind {
         Kind::File => TmpFile::new(fs, attr, ino)?,
         Kind::Directory => TmpDir::new(fs, attr, ino)?,
-        Kind::Symlink => Arc::new(TmpLink {
-            node: Node::new(fs, attr, ino)?,
-            target: Arc::from(target),
-        }),
+        Kind::Symlink => TmpLink::new(Node::new(fs, attr, ino)?, target)?,
         Kind::Fifo => Arc::new(TmpFifo {
             node: Node::new(fs, attr, ino)?,
             slot: FifoSlot::new(fs.account.clone()),
@@ -186,10 +186,7 @@ pub(super) fn materialise(fs: &Arc<TmpFs>, index: u32) -> Result<Arc<dyn Inode>>
     Ok(match known.kind {
         LowerKind::Directory { children } => TmpDir::over(node, index, children),
         LowerKind::File { size } => TmpFile::over(node, index, size),
-        LowerKind::Symlink => Arc::new(TmpLink {
-            node,
-            target: lower.target(index).ok_or(Error::Io)?,
-        }),
+        LowerKind::Symlink => TmpLink::new(node, &lower.target(index).ok_or(Error::Io)?)?,
     })
 }
 
@@ -197,6 +194,22 @@ pub(super) fn materialise(fs: &Arc<TmpFs>, index: u32) -> Result<Arc<dyn Inode>>
 struct TmpLink {
     node: Node,
     target: Arc<[u8]>,
+}
+
+impl TmpLink {
+    fn new(node: Node, target: &[u8]) -> Result<Arc<TmpLink>> {
+        node.fs.take_bytes(target.len())?;
+        Ok(Arc::new(TmpLink {
+            node,
+            target: Arc::from(target),
+        }))
+    }
+}
+
+impl Drop for TmpLink {
+    fn drop(&mut self) {
+        self.node.fs.give_bytes(self.target.len());
+    }
 }
 
 impl Inode for TmpLink {

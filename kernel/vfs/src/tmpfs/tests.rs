@@ -3,8 +3,10 @@
 use super::*;
 use crate::context::FsContext;
 use crate::cred::{Caps, Credentials};
+use crate::dentry::Dentry;
 use crate::entries::RenameFlags;
 use crate::file::{OpenFile, OpenFlags, Seek};
+use crate::inode::{NewNode, RenameMode};
 use crate::mount::{Mount, MountFlags, Tree};
 use crate::open::How;
 use crate::walk::{At, Caller, LastLink, Resolve};
@@ -132,7 +134,7 @@ impl World {
         let p = self
             .who()
             .lookup(At::Cwd, path.as_bytes(), LastLink::Follow);
-        String::from_utf8(p.unwrap().display(&self.fs.root())).unwrap()
+        String::from_utf8(p.unwrap().display(&self.fs.root()).unwrap()).unwrap()
     }
 }
 
@@ -263,7 +265,7 @@ fn renames_follow_the_rules() {
     w.rename("/a", "/empty", none).unwrap();
     assert_eq!(
         open.path().unwrap().display(&w.fs.root()),
-        b"/empty/b".to_vec()
+        Ok(b"/empty/b".to_vec())
     );
     w.rename("/f", "/g", RenameFlags::EXCHANGE).unwrap();
     assert_eq!(
@@ -292,7 +294,10 @@ fn a_removed_directory_takes_no_entries() {
     w.rmdir("../d").unwrap();
     assert_eq!(w.write("x", b"").unwrap_err(), Error::NotFound);
     assert_eq!(w.path_of("/"), "/");
-    assert_eq!(w.fs.cwd().display(&w.fs.root()), b"/d (deleted)".to_vec());
+    assert_eq!(
+        w.fs.cwd().display(&w.fs.root()),
+        Ok(b"/d (deleted)".to_vec())
+    );
 }
 
 #[test]
@@ -626,4 +631,77 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn directories_nest_deeper_than_paths_and_stacks() {
+    let account = Arc::new(Account::new(1 << 20).unwrap());
+    let tree = TmpFs::tree(account.clone(), Config::default()).unwrap();
+    let root = Mount::root(tree, MountFlags::empty(), "root");
+    let new = NewNode {
+        attr: NewAttr {
+            kind: Kind::Directory,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+        },
+        target: &[],
+        rdev: 0,
+    };
+    let mut at = root.path();
+    for depth in 0..700 {
+        let inode = at.inode().unwrap().create(b"below", &new).unwrap();
+        let too_long = at.display(&root.path()) == Err(Error::NameTooLong);
+        // Six bytes each, and `PATH_MAX` has one for the end.
+        assert_eq!(too_long, depth > 4095 / 6, "{depth}");
+        at.dentry = Dentry::uncached(&at.dentry, b"below", inode);
+    }
+    let mut inode = at.inode().unwrap().clone();
+    for _ in 0..100_000 {
+        inode = inode.create(b"below", &new).unwrap();
+    }
+    drop((inode, at, root));
+    assert_eq!(account.used(), 0);
+}
+
+#[test]
+fn names_and_targets_are_paid_for() {
+    let account = Arc::new(Account::new(500).unwrap());
+    let tree = TmpFs::tree(account.clone(), Config::default()).unwrap();
+    let root = tree.root().inode().unwrap().clone();
+    let attr = |kind| NewAttr {
+        kind,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+    };
+    let empty = account.used();
+    let link = NewNode {
+        attr: attr(Kind::Symlink),
+        target: &[b'x'; 4000],
+        rdev: 0,
+    };
+    let name = |n: usize| std::format!("{n:0>250}").into_bytes();
+    let made = (0..).take_while(|n| root.create(&name(*n), &link).is_ok());
+    let made = made.count();
+    // Each takes 4000 bytes and its name, and its share of a page as a node.
+    assert!((200..500).contains(&made), "{made}");
+    for n in 0..made {
+        root.unlink(&name(n)).unwrap();
+    }
+    assert_eq!(account.used(), empty);
+    let file = NewNode {
+        attr: attr(Kind::File),
+        target: &[],
+        rdev: 0,
+    };
+    let file = root.create(b"file", &file).unwrap();
+    let linked = (0..5000).take_while(|n| root.link(&name(*n), &file).is_ok());
+    let linked = linked.count();
+    assert!(linked > 4000, "{linked}");
+    assert!(account.used() > linked * 256 / 4096);
+    root.rename(&name(0), &*root, b"short", RenameMode::Replace)
+        .unwrap();
+    drop((file, root, tree));
+    assert_eq!(account.used(), 0);
 }
