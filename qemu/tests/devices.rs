@@ -309,6 +309,8 @@ fn a_disk_with_errors() -> Result<()> {
         good=$(dd if=/dev/vda bs=1M count=1 iflag=skip_bytes skip=10420224 2>/dev/null | wc -c)
         echo \"good before the bad: $good\"
         dd if=/dev/zero of=/dev/vdc count=1 conv=notrunc,fsync
+        sync --file-system /dev/vda && exit 18
+        sync || exit 19
         wait $load || exit 17";
     let folder = TempFolder::new()?;
     let files = ["a", "b", "c"].map(|name| disk_image(&folder, name));
@@ -342,7 +344,16 @@ fn a_disk_with_errors() -> Result<()> {
     let says = |what: &str| told.iter().any(|event| event["text"] == what);
     ensure!(says("vda: reading at sector 20480 failed"), "{told:?}");
     ensure!(says("vdb: flushing failed"), "{told:?}");
+    ensure!(
+        log.contains("error syncing '/dev/vda': Input/output error"),
+        "{log}"
+    );
     node.shut_down(seconds(60))?;
+    let last_words = "vdc: flushing before the end: the device reports a failure";
+    ensure!(
+        node.serial().contains(last_words),
+        "it went down without flushing"
+    );
     ensure_durable(&log, &fs::read(&a)?)
 }
 

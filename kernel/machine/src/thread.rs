@@ -520,6 +520,14 @@ pub fn cond_resched() {
     }
 }
 
+/// Lets others run between two steps of a long transfer; whether the program has a
+/// signal to look at, so that the transfer ends with what it has moved.
+#[inline]
+pub fn pause() -> bool {
+    cond_resched();
+    current().attention()
+}
+
 /// Ends the running thread. What its stack frames own is not dropped: callers
 /// drop what they hold first.
 pub fn exit() -> ! {

@@ -139,7 +139,8 @@ impl Ring {
         let mut done = 0;
         while src.left() > 0 {
             let room = self.room();
-            if room == 0 {
+            // A reader on another CPU may make room as fast as this fills it.
+            if room == 0 || done > self.capacity() {
                 break;
             }
             let step = self.fill(&mut w, src, room, note);
@@ -248,8 +249,9 @@ impl Ring {
         }
         if n < BORROW_MIN {
             let mut bytes = [0; BORROW_MIN];
-            let n = frame.read(start, &mut bytes[..n]);
-            return self.write(&mut Source::kernel(&bytes[..n]), &mut None);
+            let (part, _) = bytes.split_at_mut(n);
+            frame.read(start, part);
+            return self.write(&mut Source::kernel(part), &mut None);
         }
         let _w = self.writer.lock();
         self.commit(frame, start, n, false, &mut None)?;
@@ -269,7 +271,8 @@ impl Ring {
         };
         // No piece is read past this position of the stream.
         let mut stop = u64::MAX;
-        while sink.left() > 0 {
+        // A writer on another CPU may write as fast as this reads.
+        while sink.left() > 0 && taken.bytes <= self.capacity() {
             let Some((frame, start, n)) = self.front(&mut taken, &mut stop) else {
                 break;
             };

@@ -234,7 +234,8 @@ impl FileOps for Memory {
     }
 }
 
-/// Fills the sink in steps of a page, so that a large read lets others run.
+/// Fills the sink in steps of a page, so that a large read lets others run; ends
+/// early for a signal.
 fn put(
     sink: &mut Sink<'_>,
     step: impl Fn(&mut Sink<'_>, usize) -> core::result::Result<usize, machine::Fault>,
@@ -248,7 +249,9 @@ fn put(
                 n => Ok(n),
             };
         }
-        thread::cond_resched();
+        if thread::pause() {
+            break;
+        }
     }
     Ok(sink.moved() - start)
 }

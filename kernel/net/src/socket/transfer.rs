@@ -343,6 +343,7 @@ impl Socket {
                         return Ok(done);
                     }
                     // What is left found no room: go round and wait.
+                    machine::thread::cond_resched();
                     continue;
                 }
                 Err(Error::WOULD_BLOCK) if nonblocking && done > 0 => return Ok(done),

@@ -197,7 +197,7 @@ impl Disk {
                 Err(e) if at == offset => return Err(e),
                 Err(_) => break,
             }
-            more &= !pause();
+            more &= !thread::pause();
         }
         Ok((at - offset) as usize)
     }
@@ -212,12 +212,6 @@ impl Disk {
             other => Ok(other?),
         }
     }
-}
-
-/// Lets others run between two windows; whether the program has a signal to look at.
-fn pause() -> bool {
-    thread::cond_resched();
-    thread::current().attention()
 }
 
 impl FileOps for Disk {
@@ -244,7 +238,7 @@ impl FileOps for Disk {
                 Err(_) => break,
                 Ok(()) => {}
             }
-            if pause() {
+            if thread::pause() {
                 break;
             }
         }

@@ -5,7 +5,7 @@ use super::slots::Use;
 use crate::error::{Error, Result};
 use crate::file::OpenFile;
 use machine::block::{Operation, SECTOR};
-use machine::user;
+use machine::{thread, user};
 
 const BLKROGET: u32 = 0x125e;
 const BLKGETSIZE: u32 = 0x1260;
@@ -21,6 +21,10 @@ const BLKZEROOUT: u32 = 0x127f;
 /// `_IOR(0x12, 112, size_t)` and `_IOR(0x12, 114, size_t)`.
 const BLKBSZGET: u32 = 0x8008_1270;
 const BLKGETSIZE64: u32 = 0x8008_1272;
+
+/// Sectors cleared in one go, 64 MiB: a device that has to write zeros is done with
+/// them before it counts as hung.
+pub(super) const CLEARED: u64 = (64 << 20) / SECTOR as u64;
 
 impl Disk {
     pub(super) fn control(&self, file: &OpenFile, command: u32, arg: usize) -> Result<usize> {
@@ -59,9 +63,17 @@ impl Disk {
         if len == 0 || !(start | len).is_multiple_of(block) {
             return Err(Error::Invalid);
         }
-        let sectors = start / SECTOR as u64..end / SECTOR as u64;
-        let _slot = self.slots.take(&sectors, Use::Writes);
-        let count = sectors.end - sectors.start;
-        Ok(self.device.clear(how, sectors.start, count)?)
+        let (mut at, end) = (start / SECTOR as u64, end / SECTOR as u64);
+        while at < end {
+            let next = end.min(at + CLEARED);
+            let slot = self.slots.take(&(at..next), Use::Writes);
+            self.device.clear(how, at, next - at)?;
+            drop(slot);
+            at = next;
+            if thread::pause() && at < end {
+                return Err(Error::Interrupted);
+            }
+        }
+        Ok(())
     }
 }

@@ -24,6 +24,7 @@ use machine::Account;
 use machine::addr::PAGE_SIZE;
 use machine::io::{Sink, Source};
 use machine::sync::Mutex;
+use machine::thread;
 use machine::wait::Until;
 use ring::Ring;
 
@@ -128,6 +129,8 @@ impl Pipe {
                 if let Err(e) = n {
                     return partial(source.moved() - before, e);
                 }
+                // A reader on another CPU may make room as fast as this fills it.
+                thread::cond_resched();
                 continue;
             }
             drop(ring);

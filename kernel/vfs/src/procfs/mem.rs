@@ -45,12 +45,6 @@ fn chunk(left: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether the program has a signal to look at; others get a turn meanwhile.
-fn pause() -> bool {
-    machine::thread::cond_resched();
-    machine::thread::current().attention()
-}
-
 impl FileOps for OpenMem {
     fn as_any(&self) -> &dyn Any {
         self
@@ -64,7 +58,7 @@ impl FileOps for OpenMem {
         let start = usize::try_from(offset).map_err(|_| Error::Io)?;
         let mut bytes = chunk(sink.left())?;
         let mut done = 0;
-        while sink.left() > 0 && (done == 0 || !pause()) {
+        while sink.left() > 0 && (done == 0 || !machine::thread::pause()) {
             let part = bytes.get_mut(..sink.left().min(PAGE_SIZE));
             let part = part.unwrap_or_default();
             let n = self.0.read(start.saturating_add(done), part);
@@ -81,7 +75,7 @@ impl FileOps for OpenMem {
         let start = usize::try_from(offset).map_err(|_| Error::Io)?;
         let mut bytes = chunk(source.left())?;
         let mut done = 0;
-        while source.left() > 0 && (done == 0 || !pause()) {
+        while source.left() > 0 && (done == 0 || !machine::thread::pause()) {
             let part = bytes.get_mut(..source.left().min(PAGE_SIZE));
             let part = part.unwrap_or_default();
             let given = source.take(part)?;

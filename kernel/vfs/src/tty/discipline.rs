@@ -67,6 +67,8 @@ pub struct Discipline {
     literal: bool,
     /// Erased characters are being shown between `\` and `/`.
     erasing: bool,
+    /// The line was just shown again.
+    reprinted: bool,
     screen: Screen,
     /// Output was stopped by a program, not by the stop character.
     stopped_by_program: bool,
@@ -153,7 +155,8 @@ impl Discipline {
     }
 
     /// Takes characters from the keyboard; how many it had room for, and what they
-    /// brought about.
+    /// brought about. After one that showed the whole line again it takes no more
+    /// for now, so that no call is long.
     pub fn receive(&mut self, bytes: &[u8]) -> (usize, Happened) {
         let mut happened = Happened::empty();
         for (i, c) in bytes.iter().enumerate() {
@@ -161,6 +164,9 @@ impl Discipline {
                 return (i, happened);
             }
             happened |= self.receive_one(*c);
+            if core::mem::take(&mut self.reprinted) {
+                return (i + 1, happened);
+            }
         }
         (bytes.len(), happened)
     }
@@ -468,6 +474,7 @@ impl Discipline {
 
     /// Shows the line being typed once more.
     fn reprint(&mut self, c: u8) {
+        self.reprinted = true;
         self.finish_erasing();
         self.echo_char(c);
         self.screen.echo(b'\n', &self.termios);

@@ -124,7 +124,9 @@ fn the_next_character_is_literal_after_lnext() {
 #[test]
 fn reprint_shows_the_line_again() {
     let mut d = line();
-    d.receive(b"ab\x12c\n");
+    // Which is all that one call does of it.
+    assert_eq!(d.receive(b"ab\x12c\n").0, 3);
+    assert_eq!(d.receive(b"c\n").0, 2);
     assert_eq!(shown(&mut d), b"ab^R\r\nabc\r\n");
     assert_eq!(read(&mut d), b"abc\n");
 }

@@ -121,11 +121,15 @@ impl FileOps for Master {
             let max = sink.left().min(STEP);
             match self.take(step.get_mut(..max).unwrap_or(&mut [])) {
                 Taken::Bytes(n) => {
-                    sink.put(step.get(..n).unwrap_or(&[]))?;
-                    got += n;
+                    match sink.put(step.get(..n).unwrap_or(&[])) {
+                        Err(_) if got > 0 => return Ok(got),
+                        put => got += put?,
+                    }
                     // A packet is one read.
                     let packet = self.terminal.state.lock().packet;
-                    if packet || n < max || sink.left() == 0 {
+                    // Somebody may write as fast as this reads.
+                    let stop = machine::thread::pause();
+                    if packet || n < max || sink.left() == 0 || stop {
                         return Ok(got);
                     }
                 }
@@ -163,6 +167,10 @@ impl FileOps for Master {
                 if readable {
                     t.slave_hub.notify(Events::READABLE);
                 }
+                // A line that is full takes what is typed without end.
+                if machine::thread::pause() && written > 0 {
+                    return Ok(written);
+                }
                 if rest.is_empty() {
                     break;
                 }
@@ -177,7 +185,6 @@ impl FileOps for Master {
                     Err(e) => return Err(e),
                 }
             }
-            machine::thread::cond_resched();
         }
         Ok(written)
     }

@@ -30,8 +30,9 @@ use alloc::sync::Arc;
 use machine::Account;
 use machine::sync::SpinLock;
 
-/// Pages a terminal's queues can take at most, which its capsule pays for.
-const PAGES: usize = 24;
+/// Pages a terminal's queues can take at most, which its capsule pays for: 32 KiB of
+/// input, 64 KiB of output (which is a power of two) and 4 KiB of held echo.
+const PAGES: usize = 25;
 /// Major number of the slaves.
 pub const SLAVE_MAJOR: u64 = 136;
 

@@ -165,8 +165,10 @@ impl FileOps for Slave {
                 return Ok(got);
             };
             if n > 0 {
-                sink.put(step.get(..n).unwrap_or(&[]))?;
-                got += n;
+                match sink.put(step.get(..n).unwrap_or(&[])) {
+                    Err(_) if got > 0 => return Ok(got),
+                    put => got += put?,
+                }
                 if how.least > 0 {
                     deadline = how.time.filter(|_| !how.lines).map(after);
                 }
@@ -175,6 +177,10 @@ impl FileOps for Slave {
                 return Ok(got);
             }
             if n > 0 {
+                // Somebody may type as fast as this reads.
+                if machine::thread::pause() {
+                    return Ok(got);
+                }
                 continue;
             }
             if !how.lines && got >= least {
@@ -240,7 +246,9 @@ impl FileOps for Slave {
                     Err(e) => return Err(e),
                 }
             }
-            machine::thread::cond_resched();
+            if machine::thread::pause() {
+                break;
+            }
         }
         if self.is_cut_off() && written == 0 {
             return Err(Error::Io);
