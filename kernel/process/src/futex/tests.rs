@@ -95,8 +95,10 @@ fn requeued_threads_wake_by_the_second_word_and_time_out_there() {
     for t in all {
         assert_eq!(t.join().unwrap(), Ok(()));
     }
+    // Long enough to be seen waiting, whatever else the machine does.
+    let until = Until::deadline(Some(Instant::now().after(Duration::from_secs(2))));
     let short =
-        thread::spawn(move || wait(&Waiter::default(), from, MATCH_ANY, soon(), || Ok(true)));
+        thread::spawn(move || wait(&Waiter::default(), from, MATCH_ANY, until, || Ok(true)));
     wait_for(1, from);
     assert_eq!(requeue(&from, &to, 0, 9).unwrap().requeued, 1);
     assert_eq!(short.join().unwrap(), Err(Error::TimedOut));
