@@ -76,12 +76,17 @@ struct Inner {
     free: Vec<Headers>,
 }
 
+/// Takes the request of that number out of a list.
+fn taken(requests: &mut [Option<Arc<Request>>], number: u16) -> Option<Arc<Request>> {
+    requests.get_mut(usize::from(number))?.take()
+}
+
 impl Inner {
     /// Gives a request to the device; there is room for it.
     fn give(&mut self, chain: Chain, request: Arc<Request>) -> Result<Arc<Request>, BlockError> {
         match self.queue.submit(chain) {
             Ok(number) => {
-                self.under_way[usize::from(number)] = Some(request.clone());
+                self.note(number, request.clone());
                 self.queue.notify();
                 Ok(request)
             }
@@ -90,6 +95,14 @@ impl Inner {
                 let _ = self.keep_headers(chain);
                 Err(BlockError::NoMemory)
             }
+        }
+    }
+
+    /// The device has `request` as its number `number`.
+    fn note(&mut self, number: u16, request: Arc<Request>) {
+        // There is a place for every number that the queue gives out.
+        if let Some(place) = self.under_way.get_mut(usize::from(number)) {
+            *place = Some(request);
         }
     }
 
@@ -239,7 +252,7 @@ impl VirtioBlk {
                 Err(e) => break Err(e),
             };
             any = true;
-            let request = inner.under_way[usize::from(number)].take();
+            let request = taken(&mut inner.under_way, number);
             let answer = inner.keep_headers(chain);
             drop(inner);
             let counter = match answer {
@@ -310,7 +323,7 @@ impl VirtioBlk {
         let mut requests: Vec<Option<Arc<Request>>> = (0..QUEUE).map(|_| None).collect();
         core::mem::swap(&mut requests, &mut inner.under_way);
         for (number, chain) in old.abandoned() {
-            let Some(request) = requests[usize::from(number)].take() else {
+            let Some(request) = taken(&mut requests, number) else {
                 continue;
             };
             let failed = if request.count_try() >= TRIES {
@@ -318,7 +331,7 @@ impl VirtioBlk {
             } else {
                 match inner.queue.submit(chain) {
                     Ok(number) => {
-                        inner.under_way[usize::from(number)] = Some(request.clone());
+                        inner.note(number, request.clone());
                         None
                     }
                     // As many descriptors as before are free: cannot be.

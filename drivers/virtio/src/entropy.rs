@@ -61,7 +61,7 @@ fn serve(
             .pop()
             .and_then(Segment::into_buffer)
             .ok_or(VirtioError::Misbehaved)?;
-        random::stir(&buffer.bytes()[..written]);
+        random::stir(buffer.bytes().get(..written).unwrap_or_default());
         // The bytes must not be found in memory later.
         buffer.bytes_mut().fill(0);
         // A sleep without interruption ends at its time only.

@@ -30,7 +30,15 @@ fn header_sector(operation: Operation, sector: u64) -> u64 {
     }
 }
 
+/// The operation's number in four bytes, four that are reserved, and the sector.
 const HEADER: usize = 16;
+/// Puts `words` into a part of a request; what it has no room for is left out.
+pub(crate) fn fill(bytes: &mut [u8], words: [[u8; 8]; 2]) {
+    for (to, from) in bytes.iter_mut().zip(words.as_flattened()) {
+        *to = *from;
+    }
+}
+
 /// A value that is no status: the device must overwrite it.
 const NO_STATUS: u8 = 0xff;
 
@@ -53,10 +61,9 @@ impl Headers {
 
     /// Puts header and status around `data`.
     pub(crate) fn frame(mut self, operation: Operation, sector: u64, data: Chain) -> Chain {
-        let header = self.header.bytes_mut();
-        header[..4].copy_from_slice(&number(operation).to_le_bytes());
-        header[4..8].fill(0);
-        header[8..].copy_from_slice(&header_sector(operation, sector).to_le_bytes());
+        let operation_number = u64::from(number(operation)).to_le_bytes();
+        let sector = header_sector(operation, sector).to_le_bytes();
+        fill(self.header.bytes_mut(), [operation_number, sector]);
         self.status.bytes_mut().fill(NO_STATUS);
         let mut chain = Chain::new();
         chain.push(Segment::buffer(self.header, 0..HEADER, Direction::ToDevice));

@@ -79,7 +79,7 @@ impl Address {
         let family = u16::from_ne_bytes(array(bytes, 0)?);
         match family {
             AF_UNSPEC => Ok(Address::Unspecified),
-            AF_UNIX => Self::parse_unix(&bytes[2..]),
+            AF_UNIX => Self::parse_unix(bytes.get(2..).unwrap_or_default()),
             AF_INET => {
                 array::<16>(bytes, 0)?;
                 let port = u16::from_be_bytes(array(bytes, 2)?);
@@ -112,12 +112,12 @@ impl Address {
         if path.len() > UNIX_PATH_MAX {
             return Err(Error::INVALID);
         }
-        Ok(Address::Unix(match path.first() {
-            None => UnixName::Unnamed,
-            Some(0) => UnixName::Abstract(path[1..].into()),
-            Some(_) => {
-                let end = path.iter().position(|b| *b == 0).unwrap_or(path.len());
-                UnixName::Path(path[..end].into(), None)
+        Ok(Address::Unix(match path {
+            [] => UnixName::Unnamed,
+            [0, name @ ..] => UnixName::Abstract(name.into()),
+            path => {
+                let text = path.split(|b| *b == 0).next().unwrap_or(path);
+                UnixName::Path(text.into(), None)
             }
         }))
     }

@@ -150,7 +150,8 @@ impl Netlink {
                     .unwrap_or(0),
                 port,
             };
-            self.answer(stack, request, &bytes[..HEADER])?;
+            let header = bytes.get(..HEADER).unwrap_or_default();
+            self.answer(stack, request, header)?;
             bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or(&[]);
         }
         Ok(())
@@ -248,7 +249,10 @@ impl Reply {
         self.put(&r.port.to_ne_bytes());
         f(self);
         let len = u32::try_from(self.bytes.len() - start).unwrap_or(0);
-        self.bytes[start..start + 4].copy_from_slice(&len.to_ne_bytes());
+        let head = self.bytes.iter_mut().skip(start);
+        for (to, from) in head.zip(len.to_ne_bytes()) {
+            *to = from;
+        }
         self.pad();
     }
 

@@ -197,9 +197,8 @@ impl<T: Clone> Binding<T> {
     pub fn set_target(&self, target: Option<T>) -> Result<()> {
         let mut ports = self.table.ports.lock();
         let list = ports.get_mut(&self.port).ok_or(Error::INVALID)?;
-        let at = list.iter().position(|h| h.id == self.id);
-        let at = at.ok_or(Error::INVALID)?;
-        let mine = list[at].claim;
+        let own = |h: &&Holder<T>| h.id == self.id;
+        let mine = list.iter().find(own).ok_or(Error::INVALID)?.claim;
         let rival = |h: &Holder<T>| {
             h.id != self.id
                 && h.target.is_some()
@@ -209,7 +208,9 @@ impl<T: Clone> Binding<T> {
         if self.table.sharing == Sharing::Stream && target.is_some() && list.iter().any(rival) {
             return Err(Error::AddressInUse);
         }
-        let old = core::mem::replace(&mut list[at].target, target);
+        let own = list.iter_mut().find(|h| h.id == self.id);
+        let own = own.ok_or(Error::INVALID)?;
+        let old = core::mem::replace(&mut own.target, target);
         drop(ports);
         drop(old);
         Ok(())

@@ -174,29 +174,35 @@ impl<C> Pair<C> {
     }
 }
 
+/// What of two belongs to side 0 or 1.
+#[inline]
+fn of_side<T>([zero, one]: &[T; 2], side: u8) -> &T {
+    if side & 1 == 0 { zero } else { one }
+}
+
 impl<C: Channel> Endpoint<C> {
     #[inline]
     fn me(&self) -> &Side {
-        &self.pair.sides[usize::from(self.side & 1)]
+        of_side(&self.pair.sides, self.side)
     }
 
     #[inline]
     fn peer(&self) -> &Side {
-        &self.pair.sides[usize::from(self.side & 1 ^ 1)]
+        of_side(&self.pair.sides, !self.side)
     }
 
     /// The ring this side reads.
     #[inline]
     #[must_use]
     pub fn incoming(&self) -> &C {
-        &self.pair.channels[usize::from(self.side & 1)]
+        of_side(&self.pair.channels, self.side)
     }
 
     /// The ring this side writes.
     #[inline]
     #[must_use]
     pub fn outgoing(&self) -> &C {
-        &self.pair.channels[usize::from(self.side & 1 ^ 1)]
+        of_side(&self.pair.channels, !self.side)
     }
 
     /// Who waits on this side.
@@ -429,7 +435,8 @@ impl Endpoint<Ring> {
     pub fn write_frame(&self, frame: &Frame, start: usize, len: usize) -> Result<usize> {
         self.may_write()?;
         if self.peer_shut(GONE) {
-            return self.write_to_nobody(&mut Source::kernel(&[0][..len.min(1)]));
+            let some: &[u8] = if len > 0 { &[0] } else { &[] };
+            return self.write_to_nobody(&mut Source::kernel(some));
         }
         let n = self.outgoing().write_frame(frame, start, len)?;
         self.wrote(n, len)

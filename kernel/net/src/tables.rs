@@ -113,8 +113,9 @@ fn line(
         match a.ip() {
             IpAddr::V4(ip) => write!(out, "{:08X}", u32::from_ne_bytes(ip.octets()))?,
             IpAddr::V6(ip) => {
-                for part in ip.octets().chunks_exact(4) {
-                    let word = u32::from_ne_bytes([part[0], part[1], part[2], part[3]]);
+                let octets = ip.octets();
+                let (words, _) = octets.as_chunks::<4>();
+                for word in words.iter().map(|w| u32::from_ne_bytes(*w)) {
                     write!(out, "{word:08X}")?;
                 }
             }

@@ -449,10 +449,11 @@ fn send_frame(
     let mut frame = Vec::new();
     frame.try_reserve_exact(len)?;
     frame.resize(len, 0);
-    ip.emit(&mut frame[ETHERNET_HEADER..], &caps);
-    let start = ETHERNET_HEADER + ip.header_len();
+    let (_, packet) = frame.split_at_mut(ETHERNET_HEADER);
+    ip.emit(&mut *packet, &caps);
+    let (_, datagram) = packet.split_at_mut(ip.header_len());
     udp.emit(
-        &mut UdpPacket::new_unchecked(&mut frame[start..]),
+        &mut UdpPacket::new_unchecked(datagram),
         &src,
         &dst,
         data.len(),

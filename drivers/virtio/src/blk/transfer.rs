@@ -1,7 +1,7 @@
 //! Transfers: cut into requests, several of which are under way at once.
 
 use super::VirtioBlk;
-use crate::request::Request;
+use crate::request::{self, Request};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use machine::addr::PAGE_SIZE;
@@ -90,12 +90,12 @@ impl VirtioBlk {
     }
 }
 
-/// A range as the device wants it: where, how much, no flags.
+/// A range as the device wants it: where, how much in four bytes, and no flags in
+/// four more.
 fn range(sector: u64, count: u32) -> Result<Chain, BlockError> {
     let mut buffer = DmaBuffer::new(RANGE).map_err(|_| BlockError::NoMemory)?;
-    let bytes = buffer.bytes_mut();
-    bytes[..8].copy_from_slice(&sector.to_le_bytes());
-    bytes[8..12].copy_from_slice(&count.to_le_bytes());
+    let words = [sector.to_le_bytes(), u64::from(count).to_le_bytes()];
+    request::fill(buffer.bytes_mut(), words);
     let mut data = Chain::new();
     let direction = super::direction(Operation::Discard);
     data.push(Segment::buffer(buffer, 0..RANGE, direction));

@@ -76,7 +76,7 @@ impl NetNode {
     }
 
     fn ipv4_input(self: &Arc<Self>, frame: &[u8]) {
-        let Ok(packet) = Ipv4Packet::new_checked(&frame[ETHERNET_HEADER..]) else {
+        let Ok(packet) = Ipv4Packet::new_checked(behind_header(frame)) else {
             return;
         };
         let (from, to) = (packet.src_addr(), packet.dst_addr());
@@ -101,7 +101,7 @@ impl NetNode {
         let local = self.is_local(to.into());
         match packet.next_header() {
             IpProtocol::Tcp if local => {
-                self.tcp_input(header, &frame[ETHERNET_HEADER..], packet.payload())
+                self.tcp_input(header, behind_header(frame), packet.payload())
             }
             IpProtocol::Udp => {
                 let dhcp = UdpPacket::new_checked(packet.payload())
@@ -126,7 +126,7 @@ impl NetNode {
     }
 
     fn ipv6_input(self: &Arc<Self>, frame: &[u8], mac: [u8; 6]) {
-        let Ok(packet) = Ipv6Packet::new_checked(&frame[ETHERNET_HEADER..]) else {
+        let Ok(packet) = Ipv6Packet::new_checked(behind_header(frame)) else {
             return;
         };
         let (from, to) = (packet.src_addr(), packet.dst_addr());
@@ -142,7 +142,7 @@ impl NetNode {
         let local = self.is_local(to.into());
         match packet.next_header() {
             IpProtocol::Tcp if local && !from.is_unspecified() => {
-                self.tcp_input(header, &frame[ETHERNET_HEADER..], packet.payload())
+                self.tcp_input(header, behind_header(frame), packet.payload())
             }
             IpProtocol::Udp if local && !from.is_unspecified() => {
                 let taken = self.udp_input(header, packet.payload());
@@ -292,13 +292,8 @@ impl NetNode {
 
     /// `data` is the start of what we sent from `from` to `to`.
     fn undelivered(&self, what: IpProtocol, from: IpAddr, to: IpAddr, data: &[u8], refused: bool) {
-        let port = |at: usize| {
-            data.get(at..at + 2)
-                .map(|b| u16::from_be_bytes([b[0], b[1]]))
-        };
-        let (Some(source), Some(target)) = (port(0), port(2)) else {
-            return;
-        };
+        let [a, b, c, d, ..] = *data else { return };
+        let (source, target) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
         let remote = SocketAddr::new(to, target);
         match what {
             IpProtocol::Udp => {
@@ -327,6 +322,11 @@ impl NetNode {
     pub fn transmit_ready(&self) {
         self.flows.resume();
     }
+}
+
+/// The packet in a frame.
+fn behind_header(frame: &[u8]) -> &[u8] {
+    frame.get(ETHERNET_HEADER..).unwrap_or_default()
 }
 
 /// An Ethernet address out of a neighbour discovery option.

@@ -25,8 +25,7 @@ impl NetNode {
         };
         write_header(frame, link.mac(), [0; 6], protocol);
         if let Some(mac) = self.with_config(|c| group_address(to, |ip| c.is_broadcast(ip))) {
-            frame[..6].copy_from_slice(&mac);
-            link.transmit(frame);
+            send_to(&**link, frame, mac);
             return;
         }
         let Some(hop) = self.with_config(|c| c.next_hop(to)) else {
@@ -61,7 +60,7 @@ impl NetNode {
         let Some(link) = self.link() else { return };
         let mac = link.mac();
         let mut buffer = [0; QUESTION_MAX];
-        let len = match q.to {
+        let question = match q.to {
             IpAddr::V4(ip) => match self.ipv4() {
                 Some(own) => arp_request(&mut buffer, mac, own, ip, q.mac),
                 None => return,
@@ -73,8 +72,10 @@ impl NetNode {
                 solicit(&mut buffer, mac, own, ip, q.mac)
             }
         };
-        link.transmit(&buffer[..len]);
-        link.flush();
+        if let Some(frame) = question {
+            link.transmit(frame);
+            link.flush();
+        }
     }
 
     /// Asks what is due to be asked, and gives up on who does not answer.
@@ -141,7 +142,7 @@ fn arp_request(
     own: Ipv4Addr,
     ip: Ipv4Addr,
     known: Option<[u8; 6]>,
-) -> usize {
+) -> Option<&[u8]> {
     let to = known.unwrap_or([0xff; 6]);
     let repr = ArpRepr::EthernetIpv4 {
         operation: ArpOperation::Request,
@@ -151,11 +152,11 @@ fn arp_request(
         target_protocol_addr: ip,
     };
     let len = ETHERNET_HEADER + repr.buffer_len();
-    write_header(&mut buffer[..len], mac, to, EthernetProtocol::Arp);
-    repr.emit(&mut ArpPacket::new_unchecked(
-        &mut buffer[ETHERNET_HEADER..len],
-    ));
-    len
+    let frame = buffer.get_mut(..len)?;
+    write_header(frame, mac, to, EthernetProtocol::Arp);
+    let packet = frame.get_mut(ETHERNET_HEADER..)?;
+    repr.emit(&mut ArpPacket::new_unchecked(packet));
+    Some(frame)
 }
 
 fn solicit(
@@ -164,7 +165,7 @@ fn solicit(
     own: core::net::Ipv6Addr,
     ip: core::net::Ipv6Addr,
     known: Option<[u8; 6]>,
-) -> usize {
+) -> Option<&[u8]> {
     let o = ip.octets();
     // RFC 4291, 2.7.1: the solicited-node group.
     let group = core::net::Ipv6Addr::from([
@@ -183,14 +184,15 @@ fn solicit(
         hop_limit: 255,
     };
     let len = ETHERNET_HEADER + ip_repr.buffer_len() + repr.buffer_len();
-    write_header(&mut buffer[..len], mac, to, EthernetProtocol::Ipv6);
-    let packet = &mut buffer[ETHERNET_HEADER..len];
+    let frame = buffer.get_mut(..len)?;
+    write_header(frame, mac, to, EthernetProtocol::Ipv6);
+    let packet = frame.get_mut(ETHERNET_HEADER..)?;
     ip_repr.emit(&mut Ipv6Packet::new_unchecked(&mut *packet));
     repr.emit(
         &ip_repr.src_addr,
         &ip_repr.dst_addr,
-        &mut Icmpv6Packet::new_unchecked(&mut packet[ip_repr.buffer_len()..]),
+        &mut Icmpv6Packet::new_unchecked(packet.get_mut(ip_repr.buffer_len()..)?),
         &ChecksumCapabilities::default(),
     );
-    len
+    Some(frame)
 }

@@ -75,16 +75,17 @@ impl NetNode {
         };
         let ip = IpRepr::new(from.0, to.0, IpProtocol::Tcp, reply.buffer_len(), 64);
         let mut frame = [0; ETHERNET_HEADER + 40 + 20];
-        let end = ETHERNET_HEADER + ip.buffer_len();
-        let start = ETHERNET_HEADER + ip.header_len();
-        ip.emit(&mut frame[ETHERNET_HEADER..end], &caps);
-        reply.emit(
-            &mut TcpPacket::new_unchecked(&mut frame[start..end]),
-            &from.0,
-            &to.0,
-            &caps,
-        );
-        self.transmit(to.0.into(), &mut frame[..end]);
+        let Some(frame) = frame.get_mut(..ETHERNET_HEADER + ip.buffer_len()) else {
+            return;
+        };
+        let (_, packet) = frame.split_at_mut(ETHERNET_HEADER);
+        ip.emit(&mut *packet, &caps);
+        let Some(segment) = packet.get_mut(ip.header_len()..) else {
+            return;
+        };
+        let mut segment = TcpPacket::new_unchecked(segment);
+        reply.emit(&mut segment, &from.0, &to.0, &caps);
+        self.transmit(to.0.into(), frame);
         self.flush();
     }
 }

@@ -118,10 +118,9 @@ impl Socket {
     fn interface(&self, command: u32, arg: usize) -> Result<usize> {
         let mut req = [0; IFREQ];
         user::read(arg, &mut req)?;
-        let end = req[..IFNAME].iter().position(|b| *b == 0);
-        let name = &req[..end.unwrap_or(IFNAME)];
+        let name = req[..IFNAME].split(|b| *b == 0).next();
         let all = interfaces(&self.stack);
-        let found = all.iter().find(|i| i.name.as_bytes() == name);
+        let found = all.iter().find(|i| Some(i.name.as_bytes()) == name);
         let i = found.ok_or(Error::NotSuchDevice)?;
         req[IFNAME..].fill(0);
         answer(&mut req, command, i)?;
@@ -161,9 +160,10 @@ fn mask(prefix: u8) -> Ipv4Addr {
 }
 
 fn put_name(req: &mut [u8; IFREQ], name: &str) {
-    let n = name.len().min(IFNAME - 1);
     req[..IFNAME].fill(0);
-    req[..n].copy_from_slice(&name.as_bytes()[..n]);
+    for (to, from) in req[..IFNAME - 1].iter_mut().zip(name.as_bytes()) {
+        *to = *from;
+    }
 }
 
 fn put_address(req: &mut [u8; IFREQ], ip: Ipv4Addr) {

@@ -266,7 +266,7 @@ impl Socket {
         let Kind::Tcp(t) = &self.kind else {
             return Err(Error::NoOption);
         };
-        let mut v = alloc::vec![0; 104];
+        let mut v = [0; 104];
         let conn = t
             .link()
             .ok()
@@ -282,9 +282,11 @@ impl Socket {
             .unwrap_or(0)
             .div_ceil(mss.max(1));
         for (at, n) in [(16, mss), (20, mss), (24, packets)] {
-            v[at..at + 4].copy_from_slice(&n.to_ne_bytes());
+            for (to, from) in v.iter_mut().skip(at).zip(n.to_ne_bytes()) {
+                *to = from;
+            }
         }
-        Ok(v)
+        Ok(v.to_vec())
     }
 }
 

@@ -25,7 +25,9 @@ pub(crate) struct Engine {
 
 /// One engine for each CPU, so that connections on different CPUs do not meet.
 pub(crate) struct Engines {
-    each: Box<[SpinLock<Engine>]>,
+    /// That of the first CPU, and those of the others.
+    first: SpinLock<Engine>,
+    others: Box<[SpinLock<Engine>]>,
     mtu: usize,
 }
 
@@ -61,20 +63,24 @@ fn capabilities(mtu: usize) -> DeviceCapabilities {
 
 impl Engines {
     pub(crate) fn new(mtu: usize) -> Engines {
-        let each = (0..cpu::count())
-            .map(|_| {
-                SpinLock::new(Engine {
-                    iface: interface(mtu),
-                    scratch: vec![0; mtu + ETHERNET_HEADER],
-                })
+        let engine = || {
+            SpinLock::new(Engine {
+                iface: interface(mtu),
+                scratch: vec![0; mtu + ETHERNET_HEADER],
             })
-            .collect();
-        Engines { each, mtu }
+        };
+        Engines {
+            first: engine(),
+            others: (1..cpu::count()).map(|_| engine()).collect(),
+            mtu,
+        }
     }
 
     /// This CPU's engine.
     pub(super) fn here(&self) -> SpinGuard<'_, Engine> {
-        self.each[cpu::current() % self.each.len()].lock()
+        let other = cpu::current().checked_sub(1);
+        let other = other.and_then(|n| self.others.get(n));
+        other.unwrap_or(&self.first).lock()
     }
 
     /// An interface that nobody has seen a random number of.
@@ -124,13 +130,16 @@ impl TxToken for Outgoing<'_> {
         // smoltcp never exceeds the MTU; if it did, the packet would be cut and
         // dropped by its receiver.
         let end = (ETHERNET_HEADER + len).min(room);
-        let Some(packet) = self.scratch.get_mut(ETHERNET_HEADER..end) else {
+        let Some(frame) = self.scratch.get_mut(..end) else {
+            return f(&mut []);
+        };
+        let Some(packet) = frame.get_mut(ETHERNET_HEADER..) else {
             return f(&mut []);
         };
         let r = f(packet);
         self.sent.last = sequence(packet).or(self.sent.last);
         self.sent.count += 1;
-        self.node.transmit(self.remote, &mut self.scratch[..end]);
+        self.node.transmit(self.remote, frame);
         r
     }
 }

@@ -85,7 +85,8 @@ impl Flows {
 
     fn shard(&self, flow: &Flow) -> &SpinLock<KeyedMap<Flow, Arc<Conn>>> {
         let at = self.hash.hash_one(flow) % SHARDS as u64;
-        &self.shards[usize::try_from(at).unwrap_or(0)]
+        let [first, ..] = &self.shards;
+        self.shards.get(at as usize).unwrap_or(first)
     }
 
     /// The connection of `flow`.
