@@ -28,7 +28,7 @@ pub struct Terminals {
     account: Arc<Account>,
     dev: u64,
     /// By number.
-    table: SpinLock<Vec<Option<Arc<SlaveNode>>>>,
+    table: SpinLock<Vec<Option<Arc<Device>>>>,
 }
 
 impl Terminals {
@@ -71,9 +71,10 @@ impl Terminals {
             uid,
             gid: GROUP,
         };
-        let node = Arc::new(SlaveNode {
+        let node = Arc::new(Device {
             attr: Attr::new(self.dev, FIRST_INO + number as u64, new),
-            terminal: terminal.clone(),
+            rdev: terminal.device(),
+            opens: Opens::Slave(terminal.clone()),
         });
         if let Some(slot) = table.get_mut(number) {
             *slot = Some(node);
@@ -125,9 +126,10 @@ impl Terminals {
         };
         let root = Root {
             attr: attr(1, Kind::Directory, 0o755),
-            ptmx: Arc::new(Ptmx {
+            ptmx: Arc::new(Device {
                 attr: attr(2, Kind::CharDevice, 0o666),
-                terminals: self.clone(),
+                rdev: 5 << 8 | 2,
+                opens: Opens::Pair(self.clone()),
             }),
             terminals: self.clone(),
         };
@@ -157,7 +159,7 @@ impl FileSystem for DevPts {
 
 struct Root {
     attr: Attr,
-    ptmx: Arc<Ptmx>,
+    ptmx: Arc<Device>,
     terminals: Arc<Terminals>,
 }
 
@@ -220,13 +222,22 @@ impl Inode for Root {
     }
 }
 
-/// The node whose opening makes a pair.
-struct Ptmx {
+/// A device of the tree.
+struct Device {
     attr: Attr,
-    terminals: Arc<Terminals>,
+    rdev: u64,
+    opens: Opens,
 }
 
-impl Inode for Ptmx {
+/// What opening a device gives.
+enum Opens {
+    /// A new pair's master (`ptmx`).
+    Pair(Arc<Terminals>),
+    /// The slave whose name it is.
+    Slave(Arc<Terminal>),
+}
+
+impl Inode for Device {
     fn attr(&self) -> &Attr {
         &self.attr
     }
@@ -237,37 +248,14 @@ impl Inode for Ptmx {
 
     fn stat(&self) -> Stat {
         let mut s = self.attr.stat(0);
-        s.rdev = 5 << 8 | 2;
+        s.rdev = self.rdev;
         s
     }
 
     fn open(self: Arc<Self>, how: &Opening<'_>) -> Result<Arc<dyn FileOps>> {
-        Ok(self.terminals.create(how.cred.fsuid)?)
-    }
-}
-
-/// The name of a slave.
-struct SlaveNode {
-    attr: Attr,
-    terminal: Arc<Terminal>,
-}
-
-impl Inode for SlaveNode {
-    fn attr(&self) -> &Attr {
-        &self.attr
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn stat(&self) -> Stat {
-        let mut s = self.attr.stat(0);
-        s.rdev = self.terminal.device();
-        s
-    }
-
-    fn open(self: Arc<Self>, how: &Opening<'_>) -> Result<Arc<dyn FileOps>> {
-        Ok(self.terminal.open_slave(how.flags, how.cred)?)
+        Ok(match &self.opens {
+            Opens::Pair(terminals) => terminals.create(how.cred.fsuid)?,
+            Opens::Slave(terminal) => terminal.open_slave(how.flags, how.cred)?,
+        })
     }
 }
