@@ -34,6 +34,8 @@ use smallvec::SmallVec;
 const NESTS_MAX: usize = 4;
 /// Epolls looked at, at most, in the search for loops before a nested one is added.
 const LOOKED_AT_MAX: usize = 256;
+/// Removed entries on the ready list that are not worth being looked for.
+const REMOVED_MAX: usize = 16;
 /// Entries of one epoll.
 const ITEMS_MAX: usize = 1 << 17;
 /// Memory of an entry: itself, its places in the tree, on the ready list and in the
@@ -86,6 +88,20 @@ impl Core {
         ready.push_back(item.clone());
         self.count.store(ready.len(), SeqCst);
         true
+    }
+
+    /// Room on the ready list for `count` entries. Those that were removed since they
+    /// got ready are on it still, until somebody waits: a program that adds and
+    /// removes and never waits must not fill the memory with them.
+    fn make_room(&self, count: usize) -> Result<()> {
+        let mut ready = self.ready.lock();
+        // More than half are removed ones then, so that each is looked at once or so.
+        if ready.len() > 2 * count + REMOVED_MAX {
+            // Nobody else has them.
+            ready.retain(|item| Arc::strong_count(item) > 1);
+            self.count.store(ready.len(), SeqCst);
+        }
+        Ok(ready.try_reserve(count)?)
     }
 
     fn pop(&self) -> Option<Arc<Item>> {
@@ -282,12 +298,7 @@ impl Epoll {
         if count >= ITEMS_MAX {
             return Err(Error::NoSpace);
         }
-        // Entries of closed files may be on the list still: twice is plenty.
-        let room = 2 * count + 2;
-        let mut ready = self.core.ready.lock();
-        let more = room.saturating_sub(ready.len());
-        ready.try_reserve(more)?;
-        drop(ready);
+        self.core.make_room(count + 1)?;
         items.memory.set(count + 1)?;
         items.nested += usize::from(item.nested);
         items.all.insert(key, item.clone());

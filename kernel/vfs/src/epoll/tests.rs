@@ -227,3 +227,19 @@ fn the_search_for_loops_ends() {
     let loops = bottom.add(9, &layers[0][0], IN, 0);
     assert_eq!(loops, Err(Error::TooManyLinks));
 }
+
+#[test]
+fn entries_that_come_and_go_do_not_pile_up() {
+    let (stays, comes) = (event(), event());
+    raise(&stays);
+    raise(&comes);
+    let e = epoll();
+    e.add(1, &stays, IN, 1).unwrap();
+    for _ in 0..1000 {
+        e.add(2, &comes, IN, 2).unwrap();
+        e.remove(2, &comes).unwrap();
+    }
+    let kept = e.core.ready.lock().len();
+    assert!(kept <= REMOVED_MAX + 5, "{kept}");
+    assert_eq!(ready(&e), [1]);
+}
