@@ -296,6 +296,9 @@ impl Socket {
                 u.send(&self.stack, &self.options, to, message)
             }
             Kind::Netlink(n) => {
+                if src.left() > self.options.sndbuf() {
+                    return Err(Error::MessageSize);
+                }
                 let message = Message::from_source(src)?;
                 let len = message.data.len();
                 n.request(&self.stack, &message.data)?;
