@@ -51,7 +51,9 @@ impl AddressSpace {
 
     /// Writes within one page that the program may not write to; whether that worked.
     fn write_denied(&self, addr: usize, bytes: &[u8]) -> bool {
-        let state = self.state.read();
+        // Alone: a page that another thread drops now would come back as the object's, or
+        // as the zeros that everybody shares, and be written to.
+        let state = self.state.write();
         let Some(area) = state.areas.find(addr).filter(|a| !a.is_shared()) else {
             return false;
         };

@@ -5,9 +5,9 @@ use super::{
     Populate, RegionName, RemapRequest, RemapTarget, SyncMode,
 };
 use crate::testing::{TestObject, account, enter, leave};
-use crate::{AreaFlags, Error, FaultError, Layout, Randomize};
+use crate::{AreaFlags, Backing as _, Error, FaultError, Layout, Randomize};
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering::SeqCst;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use machine::addr::{PAGE_SIZE, USER_END, USER_START};
 use machine::paging::Access;
 use machine::thread::PageFault;
@@ -516,6 +516,35 @@ fn threads_fault_on_the_same_pages() {
         let got = user::read_value::<[u8; 4]>(AT + i * PAGE_SIZE);
         assert_eq!(got, Ok([1, 2, 3, 4]));
     }
+}
+
+#[test]
+fn a_debugger_never_writes_to_a_page_of_others() {
+    let s = space();
+    let object = TestObject::new(s.account(), 1);
+    let request = MapRequest::object(object.clone(), 0, PAGE_SIZE, Access::READ);
+    s.map(request.at(Placement::Fixed(AT))).unwrap();
+    let byte = || {
+        let mut b = [0];
+        object.page(0, false).unwrap().read(0, &mut b);
+        b[0]
+    };
+    let before = byte();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                s.advise(AT, PAGE_SIZE, Advice::DontNeed).unwrap();
+                s.read(AT, &mut [0]);
+            }
+        });
+        for _ in 0..20_000 {
+            s.write_forced(AT, &[!before]);
+        }
+        over.store(true, Relaxed);
+    });
+    assert_eq!(byte(), before);
+    leave();
 }
 
 #[test]
