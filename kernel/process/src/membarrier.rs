@@ -57,7 +57,7 @@ impl Process {
                 private(Barrier::REGISTER_PRIVATE_EXPEDITED_RSEQ)?;
                 // Those that run pass through the kernel at the barrier, and settle
                 // there; the others do when they go on.
-                for t in self.threads() {
+                for t in &self.inner.lock().threads {
                     if let Some(m) = t.machine() {
                         m.mark_switched();
                     }

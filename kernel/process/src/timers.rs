@@ -113,7 +113,9 @@ impl Process {
         }
     }
 
-    fn own_thread(&self, tid: Pid) -> Option<Arc<Thread>> {
+    /// Its thread of that number.
+    #[must_use]
+    pub fn own_thread(&self, tid: Pid) -> Option<Arc<Thread>> {
         let found = self.world().thread(tid)?;
         core::ptr::eq(&raw const **found.process(), self).then_some(found)
     }

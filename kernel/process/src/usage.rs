@@ -91,7 +91,7 @@ impl Process {
     #[must_use]
     pub fn counted(&self) -> Counted {
         let mut sum = self.usage.lock().ended;
-        for t in self.threads() {
+        for t in &self.inner.lock().threads {
             sum.add(t.counted());
         }
         sum

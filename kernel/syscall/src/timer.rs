@@ -146,11 +146,8 @@ fn decode_event(ctx: &Ctx<'_>, event: &SigEvent) -> Result<Notify, Errno> {
         c::SIGEV_SIGNAL | c::SIGEV_THREAD => None,
         THREAD => {
             let tid = u32::try_from(event.thread).map_err(|_| Errno::EINVAL)?;
-            let threads = ctx.process().threads();
-            if !threads.iter().any(|t| t.tid() == tid) {
-                return Err(Errno::EINVAL);
-            }
-            Some(tid)
+            let thread = ctx.process().own_thread(tid);
+            Some(thread.ok_or(Errno::EINVAL)?.tid())
         }
         _ => return Err(Errno::EINVAL),
     };
