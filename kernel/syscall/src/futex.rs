@@ -310,6 +310,11 @@ fn wake_op(
             break;
         }
         old = found;
+        // Others may change the word as fast as it is tried.
+        machine::thread::cond_resched();
+        if ctx.thread().must_end() {
+            return Err(Errno::EINTR);
+        }
     }
     let count = |n: u32| (n as i32).max(1) as usize;
     let mut woken = futex::wake(&a, count(counts[0]), MATCH_ANY);

@@ -95,6 +95,32 @@ fn a_lock_is_handed_to_who_waits() {
 }
 
 #[test]
+fn a_lock_that_cannot_be_written_keeps_its_waiters() {
+    const EFAULT: i64 = -14;
+    static WORD: AtomicUsize = AtomicUsize::new(0);
+    let child = code(|p| {
+        let word = WORD.load(SeqCst);
+        assert_eq!(futex(p, word, LOCK), 0);
+        assert_eq!(futex(p, word, UNLOCK), 0);
+        p.exit(0);
+    });
+    Stage::new().run(move |p| {
+        let word = shared(p);
+        WORD.store(word, SeqCst);
+        assert_eq!(futex(p, word, LOCK), 0);
+        p.fork(child);
+        contended(p, word);
+        let protect = |p: &mut Prog<'_>, rights| p.call(nr::__NR_mprotect, &[word, 4096, rights]);
+        assert_eq!(protect(p, 1), 0);
+        assert_eq!(futex(p, word, UNLOCK), EFAULT);
+        assert_eq!(protect(p, 3), 0);
+        assert_eq!(futex(p, word, UNLOCK), 0);
+        assert_eq!(p.wait(-1, 0).1, 0);
+        assert_eq!(p.get::<u32>(word), 0);
+    });
+}
+
+#[test]
 fn the_lock_of_the_dead_passes_on_marked() {
     static WORD: AtomicUsize = AtomicUsize::new(0);
     let child = code(|p| {

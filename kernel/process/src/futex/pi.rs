@@ -82,13 +82,31 @@ impl Table {
         true
     }
 
-    /// Takes the next waiter of a lock out; it is the owner now.
-    fn next(&mut self, key: &FutexKey) -> Option<(Waiting, bool)> {
-        let lock = self.locks.get_mut(key)?;
-        let next = lock.waiting.pop_front()?;
+    /// What the word of a lock is set to when it passes on.
+    fn next_word(&self, key: &FutexKey) -> u32 {
+        let waiting = self.locks.get(key).map(|l| &l.waiting);
+        let next = waiting.and_then(|w| Some((w.front()?.tid, w.len())));
+        match next {
+            Some((tid, 2..)) => tid | WAITERS,
+            Some((tid, _)) => tid,
+            None => 0,
+        }
+    }
+
+    /// Makes the next waiter of a lock its owner and tells it `how`, in one go: a
+    /// waiter that gives up looks at this table first. Whether there was one.
+    fn hand_on(&mut self, key: &FutexKey, how: u32) -> bool {
+        let Some(lock) = self.locks.get_mut(key) else {
+            return false;
+        };
+        let Some(next) = lock.waiting.pop_front() else {
+            return false;
+        };
         lock.owner = next.tid;
         self.blocked.remove(&next.tid);
-        Some((next, !lock.waiting.is_empty()))
+        next.token.woken.store(how, SeqCst);
+        next.thread.unpark();
+        true
     }
 
     /// Forgets a lock that nobody waits for.
@@ -139,7 +157,7 @@ impl Pi {
                 let more = t.locks.get(&key).is_some_and(|l| !l.waiting.is_empty());
                 t.tidy(&key);
                 let mark = if more { WAITERS } else { 0 };
-                claim(addr, me.tid() | OWNER_DIED | mark)
+                claim(me, addr, me.tid() | OWNER_DIED | mark)
             }
             _ => {
                 t.blocked.remove(&me.tid());
@@ -155,26 +173,21 @@ impl Pi {
     /// Gives the lock whose word is at `addr` to who waits for it, or frees it.
     ///
     /// # Errors
-    /// [`Error::NotPermitted`] if it is not the caller's; [`Error::BadAddress`].
+    /// [`Error::NotPermitted`] if it is not the caller's; [`Error::Invalid`] if word
+    /// and queue contradict each other; [`Error::BadAddress`].
     pub fn unlock(&self, me: &Thread, key: FutexKey, addr: usize) -> Result<()> {
-        let next = self.with(|t| {
+        self.with(|t| {
             let value = user::load_u32(addr)?;
             if value & TID_MASK != me.tid() {
                 return Err(Error::NotPermitted);
             }
-            let next = t.next(&key);
-            let new = match &next {
-                Some((w, true)) => w.tid | WAITERS,
-                Some((w, false)) => w.tid,
-                None => 0,
-            };
-            claim(addr, new)?;
-            Ok(next)
-        })?;
-        if let Some((w, _)) = next {
-            w.hand(HANDED);
-        }
-        Ok(())
+            if t.locks.get(&key).is_some_and(|l| l.owner != me.tid()) {
+                return Err(Error::Invalid);
+            }
+            claim(me, addr, t.next_word(&key))?;
+            t.hand_on(&key, HANDED);
+            Ok(())
+        })
     }
 
     /// The calling thread ends: locks of its that somebody waits for pass on.
@@ -182,34 +195,35 @@ impl Pi {
         if self.count.load(SeqCst) == 0 {
             return;
         }
-        loop {
-            let next = self.with(|t| {
-                let own = |(_, l): &(&FutexKey, &Lock)| l.owner == me.tid();
-                let key = t.locks.iter().find(own).map(|(k, _)| *k)?;
-                let next = t.next(&key);
-                if next.is_none() {
-                    t.locks.remove(&key);
-                }
-                Some(next)
-            });
-            match next {
-                None => return,
-                Some(None) => {}
-                Some(Some((w, _))) => w.hand(HANDED_BY_DEATH),
+        let release = |t: &mut Table| {
+            let own = |(_, l): &(&FutexKey, &Lock)| l.owner == me.tid();
+            let key = t.locks.iter().find(own).map(|(k, _)| *k)?;
+            if !t.hand_on(&key, HANDED_BY_DEATH) {
+                t.locks.remove(&key);
             }
+            Some(())
+        };
+        while self.with(release).is_some() {
+            thread::cond_resched();
         }
     }
 }
 
-impl Waiting {
-    fn hand(&self, how: u32) {
-        self.token.woken.store(how, SeqCst);
-        self.thread.unpark();
+/// Gives way before a word is tried again that others changed meanwhile.
+///
+/// # Errors
+/// [`Error::Interrupted`] if the thread has to end: others may change the word as fast
+/// as it is tried, for as long as they like.
+fn try_again(me: &Thread) -> Result<()> {
+    thread::cond_resched();
+    match me.must_end() {
+        true => Err(Error::Interrupted),
+        false => Ok(()),
     }
 }
 
 /// Sets the word, whoever changes it meanwhile: it is the kernel's to set.
-fn claim(addr: usize, new: u32) -> Result<()> {
+fn claim(me: &Thread, addr: usize, new: u32) -> Result<()> {
     let mut value = user::load_u32(addr)?;
     loop {
         let found = user::compare_exchange_u32(addr, value, new)?;
@@ -217,6 +231,7 @@ fn claim(addr: usize, new: u32) -> Result<()> {
             return Ok(());
         }
         value = found;
+        try_again(me)?;
     }
 }
 
@@ -242,6 +257,7 @@ fn enter(
                 if user::compare_exchange_u32(addr, value, new)? == value {
                     return Ok(Outcome::Taken);
                 }
+                try_again(me)?;
                 continue;
             }
             // Its owner has ended, and the next one has not come to write its number
@@ -262,6 +278,7 @@ fn enter(
         if value & WAITERS == 0
             && user::compare_exchange_u32(addr, value, value | WAITERS)? != value
         {
+            try_again(me)?;
             continue;
         }
         break owner;

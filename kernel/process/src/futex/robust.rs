@@ -67,6 +67,8 @@ fn release(tid: u32, space: &AddressSpace, addr: usize, pi: bool) -> Result<()> 
             break;
         }
         value = found;
+        // Whoever shares the word may change it as fast as it is tried.
+        machine::thread::cond_resched();
     }
     Ok(())
 }
