@@ -1,6 +1,6 @@
 //! What can fail in this room.
 
-use machine::{AllocError, Fault, WaitError};
+use machine::Fault;
 
 /// Why a request about processes was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,26 +54,35 @@ impl From<Fault> for Error {
     }
 }
 
-impl From<AllocError> for Error {
-    fn from(_: AllocError) -> Error {
-        Error::NoMemory
-    }
-}
-
-impl From<alloc::collections::TryReserveError> for Error {
-    fn from(_: alloc::collections::TryReserveError) -> Error {
-        Error::NoMemory
-    }
-}
-
-impl From<WaitError> for Error {
-    fn from(e: WaitError) -> Error {
-        match e {
-            WaitError::TimedOut => Error::TimedOut,
-            WaitError::Interrupted => Error::Interrupted,
+/// How an error type of this room takes up those of memory and waits, which it has
+/// variants for.
+macro_rules! from_the_machine {
+    ($error:ty) => {
+        impl From<machine::AllocError> for $error {
+            fn from(_: machine::AllocError) -> Self {
+                Self::NoMemory
+            }
         }
-    }
+
+        impl From<alloc::collections::TryReserveError> for $error {
+            fn from(_: alloc::collections::TryReserveError) -> Self {
+                Self::NoMemory
+            }
+        }
+
+        impl From<machine::WaitError> for $error {
+            fn from(e: machine::WaitError) -> Self {
+                match e {
+                    machine::WaitError::TimedOut => Self::TimedOut,
+                    machine::WaitError::Interrupted => Self::Interrupted,
+                }
+            }
+        }
+    };
 }
+pub(crate) use from_the_machine;
+
+from_the_machine!(Error);
 
 impl From<vfs::Error> for Error {
     fn from(e: vfs::Error) -> Error {

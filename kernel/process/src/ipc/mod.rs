@@ -19,7 +19,6 @@ pub use table::{Entry, Perm, Wanted};
 
 use crate::Pid;
 use machine::sync::SpinLock;
-use machine::{AllocError, WaitError};
 use vfs::Credentials;
 
 /// Why a call failed.
@@ -71,26 +70,7 @@ pub enum Error {
 /// What a call gives.
 pub type Result<T> = core::result::Result<T, Error>;
 
-impl From<AllocError> for Error {
-    fn from(_: AllocError) -> Error {
-        Error::NoMemory
-    }
-}
-
-impl From<alloc::collections::TryReserveError> for Error {
-    fn from(_: alloc::collections::TryReserveError) -> Error {
-        Error::NoMemory
-    }
-}
-
-impl From<WaitError> for Error {
-    fn from(e: WaitError) -> Error {
-        match e {
-            WaitError::TimedOut => Error::TimedOut,
-            WaitError::Interrupted => Error::Interrupted,
-        }
-    }
-}
+crate::error::from_the_machine!(Error);
 
 /// Who calls.
 #[derive(Clone, Copy)]

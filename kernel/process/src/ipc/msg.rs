@@ -16,16 +16,29 @@ use vfs::Caps;
 pub const MESSAGE_MAX: usize = 8192;
 /// Most bytes of a queue.
 pub const QUEUE_BYTES: usize = 16_384;
+/// Most messages of a queue, however many bytes its owner lets in: a receiver may have
+/// to look at all of them.
+const MESSAGES_MAX: usize = QUEUE_BYTES;
 /// Most queues (`kernel.msgmni`).
 pub const QUEUES_MAX: usize = 32_000;
 
 /// A message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Message {
     /// Its type, above 0.
     pub kind: i64,
     /// Its text.
     pub text: Vec<u8>,
+}
+
+impl Message {
+    fn copied(&self) -> Result<Message> {
+        let mut text = Vec::new();
+        text.try_reserve_exact(self.text.len())?;
+        text.extend_from_slice(&self.text);
+        let kind = self.kind;
+        Ok(Message { kind, text })
+    }
 }
 
 /// Which message is received.
@@ -91,7 +104,7 @@ impl State {
 
     fn has_room(&self, len: usize) -> bool {
         let s = &self.status;
-        s.bytes + len <= s.bytes_max && s.messages < s.bytes_max
+        s.bytes + len <= s.bytes_max && s.messages < s.bytes_max.min(MESSAGES_MAX)
     }
 
     /// Pays for what is queued: texts, and what each message takes besides.
@@ -169,11 +182,10 @@ impl Queue {
             if len > max && !cut {
                 return Some(Err(Error::TooBig));
             }
-            let found = match which {
-                Which::Copy(_) => state.messages.get(at).cloned(),
-                _ => state.take(at, pid),
-            };
-            found.map(Ok)
+            match which {
+                Which::Copy(_) => state.messages.get(at).map(Message::copied),
+                _ => state.take(at, pid).map(Ok),
+            }
         };
         let mut message = self.receivers.wait_until(Until::INTERRUPTED, &mut look)??;
         message.text.truncate(max);

@@ -99,10 +99,12 @@ fn bytes(count: usize, processes: usize) -> usize {
 impl State {
     /// Does all of `operations`, or nothing.
     fn attempt(&mut self, operations: &[Operation], pid: Pid) -> core::result::Result<(), Refused> {
+        // Looked up once: there may be one for every process.
+        let undo = self.undo.iter().position(|u| u.pid == pid);
         for (done, op) in operations.iter().enumerate() {
-            if let Err(e) = self.step(*op, pid) {
+            if let Err(e) = self.step(*op, undo) {
                 for op in operations.get(..done).unwrap_or(&[]).iter().rev() {
-                    self.take_back(*op, pid);
+                    self.take_back(*op, undo);
                 }
                 return Err(e);
             }
@@ -116,7 +118,8 @@ impl State {
         Ok(())
     }
 
-    fn step(&mut self, op: Operation, pid: Pid) -> core::result::Result<(), Refused> {
+    /// `undo` is where the caller's [`Undo`] is.
+    fn step(&mut self, op: Operation, undo: Option<usize>) -> core::result::Result<(), Refused> {
         let number = usize::from(op.number);
         let s = self.semaphores.get_mut(number);
         let s = s.ok_or(Refused::Error(Error::NoSuchSemaphore))?;
@@ -137,7 +140,7 @@ impl State {
             return Err(Refused::Error(Error::Range));
         }
         if op.undo && change != 0 {
-            let undo = self.undo.iter_mut().find(|u| u.pid == pid);
+            let undo = undo.and_then(|at| self.undo.get_mut(at));
             let slot = undo.and_then(|u| u.changes.get_mut(number));
             // The caller has made room for it.
             let slot = slot.ok_or(Refused::Error(Error::NoMemory))?;
@@ -151,13 +154,13 @@ impl State {
         Ok(())
     }
 
-    fn take_back(&mut self, op: Operation, pid: Pid) {
+    fn take_back(&mut self, op: Operation, undo: Option<usize>) {
         let number = usize::from(op.number);
         if let Some(s) = self.semaphores.get_mut(number) {
             s.value -= i32::from(op.change);
         }
         if op.undo
-            && let Some(u) = self.undo.iter_mut().find(|u| u.pid == pid)
+            && let Some(u) = undo.and_then(|at| self.undo.get_mut(at))
             && let Some(slot) = u.changes.get_mut(number)
         {
             *slot += i32::from(op.change);
@@ -334,18 +337,10 @@ impl Ipc {
     /// The process `pid` has ended: what it did with `SEM_UNDO` is taken back.
     pub(crate) fn undo(&self, pid: Pid) {
         let mut place = 0;
-        loop {
-            let set = {
-                let table = self.sem.lock();
-                if place > table.last_place() {
-                    return;
-                }
-                table.at(place).map(|e| e.object.clone())
-            };
-            if let Ok(set) = set {
-                set.undo(pid);
-            }
-            place += 1;
+        while let Some((next, set)) = self.sem.lock().from(place) {
+            set.undo(pid);
+            place = next;
+            machine::thread::cond_resched();
         }
     }
 

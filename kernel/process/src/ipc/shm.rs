@@ -217,6 +217,7 @@ impl Ipc {
         let mut from = addr;
         while let Some(region) = space.next_region(from) {
             from = region.range.end;
+            machine::thread::cond_resched();
             if region.range.start < addr {
                 continue;
             }
@@ -343,16 +344,22 @@ impl Ipc {
 
     /// Segments there are, the highest place taken, and pages of all: asked for,
     /// and with memory behind them.
-    #[must_use]
-    pub fn shm_totals(&self) -> (usize, usize, u64, u64) {
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`]
+    pub fn shm_totals(&self) -> Result<(usize, usize, u64, u64)> {
         self.sweep_segments();
         let table = self.shm.lock();
+        let (count, last) = (table.len(), table.last_place());
+        // The look at a segment may be what it lived for last: not under the lock.
+        let all = table.all()?;
+        drop(table);
         let (mut total, mut resident) = (0, 0);
-        for e in table.iter() {
+        for e in &all {
             let s = e.object.status();
             total += s.bytes.div_ceil(PAGE_SIZE as u64);
             resident += s.resident;
         }
-        (table.len(), table.last_place(), total, resident)
+        Ok((count, last, total, resident))
     }
 }

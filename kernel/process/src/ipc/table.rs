@@ -220,6 +220,16 @@ impl<T> Table<T> {
         found.ok_or(Error::Invalid)
     }
 
+    /// The first object from `place` on, and the place behind it.
+    pub(crate) fn from(&self, place: usize) -> Option<(usize, Arc<T>)> {
+        let rest = self.places.get(place..)?;
+        let (skipped, entry) = rest
+            .iter()
+            .enumerate()
+            .find_map(|(i, e)| Some((i, e.as_ref()?)))?;
+        Some((place + skipped + 1, entry.object.clone()))
+    }
+
     /// The object, for a caller who may do `wanted` with it.
     ///
     /// # Errors

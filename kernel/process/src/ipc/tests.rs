@@ -213,6 +213,31 @@ fn messages_come_by_type() {
 }
 
 #[test]
+fn a_queue_of_empty_messages_has_an_end() {
+    use super::msg::{Message, QUEUE_BYTES};
+    let mut s = Stage::new();
+    s.account = Arc::new(Account::new(4096).unwrap());
+    s.cred.effective = Caps::SYS_RESOURCE;
+    let wanted = Wanted {
+        key: 0,
+        flags: 0o600,
+    };
+    let id = s.ipc.msgget(wanted, &s.account, s.who(1)).unwrap();
+    let owner = (1000, 1000, 0o600);
+    s.ipc.msg_set(id, s.who(1), owner, usize::MAX).unwrap();
+    let send = || {
+        let message = Message {
+            kind: 1,
+            text: Vec::new(),
+        };
+        s.ipc.msgsnd(id, message, false, s.who(1))
+    };
+    let sent = (0..=QUEUE_BYTES).take_while(|_| send().is_ok()).count();
+    assert_eq!(sent, QUEUE_BYTES);
+    assert_eq!(send(), Err(Error::WouldBlock));
+}
+
+#[test]
 fn posix_queues_sort_by_priority_and_tell_once() {
     use super::mqueue::{Notify, OpenQueue, Size};
     use vfs::file::OpenFlags;

@@ -103,10 +103,10 @@ pub(crate) fn sys_shmctl(ctx: &mut Ctx<'_>, id: usize, command: usize, to: usize
                 .long(24, SEGMENTS_MAX as i64)
                 .long(32, most)
                 .write(to)?;
-            return answer(ipc.shm_totals().1);
+            return answer(ipc.shm_totals()?.1);
         }
         SHM_INFO => {
-            let (count, last, total, resident) = ipc.shm_totals();
+            let (count, last, total, resident) = ipc.shm_totals()?;
             Record::<48>::new()
                 .int(0, count as i64)
                 .long(8, total as i64)
