@@ -157,29 +157,38 @@ impl Thread {
         Ok(())
     }
 
-    /// Before the calling thread goes on in user mode after it was switched out, or
-    /// in a signal handler. A structure that cannot be used ends in `SIGSEGV`.
+    /// Before the calling thread goes on in user mode after it was switched out. A
+    /// structure that cannot be used ends in `SIGSEGV`.
     #[inline]
-    pub fn settle_rseq(&self, regs: &mut UserRegs) {
-        if self.rseq.is_registered() {
-            self.settle(regs);
+    pub fn resume_rseq(&self, regs: &mut UserRegs) {
+        if self.settle_rseq(regs).is_err() {
+            self.force(Signal::SEGV, SigInfo::kernel(Signal::SEGV));
         }
     }
 
-    fn settle(&self, regs: &mut UserRegs) {
+    /// Before the calling thread goes on in user mode or in a signal handler.
+    ///
+    /// # Errors
+    /// The structure cannot be used.
+    #[inline]
+    pub(crate) fn settle_rseq(&self, regs: &mut UserRegs) -> Result<()> {
+        match self.rseq.is_registered() {
+            true => self.settle(regs),
+            false => Ok(()),
+        }
+    }
+
+    fn settle(&self, regs: &mut UserRegs) -> Result<()> {
         let r = &self.rseq;
         let addr = r.addr.load(Relaxed);
         // No sequence makes system calls.
-        let mut outcome = match regs.orig_rax {
-            NO_CALL => r.abort_if_inside(addr, regs),
-            _ => Ok(()),
-        };
-        let cpu = cpu::current() as u32;
-        if outcome.is_ok() && r.written.load(Relaxed) != cpu + 1 {
-            outcome = r.write_ids(addr, cpu);
+        if regs.orig_rax == NO_CALL {
+            r.abort_if_inside(addr, regs)?;
         }
-        if outcome.is_err() {
-            self.force(Signal::SEGV, SigInfo::kernel(Signal::SEGV));
+        let cpu = cpu::current() as u32;
+        match r.written.load(Relaxed) != cpu + 1 {
+            true => r.write_ids(addr, cpu),
+            false => Ok(()),
         }
     }
 }

@@ -55,7 +55,7 @@ impl thread::Hooks for Hooks {
     fn switched(&self, regs: &mut UserRegs) {
         let current = thread::current();
         if let Some(me) = current.data::<Arc<Thread>>() {
-            me.settle_rseq(regs);
+            me.resume_rseq(regs);
         }
     }
 }

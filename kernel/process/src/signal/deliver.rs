@@ -44,6 +44,8 @@ pub fn attention(regs: &mut UserRegs) {
         if let Some((signal, info)) = chosen {
             handled |= deliver(me, regs, signal, &info);
         }
+        // As many may be pending as a stack has room for handlers.
+        thread::cond_resched();
     }
     if !handled {
         restart::without_handler(&me.signals, regs);
@@ -74,10 +76,10 @@ fn deliver(me: &Arc<Thread>, regs: &mut UserRegs, signal: Signal, info: &SigInfo
             false
         }
         Disposition::Handler(action) => {
-            me.settle_rseq(regs);
+            let settled = me.settle_rseq(regs);
             restart::before_handler(action.flags().contains(ActionFlags::RESTART), regs);
-            if frame::push(me, regs, signal, info, &action).is_err() {
-                // No room on the stack for a handler of `SIGSEGV` either.
+            if settled.is_err() || frame::push(me, regs, signal, info, &action).is_err() {
+                // No way into a handler of `SIGSEGV` either.
                 if signal == Signal::SEGV {
                     process.actions.with(|a| a.reset(signal));
                 }

@@ -116,7 +116,7 @@ impl Thread {
         let mut tracing = tracer.tracing.lock();
         tracing.tracees.try_reserve(1)?;
         let mut state = self.trace.state.lock();
-        if state.link.is_some() || tracer.exit_status().is_some() {
+        if state.link.is_some() || state.ended || tracer.exit_status().is_some() {
             return Err(Error::NotPermitted);
         }
         state.link = Some(link);
@@ -190,11 +190,12 @@ impl Thread {
 
     /// It has ended: its tracer hears of it, if nobody else tells it.
     pub(crate) fn leave_tracer(self: &Arc<Thread>, last: bool) {
-        if !self.trace.is_traced() {
-            return;
-        }
         let process = self.process();
-        let link = self.trace.state.lock().link.take();
+        let mut state = self.trace.state.lock();
+        // Nobody who attaches from now on would hear of its end.
+        state.ended = true;
+        let link = state.link.take();
+        drop(state);
         self.trace.traced.store(false, SeqCst);
         self.trace.watch(false);
         let Some(tracer) = link.and_then(|l| l.tracer.upgrade()) else {
@@ -261,12 +262,9 @@ impl Process {
         tracing.ended.clear();
         drop(tracing);
         for tracee in tracees {
-            let mut state = tracee.trace.state.lock();
-            let options = state.link.as_ref().map(|l| l.options);
-            let signal = state.stopped.as_ref().map_or(0, |s| s.signal());
-            self.let_go(&tracee, &mut state, signal);
-            drop(state);
-            if options.is_some_and(|o| o.contains(Options::EXIT_KILL)) {
+            let options = self.let_go(&tracee);
+            machine::thread::cond_resched();
+            if options.contains(Options::EXIT_KILL) {
                 let info = SigInfo::kernel(Signal::KILL);
                 // This one is never refused.
                 let _ = tracee.process().signal(Signal::KILL, info, Origin::Inside);
@@ -274,14 +272,17 @@ impl Process {
         }
     }
 
-    fn let_go(&self, tracee: &Thread, state: &mut State, signal: u8) {
-        let own = state
-            .link
-            .as_ref()
-            .is_some_and(|l| core::ptr::eq(l.tracer.as_ptr(), self));
-        if own {
-            tracee.unlink(state, signal);
-        }
+    /// Lets go of `tracee` if it is this process's; the options it was traced with.
+    fn let_go(&self, tracee: &Thread) -> Options {
+        let mut state = tracee.trace.state.lock();
+        let link = state.link.as_ref();
+        let Some(link) = link.filter(|l| core::ptr::eq(l.tracer.as_ptr(), self)) else {
+            return Options::empty();
+        };
+        let options = link.options;
+        let signal = state.stopped.as_ref().map_or(0, |s| s.signal());
+        tracee.unlink(&mut state, signal);
+        options
     }
 }
 

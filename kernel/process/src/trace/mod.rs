@@ -78,6 +78,8 @@ pub(crate) struct Link {
 pub(crate) struct State {
     pub(crate) link: Option<Link>,
     pub(crate) stopped: Option<Box<Stopped>>,
+    /// The thread has ended: it cannot be traced any more.
+    pub(crate) ended: bool,
 }
 
 /// The traced side of a thread.

@@ -193,7 +193,7 @@ impl Thread {
         } = self.trace_stop(regs, cause);
         let given = Signal::new(usize::from(given))?;
         let info = info
-            .filter(|_| given == signal)
+            .filter(|i| given == signal && i.signal() == Some(given))
             .unwrap_or_else(|| SigInfo::sent(given, code::SI_USER, pid, uid));
         if self.signals.blocked().contains(given) {
             // It waits like any other.

@@ -241,9 +241,8 @@ pub(super) fn set(with: &With<'_>, set: Set, from: usize, len: usize) -> SysResu
         return Err(Errno::EINVAL);
     }
     with(&mut |s| {
-        s.image.clear();
-        // It had that length before.
-        s.image.extend_from_slice(&image);
+        // What was there goes when the lock is free.
+        core::mem::swap(&mut s.image, &mut image);
         s.image_changed = true;
         Ok(0)
     })
