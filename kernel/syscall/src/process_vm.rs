@@ -52,6 +52,30 @@ fn outcome(done: usize, wanted: usize) -> SysResult {
     Ok(done)
 }
 
+/// Calls `copy` with an address of the other process and a buffer for at most `left`
+/// bytes in all, until it says that no more can be copied or the caller has to end.
+fn in_steps(
+    ctx: &Ctx<'_>,
+    remote: &Segments,
+    mut left: usize,
+    mut copy: impl FnMut(usize, &mut [u8]) -> bool,
+) {
+    let mut step = [0; STEP];
+    for buffer in remote {
+        let len = buffer.len.min(left);
+        left -= len;
+        let mut at = 0;
+        while at < len {
+            let n = (len - at).min(STEP);
+            let part = step.get_mut(..n).unwrap_or_default();
+            if ctx.thread().must_end() || !copy(buffer.addr.wrapping_add(at), part) {
+                return;
+            }
+            at += n;
+        }
+    }
+}
+
 /// process_vm_readv(2)
 pub(crate) fn sys_process_vm_readv(
     ctx: &mut Ctx<'_>,
@@ -62,29 +86,15 @@ pub(crate) fn sys_process_vm_readv(
     remote_count: usize,
     flags: usize,
 ) -> SysResult {
-    let c = decode(
-        ctx,
-        pid,
-        (local, local_count),
-        (remote, remote_count),
-        flags,
-    )?;
+    let (local, remote) = ((local, local_count), (remote, remote_count));
+    let c = decode(ctx, pid, local, remote, flags)?;
     let mut sink = Sink::user_vec(c.local);
-    let wanted = sink.left().min(c.remote.iter().map(|b| b.len).sum());
-    for buffer in &c.remote {
-        let mut at = 0;
-        while at < buffer.len && sink.left() > 0 {
-            let mut step = [0; STEP];
-            let n = (buffer.len - at).min(STEP).min(sink.left());
-            let part = step.get_mut(..n).unwrap_or(&mut []);
-            let got = c.space.read(buffer.addr.wrapping_add(at), part);
-            let put = sink.put(part.get(..got).unwrap_or(&[]));
-            if got < n || put.is_err() {
-                return outcome(sink.moved(), wanted);
-            }
-            at += n;
-        }
-    }
+    let wanted = sink.left().min(total(&c.remote));
+    in_steps(ctx, &c.remote, sink.left(), |addr, part| {
+        let got = c.space.read(addr, part);
+        let put = sink.put(part.get(..got).unwrap_or_default());
+        got == part.len() && put.is_ok()
+    });
     outcome(sink.moved(), wanted)
 }
 
@@ -98,33 +108,23 @@ pub(crate) fn sys_process_vm_writev(
     remote_count: usize,
     flags: usize,
 ) -> SysResult {
-    let c = decode(
-        ctx,
-        pid,
-        (local, local_count),
-        (remote, remote_count),
-        flags,
-    )?;
+    let (local, remote) = ((local, local_count), (remote, remote_count));
+    let c = decode(ctx, pid, local, remote, flags)?;
     let mut source = Source::user_vec(c.local);
-    let wanted = source.left().min(c.remote.iter().map(|b| b.len).sum());
+    let wanted = source.left().min(total(&c.remote));
     let mut done = 0;
-    for buffer in &c.remote {
-        let mut at = 0;
-        while at < buffer.len && source.left() > 0 {
-            let mut step = [0; STEP];
-            let n = (buffer.len - at).min(STEP).min(source.left());
-            let part = step.get_mut(..n).unwrap_or(&mut []);
-            let before = source.moved();
-            let whole = source.take(part).is_ok();
-            let taken = source.moved() - before;
-            let part = part.get(..taken).unwrap_or(&[]);
-            let put = c.space.write(buffer.addr.wrapping_add(at), part);
-            done += put;
-            if !whole || put < taken {
-                return outcome(done, wanted);
-            }
-            at += n;
-        }
-    }
+    in_steps(ctx, &c.remote, source.left(), |addr, part| {
+        let before = source.moved();
+        let whole = source.take(part).is_ok();
+        let taken = part.get(..source.moved() - before).unwrap_or_default();
+        let put = c.space.write(addr, taken);
+        done += put;
+        whole && put == taken.len()
+    });
     outcome(done, wanted)
+}
+
+/// Bytes of all buffers together, which `read_iovec` has bounded.
+fn total(buffers: &Segments) -> usize {
+    buffers.iter().map(|b| b.len).sum()
 }
