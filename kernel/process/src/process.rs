@@ -9,7 +9,7 @@ use crate::thread::comm_text;
 use crate::timers::Timers;
 use crate::trace::Tracing;
 use crate::usage::Usage;
-use crate::{COMM_LEN, Pid, Thread, World};
+use crate::{COMM_LEN, Error, Pid, Result, Thread, World};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -111,6 +111,8 @@ pub struct Process {
     pub(crate) last_comm: SpinLock<[u8; COMM_LEN]>,
     /// `oom_score_adj`, -1000 to 1000.
     oom_adjust: AtomicI32,
+    /// What the privileged set last: nobody else goes below.
+    oom_adjust_min: AtomicI32,
     pub(crate) controlling: Controlling,
     /// Memory barriers it means to use ([`crate::Barrier`]).
     pub(crate) barriers: AtomicU32,
@@ -171,6 +173,7 @@ impl Process {
             keep_caps: AtomicBool::new(false),
             last_comm: SpinLock::new([0; COMM_LEN]),
             oom_adjust: AtomicI32::new(inherit(Process::oom_adjust)),
+            oom_adjust_min: AtomicI32::new(inherit(|p| p.oom_adjust_min.load(Relaxed))),
             barriers: AtomicU32::new(parent.map_or(0, |p| p.barriers.load(Relaxed))),
             controlling: parent.map_or_else(Controlling::default, |p| p.controlling.inherited()),
             world,
@@ -391,9 +394,20 @@ impl Process {
         self.oom_adjust.load(Relaxed)
     }
 
-    /// Sets that.
-    pub fn set_oom_adjust(&self, value: i32) {
-        self.oom_adjust.store(value.clamp(-1000, 1000), Relaxed);
+    /// Sets that, on behalf of somebody privileged or not
+    /// (proc_pid_oom_score_adj(5)). It orders the processes of a capsule alone.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] to the unprivileged for less than the privileged have set.
+    pub fn set_oom_adjust(&self, value: i32, privileged: bool) -> Result<()> {
+        let value = value.clamp(-1000, 1000);
+        if privileged {
+            self.oom_adjust_min.store(value, Relaxed);
+        } else if value < self.oom_adjust_min.load(Relaxed) {
+            return Err(Error::Denied);
+        }
+        self.oom_adjust.store(value, Relaxed);
+        Ok(())
     }
 
     /// What it gets when its parent ends.

@@ -110,3 +110,25 @@ fn locking_residency_and_writing_back() {
         assert_eq!(p.call(nr::__NR_mlockall, &[4]), EINVAL);
     });
 }
+
+#[test]
+fn who_goes_first_when_memory_runs_out() {
+    const EACCES: i64 = -13;
+    Stage::new().run(|p| {
+        p.put(DATA, b"/proc/self/oom_score_adj\0");
+        let fd = p.call(nr::__NR_open, &[DATA, 1, 0]);
+        assert!(fd >= 0, "{fd}");
+        let write = |p: &mut Prog<'_>, text: &[u8; 4]| {
+            p.put(DATA, text);
+            p.call(nr::__NR_write, &[fd as usize, DATA, text.len()])
+        };
+        // Root of a capsule decides, also without CAP_SYS_RESOURCE.
+        assert_eq!(write(p, b"-500"), 4);
+        assert_eq!(write(p, b"-200"), 4);
+        assert_eq!(p.call(nr::__NR_setuid, &[1000]), 0);
+        assert_eq!(write(p, b"-201"), EACCES);
+        assert_eq!(write(p, b"+100"), 4);
+        assert_eq!(write(p, b"-200"), 4);
+        assert_eq!(write(p, b"-999"), EACCES);
+    });
+}

@@ -114,7 +114,7 @@ impl View {
     fn thread(&self, tid: Option<Pid>) -> Option<Arc<Thread>> {
         match tid {
             None => self.0.first_thread(),
-            Some(tid) => self.0.threads().into_iter().find(|t| t.tid() == tid),
+            Some(tid) => self.0.own_thread(tid),
         }
     }
 
@@ -236,8 +236,14 @@ impl ProcProcess for View {
                 if !(-1000..=1000).contains(&value) {
                     return Err(vfs::Error::Invalid);
                 }
-                self.0.set_oom_adjust(value);
-                Ok(())
+                let current = machine::thread::current();
+                let cred = current.data::<Arc<Thread>>().and_then(|me| me.cred.get());
+                // Root of a capsule has not that capability, but may do this.
+                let privileged =
+                    cred.is_some_and(|c| c.euid == 0 || c.has(vfs::Caps::SYS_RESOURCE));
+                self.0
+                    .set_oom_adjust(value, privileged)
+                    .map_err(|_| vfs::Error::AccessDenied)
             }
             _ => Err(vfs::Error::NotPermitted),
         }
