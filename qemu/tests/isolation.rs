@@ -148,3 +148,15 @@ fn every_call_with_hostile_arguments() -> Result<()> {
     let node = node("isolation-calls", "hostile", &["calls", run])?;
     harmless(&node, seconds(time), seconds(300))
 }
+
+#[test]
+fn registers_that_no_processor_takes() -> Result<()> {
+    let node = node("isolation-registers", "hostile", &["registers"])?;
+    harmless(&node, Duration::ZERO, seconds(300))
+}
+
+#[test]
+fn work_without_end() -> Result<()> {
+    let node = node("isolation-storms", "hostile", &["storms"])?;
+    harmless(&node, Duration::ZERO, seconds(300))
+}

@@ -1,5 +1,7 @@
 //! A program that means harm: `hostile calls SECONDS` makes every system call with
-//! arguments chosen to hurt, `hostile instructions` runs what only a kernel may.
+//! arguments chosen to hurt, `hostile instructions` runs what only a kernel may,
+//! `hostile storms` has the kernel do things for ever, and `hostile registers` goes on
+//! with registers that no processor takes.
 //!
 //! Ends with status 0 when it could do no harm that a process itself can see; what
 //! became of the kernel and of the neighbours is for others to judge. Because the
@@ -12,6 +14,8 @@ mod leavings;
 mod pool;
 mod process;
 mod random;
+mod registers;
+mod storms;
 
 use std::{env, process::ExitCode, time::Duration};
 
@@ -21,7 +25,9 @@ fn main() -> ExitCode {
     let result = match words[..] {
         ["calls", seconds] => calls::run(Duration::from_secs(seconds.parse().unwrap_or(10))),
         ["instructions"] => instructions::run(),
-        _ => Err("usage: hostile calls SECONDS | instructions".to_string()),
+        ["registers"] => registers::run(),
+        ["storms"] => storms::run(),
+        _ => Err("usage: hostile calls SECONDS | instructions | registers | storms".to_string()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
