@@ -150,7 +150,7 @@ fn vectors(seed: u64) -> i32 {
                 *word = random.next();
             }
         }
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             image[64..72].fill(0);
             image[64] = random.below(8) as u64;
             image[3] &= !(0xffff << 16);
