@@ -23,6 +23,9 @@ const VISITS: usize = 5;
 /// connection lingers for a while after its end.
 const MEMORY_KEPT: u64 = 6 << 20;
 
+/// How long a hog runs before memory is compared.
+const WARM_UP: Duration = seconds(5);
+
 /// How long a hog is left to itself.
 fn a_while() -> Duration {
     seconds(if long() { 120 } else { 5 })
@@ -67,7 +70,7 @@ fn beside_the_hog(node: &mut Node, watch: impl FnOnce(&Node) -> Result<()>) -> R
     quiet.finish().expect_all_served("nginx alone", 1)?;
     let free = |api: &Api| number(&api.get("node")?, "/memory_free_bytes");
     api.command("capsules/hog/start", &Value::Null)?;
-    thread::sleep(a_while());
+    thread::sleep(WARM_UP);
     end_the_hog(&api)?;
     thread::sleep(seconds(1));
     let before = free(&api)?;

@@ -115,8 +115,6 @@ impl CpuGroup {
 /// What the room above does when a user thread comes into the kernel. All run on
 /// the thread's kernel stack with interrupts on, and may sleep.
 pub trait Hooks: Sync {
-    /// A `syscall` instruction: number in `rax`, the answer goes to `rax`.
-    fn syscall(&self, regs: &mut UserRegs);
     /// An exception in user mode. The hook resolves it or raises a signal.
     fn exception(&self, regs: &mut UserRegs, exception: Exception);
     /// A page fault on a user address, from user mode or from a copy of the
@@ -173,9 +171,15 @@ pub enum Exception {
 
 static HOOKS: Once<&'static dyn Hooks> = Once::new();
 
+/// What happens at a `syscall` instruction: number in `rax`, the answer goes to `rax`.
+pub type Syscall = fn(&mut UserRegs);
+
 /// Installs the hooks; the first call counts.
-pub fn set_hooks(hooks: &'static dyn Hooks) {
-    HOOKS.call_once(|| hooks);
+pub fn set_hooks(hooks: &'static dyn Hooks, syscall: Syscall) {
+    HOOKS.call_once(|| {
+        arch::set_syscall(syscall);
+        hooks
+    });
 }
 
 pub(crate) fn hooks() -> Option<&'static dyn Hooks> {

@@ -16,7 +16,6 @@ std::thread_local! {
 struct TestHooks;
 
 impl Hooks for TestHooks {
-    fn syscall(&self, _: &mut UserRegs) {}
     fn exception(&self, _: &mut UserRegs, _: Exception) {}
     fn attention(&self, _: &mut UserRegs) {}
     fn switched(&self, _: &mut UserRegs) {}
@@ -28,7 +27,7 @@ impl Hooks for TestHooks {
 
 /// Makes `space` that of the calling thread.
 pub(crate) fn enter(space: &Arc<AddressSpace>) {
-    set_hooks(&TestHooks);
+    set_hooks(&TestHooks, |_| ());
     SPACE.set(Some(space.clone()));
     machine::host::enter_space(space.page_table().clone());
 }

@@ -72,13 +72,17 @@ impl Errno {
         }
     }
 
-    /// The error that `rax` says after a handler, as the log shows it: those that the
-    /// program never sees, too.
-    pub(crate) fn of_rax(rax: u64) -> Option<Errno> {
+    /// Whether `rax` after a handler says an error.
+    #[inline]
+    pub(crate) fn is_rax(rax: u64) -> bool {
         /// The greatest number a failed call returns, negated (Linux's `MAX_ERRNO`).
-        const MAX: u16 = 4095;
-        let number = u16::try_from((rax as i64).wrapping_neg()).ok()?;
-        (1..=MAX).contains(&number).then_some(Errno(number))
+        const MAX: u64 = 4095;
+        rax >= MAX.wrapping_neg()
+    }
+
+    /// The error that `rax` says after a handler: those that the program never sees, too.
+    pub(crate) fn of_rax(rax: u64) -> Option<Errno> {
+        Self::is_rax(rax).then_some(Errno(rax.wrapping_neg() as u16))
     }
 
     /// The number, positive.

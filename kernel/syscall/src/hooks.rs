@@ -23,23 +23,23 @@ pub struct Hooks;
 
 /// Installs the hooks. The kernel calls it once at boot.
 pub fn install() {
-    thread::set_hooks(&Hooks);
+    thread::set_hooks(&Hooks, syscall);
+}
+
+/// A `syscall` instruction of the thread that runs this code.
+pub(crate) fn syscall(regs: &mut UserRegs) {
+    let current = thread::current();
+    let Some(me) = current.data::<Arc<Thread>>() else {
+        regs.rax = Errno::ENOSYS.to_rax();
+        return;
+    };
+    if process::trace::some_watched() {
+        return watched(regs, me);
+    }
+    run(regs, me);
 }
 
 impl thread::Hooks for Hooks {
-    #[inline]
-    fn syscall(&self, regs: &mut UserRegs) {
-        let current = thread::current();
-        let Some(me) = current.data::<Arc<Thread>>() else {
-            regs.rax = Errno::ENOSYS.to_rax();
-            return;
-        };
-        if process::trace::some_watched() {
-            return watched(regs, me);
-        }
-        run(regs, me);
-    }
-
     fn exception(&self, regs: &mut UserRegs, exception: Exception) {
         process::fault::exception(regs.rip as usize, exception);
     }
@@ -63,16 +63,18 @@ impl thread::Hooks for Hooks {
 #[inline]
 fn run(regs: &mut UserRegs, me: &Arc<Thread>) {
     let mut ctx = Ctx::new(regs, me);
-    let answer = match table::dispatch(&mut ctx) {
-        Ok(value) => value as u64,
-        Err(e) => failed(me, e),
-    };
-    ctx.regs.rax = answer;
+    regs.rax = table::dispatch(&mut ctx);
+    if Errno::is_rax(regs.rax) {
+        failed(regs, me);
+    }
 }
 
-/// The value for a call that failed.
-#[inline]
-fn failed(me: &Thread, e: Errno) -> u64 {
+/// After a call that failed. (`rt_sigreturn` may bring any `rax` back, and says so in
+/// `orig_rax`.)
+fn failed(regs: &UserRegs, me: &Thread) {
+    let Some(e) = Errno::of_rax(regs.rax).filter(|_| regs.orig_rax != u64::MAX) else {
+        return;
+    };
     if e.restarts() {
         // The signal code turns this into what the program sees.
         me.alert();
@@ -82,7 +84,6 @@ fn failed(me: &Thread, e: Errno) -> u64 {
         Errno::ENOBUFS => me.process().world().tell_limit(Limited::Sockets),
         _ => {}
     }
-    e.to_rax()
 }
 
 /// A call while somebody's calls are watched, perhaps this thread's.

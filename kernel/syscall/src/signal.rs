@@ -67,24 +67,24 @@ pub(crate) fn sys_rt_sigaction(
         return Err(Errno::EINVAL);
     }
     let signal = decode(number)?;
-    let wanted = match new {
-        0 => None,
-        addr => Some(user::read_value::<Action>(addr)?),
+    let mut action = match new {
+        0 => Action::default(),
+        addr => user::read_value::<Action>(addr)?,
     };
     let process = ctx.process();
-    let outcome = process.with_actions(|a| {
-        let before = match wanted {
-            None => a.get(signal),
-            Some(action) => a.set(signal, action)?,
-        };
-        Some((before, wanted.is_some() && a.ignores(signal)))
+    let done = process.with_actions(|a| {
+        if new == 0 {
+            action = a.get(signal);
+            return Some(false);
+        }
+        let done = a.exchange(signal, &mut action);
+        done.then(|| a.ignores(signal))
     });
-    let (before, ignored) = outcome.flatten().ok_or(Errno::EINVAL)?;
-    if ignored {
+    if done.flatten().ok_or(Errno::EINVAL)? {
         process.forget_ignored(signal);
     }
     if old != 0 {
-        user::write_value(old, &before)?;
+        user::write_value(old, &action)?;
     }
     Ok(0)
 }

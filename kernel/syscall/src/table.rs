@@ -22,8 +22,18 @@ pub enum Status {
     Refused(&'static str),
 }
 
-/// Decodes the arguments and calls the handler.
-type Entry = fn(&mut Ctx<'_>) -> SysResult;
+/// Decodes the arguments and calls the handler; the value for `rax`.
+type Entry = fn(&mut Ctx<'_>) -> u64;
+
+/// What the program gets. Made where the handler's answer is known, so that it stays in
+/// registers.
+#[inline(always)]
+fn rax(answer: SysResult) -> u64 {
+    match answer {
+        Ok(value) => value as u64,
+        Err(e) => e.to_rax(),
+    }
+}
 
 /// What the table knows of a number.
 #[derive(Clone, Copy)]
@@ -38,18 +48,18 @@ pub struct Row {
 /// Handler arguments, in the order of the x86-64 system-call convention.
 macro_rules! entry {
     ($f:path, 0) => {
-        |c: &mut Ctx<'_>| $f(c)
+        |c: &mut Ctx<'_>| rax($f(c))
     };
     ($f:path, 1) => {
         |c: &mut Ctx<'_>| {
             let a = c.regs.rdi as usize;
-            $f(c, a)
+            rax($f(c, a))
         }
     };
     ($f:path, 2) => {
         |c: &mut Ctx<'_>| {
             let (a, b) = (c.regs.rdi as usize, c.regs.rsi as usize);
-            $f(c, a, b)
+            rax($f(c, a, b))
         }
     };
     ($f:path, 3) => {
@@ -59,7 +69,7 @@ macro_rules! entry {
                 c.regs.rsi as usize,
                 c.regs.rdx as usize,
             );
-            $f(c, a, b, d)
+            rax($f(c, a, b, d))
         }
     };
     ($f:path, 4) => {
@@ -70,7 +80,7 @@ macro_rules! entry {
                 c.regs.rdx as usize,
             );
             let e = c.regs.r10 as usize;
-            $f(c, a, b, d, e)
+            rax($f(c, a, b, d, e))
         }
     };
     ($f:path, 5) => {
@@ -81,7 +91,7 @@ macro_rules! entry {
                 c.regs.rdx as usize,
             );
             let (e, g) = (c.regs.r10 as usize, c.regs.r8 as usize);
-            $f(c, a, b, d, e, g)
+            rax($f(c, a, b, d, e, g))
         }
     };
     ($f:path, 6) => {
@@ -92,7 +102,7 @@ macro_rules! entry {
                 c.regs.rdx as usize,
             );
             let (e, g, h) = (c.regs.r10 as usize, c.regs.r8 as usize, c.regs.r9 as usize);
-            $f(c, a, b, d, e, g, h)
+            rax($f(c, a, b, d, e, g, h))
         }
     };
 }
@@ -468,7 +478,7 @@ pub static TABLE: [Row; NUMBERS] = table! {
 
 /// Runs the call that `regs` ask for; the value for `rax`.
 #[inline]
-pub(crate) fn dispatch(ctx: &mut Ctx<'_>) -> SysResult {
+pub(crate) fn dispatch(ctx: &mut Ctx<'_>) -> u64 {
     let number = ctx.regs.orig_rax as usize;
     match TABLE.get(number) {
         Some(row) => (row.entry)(ctx),
@@ -478,7 +488,7 @@ pub(crate) fn dispatch(ctx: &mut Ctx<'_>) -> SysResult {
 
 /// A call without a row.
 #[cold]
-fn missing(ctx: &mut Ctx<'_>) -> SysResult {
+fn missing(ctx: &mut Ctx<'_>) -> u64 {
     let number = ctx.regs.orig_rax as usize;
     if ctx.world().unknown_calls().count(number) {
         let name = NAMES.get(number).copied().filter(|n| !n.is_empty());
@@ -490,7 +500,7 @@ fn missing(ctx: &mut Ctx<'_>) -> SysResult {
             name.unwrap_or("?"),
         );
     }
-    Err(Errno::ENOSYS)
+    Errno::ENOSYS.to_rax()
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ impl Prog<'_> {
         let mut number = u64::from(number);
         loop {
             self.regs.orig_rax = number;
-            hooks::Hooks.syscall(self.regs);
+            hooks::syscall(self.regs);
             loop {
                 prog_attention(self.regs);
                 let at = self.regs.rip;
@@ -116,7 +116,7 @@ impl Prog<'_> {
         *self.regs = frame;
         self.regs.rsp += 8;
         self.regs.orig_rax = u64::from(linux_raw_sys::general::__NR_rt_sigreturn);
-        hooks::Hooks.syscall(self.regs);
+        hooks::syscall(self.regs);
     }
 
     /// Makes a process that runs the closure `child`; its number.

@@ -53,6 +53,7 @@ pub(crate) use thread::{
     yield_now,
 };
 pub(crate) use tlb::barrier;
+pub(crate) use trap::set_syscall;
 pub(crate) use uart::write as console_write;
 pub(crate) use usercopy::{copy_from_user, copy_to_user, user_cmpxchg_u32, user_load_u32};
 

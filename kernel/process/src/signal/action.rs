@@ -134,22 +134,23 @@ impl Actions {
         self.table.lock()[signal.index()]
     }
 
-    /// Sets it; the one before. `None` for a signal that cannot be changed.
-    pub fn set(&self, signal: Signal, mut action: Action) -> Option<Action> {
+    /// Sets it to `action`, which becomes the one before; whether it could: not for a
+    /// signal that cannot be changed.
+    pub fn exchange(&self, signal: Signal, action: &mut Action) -> bool {
         if UNSTOPPABLE.contains(signal) {
-            return None;
+            return false;
         }
         action.mask = SigSet(action.mask).without(UNSTOPPABLE).0;
-        let mut table = self.table.lock();
-        let old = core::mem::replace(&mut table[signal.index()], action);
         let bit = SigSet::EMPTY.with(signal).0;
         let put = |set: &AtomicU64, on: bool| {
             let rest = set.load(Relaxed) & !bit;
             set.store(if on { rest | bit } else { rest }, Relaxed);
         };
+        let mut table = self.table.lock();
         put(&self.ignored, action.handler == SIG_IGN);
         put(&self.caught, action.is_handler());
-        Some(old)
+        core::mem::swap(&mut table[signal.index()], action);
+        true
     }
 
     /// Signals with [`SIG_IGN`].
@@ -224,16 +225,16 @@ mod tests {
     #[test]
     fn kill_and_stop_cannot_be_changed_or_blocked() {
         let a = Actions::new();
-        assert!(a.set(Signal::KILL, handler(ActionFlags::empty())).is_none());
-        assert!(a.set(Signal::STOP, handler(ActionFlags::empty())).is_none());
-        a.set(Signal::USR1, handler(ActionFlags::empty()));
+        assert!(!a.exchange(Signal::KILL, &mut handler(ActionFlags::empty())));
+        assert!(!a.exchange(Signal::STOP, &mut handler(ActionFlags::empty())));
+        assert!(a.exchange(Signal::USR1, &mut handler(ActionFlags::empty())));
         assert!(a.get(Signal::USR1).mask().and(UNSTOPPABLE).is_empty());
     }
 
     #[test]
     fn resethand_lasts_for_one_delivery() {
         let a = Actions::new();
-        a.set(Signal::USR1, handler(ActionFlags::RESETHAND));
+        assert!(a.exchange(Signal::USR1, &mut handler(ActionFlags::RESETHAND)));
         assert!(matches!(a.deliver(Signal::USR1), Disposition::Handler(_)));
         assert_eq!(
             a.deliver(Signal::USR1),
@@ -245,12 +246,12 @@ mod tests {
     #[test]
     fn exec_keeps_ignored_signals_only() {
         let a = Actions::new();
-        a.set(Signal::USR1, handler(ActionFlags::empty()));
-        let ignore = Action {
+        assert!(a.exchange(Signal::USR1, &mut handler(ActionFlags::empty())));
+        let mut ignore = Action {
             handler: SIG_IGN,
             ..Action::default()
         };
-        a.set(Signal::HUP, ignore);
+        assert!(a.exchange(Signal::HUP, &mut ignore));
         let b = a.without_handlers();
         assert!(b.ignores(Signal::HUP) && !b.ignores(Signal::USR1));
         assert_eq!(b.get(Signal::USR1).handler, SIG_DFL);
