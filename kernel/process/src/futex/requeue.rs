@@ -76,14 +76,8 @@ fn shift(
 ) -> Result<usize> {
     let waiting = here.iter().filter(|e| moves_on(e, from)).count().min(moves);
     there.try_reserve(waiting)?;
-    let mut at = 0;
     let mut moved = 0;
-    while moved < waiting && at < here.len() {
-        if !moves_on(&here[at], from) {
-            at += 1;
-            continue;
-        }
-        let mut e = here.remove(at);
+    for mut e in here.extract_if(.., |e| moves_on(e, from)).take(waiting) {
         e.key = *to;
         e.token.bucket.store(number, SeqCst);
         there.push(e);

@@ -178,20 +178,17 @@ pub(super) fn take(
     bitset: u32,
     woken: &mut Woken,
 ) -> bool {
-    let mut at = 0;
     let mut all = true;
-    while woken.len() < count
-        && let Some(e) = list.get(at)
-    {
-        if e.key != *key || e.bitset & bitset == 0 {
-            at += 1;
-            continue;
-        }
+    // One pass, for a list may be long and its lock is other capsules' too.
+    let mut waiting = list.extract_if(.., |e| e.key == *key && e.bitset & bitset != 0);
+    while woken.len() < count {
         if woken.try_reserve(1).is_err() {
             all = false;
             break;
         }
-        let e = list.remove(at);
+        let Some(e) = waiting.next() else {
+            break;
+        };
         // A thread that waits for several words is woken once.
         let first = e
             .token
@@ -202,6 +199,7 @@ pub(super) fn take(
             woken.push((e.token, e.thread));
         }
     }
+    drop(waiting);
     here.note_len(list);
     all
 }
