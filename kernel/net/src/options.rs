@@ -66,6 +66,8 @@ switches! {
     ReceiveHopLimit = 20;
     /// `SO_ZEROCOPY`.
     ZeroCopy = 21;
+    /// `IPV6_RECVTCLASS`.
+    ReceiveClass = 22;
 }
 
 /// The options of one socket.

@@ -315,7 +315,9 @@ impl Tcp {
         let link = Arc::new(self.start(stack, hub, options, remote)?);
         *self.attempt.lock() = Some(link.clone());
         match link.endpoint.phase() {
-            Phase::Connecting if nonblocking => Err(Error::InProgress),
+            // Linux makes no connection while a program waits for nothing, not even one
+            // to the same machine: the program asks again, or for writability.
+            Phase::Connecting | Phase::Established if nonblocking => Err(Error::InProgress),
             Phase::Connecting => self.wait_connected(hub, options, &link),
             _ => self.settle().map(|_| ()),
         }

@@ -18,7 +18,7 @@ use core::sync::atomic::Ordering::{AcqRel, Relaxed};
 use core::sync::atomic::{AtomicBool, AtomicU16};
 use machine::sync::SpinLock;
 use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, UdpPacket, UdpRepr};
+use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet, UdpPacket, UdpRepr};
 use vfs::{Events, PollHub};
 
 /// Most bytes of one datagram.
@@ -260,6 +260,7 @@ impl Udp {
         stack: &Arc<NetStack>,
         options: &Options,
         to: Option<SocketAddr>,
+        header: Header,
         message: Message,
     ) -> Result<usize> {
         self.core.pending()?;
@@ -290,8 +291,8 @@ impl Udp {
                         from,
                         to.ip(),
                         message.data,
-                        low_byte(options.ttl.load(Relaxed)),
-                        low_byte(options.tos.load(Relaxed)),
+                        header.hops(options, to.ip()),
+                        header.class(options),
                     ),
                     None => self.core.undelivered(to, true),
                 }
@@ -305,7 +306,8 @@ impl Udp {
                 }
                 let source = own_ip.unwrap_or(source);
                 let from = SocketAddr::new(source, self.wire_port(stack, port)?);
-                send_frame(stack.node(), from, to, &message.data, options)?;
+                let fields = (header.hops(options, to.ip()), header.class(options));
+                send_frame(stack.node(), from, to, &message.data, fields)?;
             }
         }
         Ok(len)
@@ -414,33 +416,59 @@ fn low_byte(n: u32) -> u8 {
     u8::try_from(n & 0xff).unwrap_or(0)
 }
 
+/// Fields of the header of one datagram; those that are missing are the socket's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// Time to live or hop limit.
+    pub hops: Option<u8>,
+    /// Type of service or traffic class.
+    pub class: Option<u8>,
+}
+
+impl Header {
+    fn hops(self, options: &Options, to: IpAddr) -> u8 {
+        let usual = match to.is_multicast() {
+            true => &options.multicast_ttl,
+            false => &options.ttl,
+        };
+        self.hops.unwrap_or_else(|| low_byte(usual.load(Relaxed)))
+    }
+
+    fn class(self, options: &Options) -> u8 {
+        let usual = || low_byte(options.tos.load(Relaxed));
+        self.class.unwrap_or_else(usual)
+    }
+}
+
+/// Writes the type of service or traffic class into the header of a packet to `to`.
+fn set_class(packet: &mut [u8], to: IpAddr, class: u8) {
+    match to {
+        IpAddr::V4(_) => {
+            let mut packet = Ipv4Packet::new_unchecked(packet);
+            packet.set_dscp(class >> 2);
+            packet.set_ecn(class & 3);
+            packet.fill_checksum();
+        }
+        IpAddr::V6(_) => Ipv6Packet::new_unchecked(packet).set_traffic_class(class),
+    }
+}
+
 /// Writes a datagram into a frame and sends it.
 fn send_frame(
     node: &NetNode,
     from: SocketAddr,
     to: SocketAddr,
     data: &[u8],
-    options: &Options,
+    (hops, class): (u8, u8),
 ) -> Result<()> {
     let udp = UdpRepr {
         src_port: from.port(),
         dst_port: to.port(),
     };
     let caps = ChecksumCapabilities::default();
-    let ttl = if to.ip().is_multicast() {
-        &options.multicast_ttl
-    } else {
-        &options.ttl
-    };
     let (src, dst) = (IpAddress::from(from.ip()), IpAddress::from(to.ip()));
     let payload = udp.header_len() + data.len();
-    let ip = IpRepr::new(
-        src,
-        dst,
-        IpProtocol::Udp,
-        payload,
-        low_byte(ttl.load(Relaxed)),
-    );
+    let ip = IpRepr::new(src, dst, IpProtocol::Udp, payload, hops);
     // Datagrams are not fragmented here.
     if ip.buffer_len() > node.mtu() {
         return Err(Error::MessageSize);
@@ -451,6 +479,9 @@ fn send_frame(
     frame.resize(len, 0);
     let (_, packet) = frame.split_at_mut(ETHERNET_HEADER);
     ip.emit(&mut *packet, &caps);
+    if class != 0 {
+        set_class(packet, to.ip(), class);
+    }
     let (_, datagram) = packet.split_at_mut(ip.header_len());
     udp.emit(
         &mut UdpPacket::new_unchecked(datagram),

@@ -291,9 +291,19 @@ fn datagrams_cross_in_both_directions() {
         send(&c, &i.to_ne_bytes()).unwrap();
         let (q, r) = recv_with(&s, 64, MsgFlags::empty()).unwrap();
         assert_eq!(q, i.to_ne_bytes());
+        assert_eq!(r.packet.map(|(_, _, class)| class), Some(0));
         send_to(&s, b"answer", r.from.unwrap()).unwrap();
         assert_eq!(recv(&c, 64).unwrap(), b"answer");
     }
+    // The type of service and the time to live are those of the socket.
+    c.set_option(0, 1, &0xb8u32.to_ne_bytes()).unwrap();
+    c.set_option(0, 2, &7u32.to_ne_bytes()).unwrap();
+    send(&c, b"soon").unwrap();
+    let (_, r) = recv_with(&s, 64, MsgFlags::empty()).unwrap();
+    assert_eq!(
+        r.packet.map(|(_, hops, class)| (hops, class)),
+        Some((7, 0xb8))
+    );
     assert_eq!(send(&c, &[0; 1473]), Err(Error::MessageSize));
     assert_eq!(send(&c, &[0; 1472]).unwrap(), 1472);
     // A port that nobody has.

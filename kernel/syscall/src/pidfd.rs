@@ -23,6 +23,23 @@ pub(crate) fn process(ctx: &Ctx<'_>, fd: usize) -> Result<Arc<Process>, Errno> {
     Ok(process.clone())
 }
 
+/// As [`process`], for `pidfd_send_signal`, which also takes a directory `/proc/PID`.
+///
+/// # Errors
+/// As [`process`]; `ESRCH` for the directory of a process that is gone.
+pub(crate) fn process_to_signal(ctx: &Ctx<'_>, fd: usize) -> Result<Arc<Process>, Errno> {
+    let file = ctx.any_file(fd)?;
+    let named = file
+        .inode()
+        .and_then(|inode| vfs::procfs::process_of(&**inode));
+    match named {
+        // Its number may be another's by now.
+        Some(gone) if gone.threads().is_empty() => Err(Errno::ESRCH),
+        Some(named) => ctx.world().process(named.pid()).ok_or(Errno::ESRCH),
+        None => process(ctx, fd),
+    }
+}
+
 /// A new descriptor of `process`.
 ///
 /// # Errors

@@ -404,8 +404,7 @@ fn epoll_wait(ctx: &Ctx<'_>, epfd: usize, out: usize, max: usize, deadline: Dead
     let file = ctx.file(epfd)?;
     let epoll: &Epoll = file.downcast().ok_or(Errno::EINVAL)?;
     let mut ready = ReadyList::new();
-    // One call gives what one look finds; more than this waits for the next.
-    match epoll.wait(&mut ready, max.min(1024), deadline) {
+    match epoll.wait(&mut ready, max, deadline) {
         Err(Error::Interrupted) => return Err(Errno::EINTR),
         other => other?,
     }

@@ -77,6 +77,14 @@ fn named(ctx: &Ctx<'_>, tid: usize) -> Result<Arc<Thread>, Errno> {
     }
 }
 
+/// As [`named`], for the calls to which a negative number is just that of no thread.
+fn affine(ctx: &Ctx<'_>, tid: usize) -> Result<Arc<Thread>, Errno> {
+    match (tid as i32).is_negative() {
+        true => Err(Errno::ESRCH),
+        false => named(ctx, tid),
+    }
+}
+
 /// CPUs there are, bit by bit.
 fn online() -> u64 {
     u64::MAX >> (64 - cpu::count().clamp(1, 64))
@@ -92,7 +100,7 @@ pub(crate) fn sys_sched_getaffinity(
     if len < MASK || !len.is_multiple_of(size_of::<u64>()) {
         return Err(Errno::EINVAL);
     }
-    let machine = named(ctx, tid)?.machine().ok_or(Errno::ESRCH)?;
+    let machine = affine(ctx, tid)?.machine().ok_or(Errno::ESRCH)?;
     user::write_value(out, &(machine.affinity() & online()))?;
     Ok(MASK)
 }
@@ -106,7 +114,7 @@ pub(crate) fn sys_sched_setaffinity(
 ) -> SysResult {
     let mut raw = [0; MASK];
     user::read(mask, &mut raw[..len.min(MASK)])?;
-    let target = named(ctx, tid)?;
+    let target = affine(ctx, tid)?;
     if !may_schedule(ctx, target.process())? {
         return Err(Errno::EPERM);
     }

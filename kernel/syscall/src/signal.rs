@@ -400,7 +400,7 @@ pub(crate) fn sys_pidfd_send_signal(
     if flags != 0 {
         return Err(Errno::EINVAL);
     }
-    let target = crate::pidfd::process(ctx, fd)?;
+    let target = crate::pidfd::process_to_signal(ctx, fd)?;
     let signal = decode_or_probe(number)?;
     if info == 0 {
         return send(ctx, &target, signal).map(|()| 0);

@@ -66,6 +66,7 @@ impl Socket {
             (SOL_IPV6, 26) if v6 => Sw(Switch::V6Only),
             (SOL_IPV6, 49) if v6 => Sw(Switch::PacketInfo6),
             (SOL_IPV6, 51) if v6 => Sw(Switch::ReceiveHopLimit),
+            (SOL_IPV6, 66) if v6 => Sw(Switch::ReceiveClass),
             (SOL_IPV6, 67) if v6 => Number(&o.tos, byte),
             _ => return None,
         })

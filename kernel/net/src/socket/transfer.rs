@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::message::{Message, Origin};
 use crate::options::Switch;
 use crate::stream::Endpoint;
+use crate::udp::Header;
 use crate::unix::{Style, Unix, check_loops};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -62,6 +63,8 @@ pub struct Outgoing {
     pub files: SmallVec<[Arc<OpenFile>; 4]>,
     /// Who sends (`SCM_CREDENTIALS`); the caller has checked that he may say so.
     pub sender: Option<Identity>,
+    /// Fields of a datagram's header (`IP_TTL`, `IPV6_TCLASS` and the like).
+    pub header: Header,
 }
 
 /// What a receive gave beside bytes.
@@ -293,7 +296,7 @@ impl Socket {
                     return Err(Error::MessageSize);
                 }
                 let message = Message::from_source(src)?;
-                u.send(&self.stack, &self.options, to, message)
+                u.send(&self.stack, &self.options, to, what.header, message)
             }
             Kind::Netlink(n) => {
                 if src.left() > self.options.sndbuf() {

@@ -27,6 +27,7 @@ const IP_TTL: i32 = 2;
 const IP_PKTINFO: i32 = 8;
 const IPV6_PKTINFO: i32 = 50;
 const IPV6_HOPLIMIT: i32 = 52;
+const IPV6_TCLASS: i32 = 67;
 /// The link's number as `if_nametoindex` tells it; loopback is 1.
 const LINK_INDEX: u32 = 2;
 
@@ -100,13 +101,45 @@ fn one(
             Ok(())
         }
         // Which of our addresses a datagram comes from: there is one per family.
-        (SOL_IP, IP_PKTINFO | IP_TTL | IP_TOS) | (SOL_IPV6, IPV6_PKTINFO | IPV6_HOPLIMIT)
-            if !unix =>
-        {
+        (SOL_IP, IP_PKTINFO) | (SOL_IPV6, IPV6_PKTINFO) if !unix => Ok(()),
+        (SOL_IP, IP_TTL) if !unix => {
+            out.header.hops = Some(field(data, 1)?);
+            Ok(())
+        }
+        // One byte, or a number (ip(7)).
+        (SOL_IP, IP_TOS) if !unix => {
+            let class = match data {
+                [class] => *class,
+                _ => field(data, 0)?,
+            };
+            out.header.class = Some(class);
+            Ok(())
+        }
+        (SOL_IPV6, IPV6_HOPLIMIT) if !unix => {
+            out.header.hops = field_or_usual(data)?;
+            Ok(())
+        }
+        (SOL_IPV6, IPV6_TCLASS) if !unix => {
+            out.header.class = field_or_usual(data)?;
             Ok(())
         }
         _ if level != SOL_SOCKET && unix => Ok(()),
         _ => Err(Errno::EINVAL),
+    }
+}
+
+/// The number of `data`, from `least` to 255.
+fn field(data: &[u8], least: u8) -> Result<u8, Errno> {
+    let number = <[u8; 4]>::try_from(data).map(i32::from_ne_bytes);
+    let field = number.ok().and_then(|number| u8::try_from(number).ok());
+    field.filter(|field| *field >= least).ok_or(Errno::EINVAL)
+}
+
+/// As [`field`]; -1 asks for what is usual (RFC 3542, 6.3 and 6.5).
+fn field_or_usual(data: &[u8]) -> Result<Option<u8>, Errno> {
+    match data == (-1i32).to_ne_bytes() {
+        true => Ok(None),
+        false => field(data, 0).map(Some),
     }
 }
 
@@ -263,6 +296,9 @@ impl Room {
         }
         if socket.is_v6() && options.on(Switch::ReceiveHopLimit) {
             self.put(SOL_IPV6, IPV6_HOPLIMIT, &u32::from(ttl).to_ne_bytes())?;
+        }
+        if socket.is_v6() && options.on(Switch::ReceiveClass) {
+            self.put(SOL_IPV6, IPV6_TCLASS, &u32::from(tos).to_ne_bytes())?;
         }
         Ok(())
     }

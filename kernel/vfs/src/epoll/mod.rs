@@ -384,7 +384,7 @@ impl Epoll {
         Ok(())
     }
 
-    /// Takes what is ready, at most `max`, without waiting.
+    /// Takes what is ready, at most `max`, without waiting; nothing twice.
     fn harvest(&self, out: &mut ReadyList, max: usize) {
         let mut left = self.core.count.load(SeqCst);
         while left > 0 && out.len() < max {
@@ -399,6 +399,9 @@ impl Epoll {
             let events = item.ask();
             if events.is_empty() {
                 continue;
+            }
+            if out.len() % 256 == 255 {
+                machine::thread::cond_resched();
             }
             out.push(Ready {
                 events,

@@ -134,6 +134,12 @@ pub(crate) struct Proc {
     config: ProcConfig,
 }
 
+/// The process whose directory `/proc/PID` this is.
+#[must_use]
+pub fn process_of(inode: &dyn Inode) -> Option<&Arc<dyn ProcProcess>> {
+    inode.as_any().downcast_ref::<ProcessDir>()?.whole()
+}
+
 /// The procfs of a capsule.
 #[must_use]
 pub fn tree(mut config: ProcConfig) -> Arc<Tree> {

@@ -57,6 +57,11 @@ impl ProcessDir {
         })
     }
 
+    /// The process, unless this is the directory of a single thread.
+    pub(super) fn whole(&self) -> Option<&Arc<dyn ProcProcess>> {
+        self.tid.is_none().then_some(&self.process)
+    }
+
     fn attr_of(&self, kind: Kind, mode: u32) -> Attr {
         self.proc.fs.attr(kind, mode, self.process.owner())
     }
