@@ -10,10 +10,11 @@ use crate::{
 use anyhow::{Context as _, Result, ensure};
 use skep_api::manifest::RestartPolicy;
 use std::{
+    ffi::OsString,
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
     time::Duration,
 };
 
@@ -168,13 +169,7 @@ impl Packages {
 
     /// What this command prints on the host, where `script` is the file `/script`.
     pub fn on_the_host(&self, script: &[u8], command: &[&str]) -> Result<Vec<u8>> {
-        let folder = TempFolder::new()?;
-        let file = folder.path().join("script");
-        fs::write(&file, script)?;
-        let mut host = host_command(seconds(600));
-        host.arg(host_script()).arg(self.folder.join("files"));
-        host.arg(&file).args(command);
-        let ran = host.output().context("cannot run host.sh")?;
+        let ran = self.run_on_the_host(None, script, command, seconds(600))?;
         let said = String::from_utf8_lossy(&ran.stdout);
         let failed = String::from_utf8_lossy(&ran.stderr);
         ensure!(
@@ -183,6 +178,38 @@ impl Packages {
             ran.status
         );
         Ok(ran.stdout)
+    }
+
+    /// Runs this command on the host, where `script` is the file `/script` and what is
+    /// in the folder `over` lies over the files of the packages; 124 is the code of one
+    /// that is ended because its time is over.
+    pub fn run_on_the_host(
+        &self,
+        over: Option<&Path>,
+        script: &[u8],
+        command: &[&str],
+        limit: Duration,
+    ) -> Result<Output> {
+        let folder = TempFolder::new()?;
+        let file = folder.path().join("script");
+        fs::write(&file, script)?;
+        // The overlay's lower folders: the first lies over the others.
+        let mut layers = OsString::new();
+        if let Some(over) = over {
+            layers.push(over);
+            layers.push(":");
+        }
+        layers.push(self.folder.join("files"));
+        let mut host = host_command(limit);
+        host.arg(host_script()).arg(layers);
+        host.arg(&file).args(command);
+        host.output().context("cannot run host.sh")
+    }
+
+    /// A file of the packages.
+    pub fn file(&self, path: &str) -> Result<Vec<u8>> {
+        let path = self.folder.join("files").join(path.trim_start_matches('/'));
+        fs::read(&path).with_context(|| format!("no {}", path.display()))
     }
 
     /// The image, with these files more.

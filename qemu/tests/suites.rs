@@ -9,3 +9,33 @@ use skep_qemu::suite;
 fn ltp() -> Result<()> {
     suite::ltp::suite()?.check()
 }
+
+#[test]
+#[ignore = "long: `scripts/test busybox` runs it"]
+fn busybox() -> Result<()> {
+    suite::busybox::suite()?.check()
+}
+
+#[test]
+#[ignore = "long: `scripts/test cpython` runs it"]
+fn cpython() -> Result<()> {
+    suite::cpython::suite()?.check()
+}
+
+#[test]
+#[ignore = "long: `scripts/test go` runs it"]
+fn go() -> Result<()> {
+    suite::go::suite()?.check()
+}
+
+#[test]
+#[ignore = "long: `scripts/test libc_test` runs it"]
+fn libc_test() -> Result<()> {
+    suite::libc_test::suite()?.check()
+}
+
+#[test]
+#[ignore = "long: `scripts/test stress_ng` runs it"]
+fn stress_ng() -> Result<()> {
+    suite::stress_ng::suite()?.check()
+}

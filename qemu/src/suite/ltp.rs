@@ -1,11 +1,13 @@
 //! The Linux Test Project's tests of system calls (`runtest/syscalls`).
 
-use super::{Case, End, Entry, Outcome, Ran, Suite};
+use super::{
+    Case, End, Entry, Outcome, Ran, Suite,
+    layer::{Files, collect},
+};
 use crate::twin::Packages;
 use anyhow::{Context as _, Result, ensure};
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -57,7 +59,12 @@ pub fn suite() -> Result<Suite> {
         )
     })?;
     let mut files = Files::new();
-    collect(&prefix, &prefix.join("testcases"), &mut files)?;
+    collect(
+        &prefix,
+        &prefix.join("testcases"),
+        Path::new(PREFIX),
+        &mut files,
+    )?;
     let files: Vec<(&str, u16, &[u8])> = files
         .iter()
         .map(|(path, mode, data)| (path.as_str(), *mode, data.as_slice()))
@@ -72,6 +79,7 @@ pub fn suite() -> Result<Suite> {
         memory_mib: 1024,
         entries: entries(&list)?,
         judge,
+        host: None,
     })
 }
 
@@ -89,29 +97,6 @@ fn entries(list: &str) -> Result<Vec<Entry>> {
         .collect();
     ensure!(!entries.is_empty(), "the list of tests is empty");
     Ok(entries)
-}
-
-type Files = Vec<(String, u16, Vec<u8>)>;
-
-/// Everything in a folder of the installation, as below [`PREFIX`].
-fn collect(prefix: &Path, folder: &Path, files: &mut Files) -> Result<()> {
-    let listed = fs::read_dir(folder).with_context(|| format!("no {}", folder.display()))?;
-    for entry in listed {
-        let path = entry?.path();
-        let meta = fs::metadata(&path)?;
-        if meta.is_dir() {
-            collect(prefix, &path, files)?;
-            continue;
-        }
-        let inside = Path::new(PREFIX).join(path.strip_prefix(prefix)?);
-        let mode = u16::try_from(meta.permissions().mode() & 0o7777)?;
-        files.push((
-            inside.to_string_lossy().into_owned(),
-            mode,
-            fs::read(&path)?,
-        ));
-    }
-    Ok(())
 }
 
 fn judge(entry: &Entry, ran: &Ran) -> Vec<Case> {

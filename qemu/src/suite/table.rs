@@ -100,6 +100,12 @@ impl Case {
     }
 }
 
+impl Case {
+    fn is_unexplained(&self) -> bool {
+        self.outcome != Outcome::Pass && !self.note.starts_with(REASON)
+    }
+}
+
 /// The cases of a suite, by name.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
@@ -183,10 +189,27 @@ impl Table {
     pub fn explain(&mut self, reasons: &[(String, String)]) {
         for case in self.cases.values_mut() {
             let mut reasons = reasons.iter();
-            if case.outcome != Outcome::Pass
+            if case.is_unexplained()
                 && let Some((_, why)) = reasons.find(|(pattern, _)| matches(pattern, &case.name))
             {
                 case.note = format!("{REASON}{why}");
+            }
+        }
+    }
+
+    /// Cases that do not pass and have no reason.
+    pub fn unexplained(&self) -> Vec<String> {
+        let cases = self.cases.values().filter(|case| case.is_unexplained());
+        cases.map(|case| case.name.clone()).collect()
+    }
+
+    /// Gives a reason to what does not pass on this machine's Linux either.
+    pub fn excuse(&mut self, host: &Self) {
+        for case in self.cases.values_mut() {
+            let there = host.cases.get(&case.name).map(|case| case.outcome);
+            if case.is_unexplained() && there.is_some_and(|outcome| outcome != Outcome::Pass) {
+                case.note = format!("{REASON}as on the host's Linux: {}", case.note);
+                case.note = case.note.chars().take(NOTE).collect();
             }
         }
     }
@@ -220,6 +243,7 @@ impl Table {
         let mut counts = BTreeMap::new();
         for case in self.cases.values() {
             if let Some(reason) = case.note.strip_prefix(REASON) {
+                let reason = reason.split_once(": ").map_or(reason, |(reason, _)| reason);
                 *counts.entry(reason).or_default() += 1;
             }
         }

@@ -5,7 +5,8 @@
 #
 #   host.sh FILES SCRIPT COMMAND...
 #
-# FILES is the folder that `skep unpack` wrote; it is not changed.
+# FILES is the folder that `skep unpack` wrote, or several with `:` between them, of
+# which the first lies over the others; they are not changed.
 set -eu
 if [ "${1-}" != inside ]; then
     map=
