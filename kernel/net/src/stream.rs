@@ -22,6 +22,9 @@ const WRITE_SHUT: u8 = 1;
 const READ_SHUT: u8 = 2;
 /// This side is closed.
 const GONE: u8 = 4;
+/// Bytes that go out to a TCP peer that is gone before its reset is here: those of the
+/// largest segment.
+const SEGMENT: usize = 65_483;
 
 /// How a side behaves once the other is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -497,7 +500,7 @@ impl Endpoint<Ring> {
     /// The first write to a closed TCP peer: the bytes go out, a reset comes back.
     #[cold]
     fn write_to_nobody(&self, src: &mut Source<'_>) -> Result<usize> {
-        let n = src.left();
+        let n = src.left().min(SEGMENT);
         self.me().shut.fetch_or(WRITE_SHUT, Ordering::AcqRel);
         self.fail(Error::BROKEN_PIPE);
         Ok(n)

@@ -407,7 +407,8 @@ fn unix_datagrams_keep_their_bounds_and_wait_for_room() {
         let [a, b] = unix_pair(&s, style);
         send(&a, b"one").unwrap();
         send(&a, b"second").unwrap();
-        assert_eq!(recv_with(&b, 16, MsgFlags::PEEK).unwrap().0, b"one");
+        let (peeked, r) = recv_with(&b, 16, MsgFlags::PEEK).unwrap();
+        assert_eq!((peeked.as_slice(), r.from), (b"one".as_slice(), None));
         assert_eq!(recv(&b, 16).unwrap(), b"one");
         assert_eq!(recv(&b, 16).unwrap(), b"second");
         let mut n = 0;

@@ -56,9 +56,11 @@ pub(crate) fn sys_kcmp(
         2 => same(a.files.get(), b.files.get()),
         3 => same(a.fs.get(), b.fs.get()),
         4 => same(a.process().actions(), b.process().actions()),
-        // An I/O context and semaphore adjustments are the process's.
-        5 | 6 if one_process => EQUAL,
-        5 | 6 => DIFFERENT,
+        // No process has an I/O context, which counts as having the same.
+        5 => EQUAL,
+        // Semaphore adjustments are the process's.
+        6 if one_process => EQUAL,
+        6 => DIFFERENT,
         _ => return Err(Errno::EINVAL),
     })
 }

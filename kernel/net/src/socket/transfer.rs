@@ -1,7 +1,7 @@
 //! Sending and receiving (send(2), recv(2)).
 
 use super::{Kind, Socket};
-use crate::addr::Address;
+use crate::addr::{Address, UnixName};
 use crate::ancillary::{Ancillary, Files, Identity};
 use crate::error::{Error, Result};
 use crate::message::{Message, Origin};
@@ -261,6 +261,9 @@ impl Socket {
                 r.packet = Some((to, ttl, tos));
             }
         }
+        // A sender without a name has no address here, not an empty one.
+        r.from
+            .take_if(|from| matches!(from, Address::Unix(UnixName::Unnamed)));
         if let Some(note) = m.note {
             land(*note, &mut r);
         }
