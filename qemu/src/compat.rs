@@ -283,15 +283,6 @@ pub const PROGRAMS: &[Program] = &[
             include_str!("../tests/compat/trace.sh"),
         )
     },
-    Program {
-        room: room(1024, 1800),
-        ..program(
-            "stress_ng",
-            &["stress-ng", "bash", "coreutils", "grep"],
-            BASH,
-            include_str!("../tests/compat/stress.sh"),
-        )
-    },
 ];
 
 impl Program {

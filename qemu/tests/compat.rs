@@ -103,9 +103,3 @@ fn gcc_and_make() -> Result<()> {
 fn trace() -> Result<()> {
     check("trace")
 }
-
-#[test]
-#[ignore = "long: `scripts/test compat` runs it"]
-fn stress_ng() -> Result<()> {
-    check("stress_ng")
-}

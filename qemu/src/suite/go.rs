@@ -98,19 +98,11 @@ fn entry(package: &str, name: &str, test: &str) -> Entry {
 fn judge(entry: &Entry, ran: &Ran) -> Vec<Case> {
     let line = |word: &str| ran.output.lines().find(|line| line.trim().contains(word));
     let (outcome, note) = match ran.end {
-        End::Exit(0) => match ran.output.find("--- SKIP: ") {
-            // Of the test itself, not of one of its parts.
-            Some(at)
-                if ran
-                    .output
-                    .lines()
-                    .any(|line| line.starts_with("--- SKIP: ")) =>
-            {
-                let said = ran.output.get(at..).unwrap_or_default().lines().nth(1);
-                (Outcome::Skipped, said)
-            }
-            _ => (Outcome::Pass, None),
-        },
+        // Of the test itself, not of one of its parts.
+        End::Exit(0) if ran.output.lines().any(|l| l.starts_with("--- SKIP: ")) => {
+            (Outcome::Skipped, line("_test.go:"))
+        }
+        End::Exit(0) => (Outcome::Pass, None),
         _ => {
             let said = line("_test.go:")
                 .or_else(|| line("panic"))

@@ -34,7 +34,7 @@ pub fn suite() -> Result<Suite> {
         packages: Packages::pack("suite-stress_ng", PACKAGES)?,
         layer: Layer::empty("stress_ng")?,
         environment: &[("LANG", "C")],
-        memory_mib: 1024,
+        memory_mib: 1536,
         entries: entries.collect(),
         judge,
     }
