@@ -245,6 +245,12 @@ pub const PROGRAMS: &[Program] = &[
         BASH,
         include_str!("../tests/compat/ssh.sh"),
     ),
+    program(
+        "seccomp",
+        &["python3-seccomp", "python3", "dash", "coreutils"],
+        &["/usr/bin/python3", "/script"],
+        include_str!("../tests/compat/filters.py"),
+    ),
     Program {
         room: room(512, 600),
         ..program(

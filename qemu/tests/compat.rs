@@ -94,6 +94,12 @@ fn ssh() -> Result<()> {
 
 #[test]
 #[ignore = "long: `scripts/test compat` runs it"]
+fn seccomp() -> Result<()> {
+    check("seccomp")
+}
+
+#[test]
+#[ignore = "long: `scripts/test compat` runs it"]
 fn gcc_and_make() -> Result<()> {
     check("gcc_and_make")
 }

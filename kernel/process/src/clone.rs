@@ -163,7 +163,7 @@ pub fn clone(me: &Arc<Thread>, request: &CloneRequest, regs: &UserRegs) -> Resul
     let parts = parts(me, flags)?;
     let space = parts.space.clone();
     let thread = if flags.contains(CloneFlags::THREAD) {
-        join_process(process, parts)?
+        join_process(me, parts)?
     } else {
         make_process(me, request, parts)?
     };
@@ -230,8 +230,9 @@ fn parts(me: &Thread, flags: CloneFlags) -> Result<Parts> {
     })
 }
 
-/// A further thread of `process`.
-fn join_process(process: &Arc<Process>, parts: Parts) -> Result<Arc<Thread>> {
+/// A further thread of the process of `me`.
+fn join_process(me: &Thread, parts: Parts) -> Result<Arc<Thread>> {
+    let process = me.process();
     let mut family = process.world().family.lock();
     check_limits(process, family.tasks())?;
     let tid = family.free_number()?;
@@ -249,6 +250,7 @@ fn join_process(process: &Arc<Process>, parts: Parts) -> Result<Arc<Thread>> {
             false => Error::NoMemory,
         });
     }
+    thread.seccomp.inherit(&me.seccomp);
     inner.threads.push(thread.clone());
     Ok(thread)
 }
@@ -284,6 +286,9 @@ fn make_process(me: &Thread, request: &CloneRequest, parts: Parts) -> Result<Arc
     let process = Arc::new(process);
     let thread = Arc::new(Thread::new(pid, process.clone(), parts));
     process.inner.lock().threads.push(thread.clone());
+    let own = maker.inner.lock();
+    thread.seccomp.inherit(&me.seccomp);
+    drop(own);
     family.add_process(pid, process, place)?;
     if let Err(e) = family.add_thread(pid, thread.clone()) {
         family.reap(pid);

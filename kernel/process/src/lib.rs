@@ -45,6 +45,7 @@ mod process;
 pub mod procfs;
 mod program;
 mod rseq;
+pub mod seccomp;
 pub mod signal;
 mod signalfd;
 mod slot;

@@ -2,6 +2,7 @@
 
 use crate::futex::Waiter;
 use crate::rseq::Rseq;
+use crate::seccomp::Seccomp;
 use crate::signal::ThreadSignals;
 use crate::slot::Slot;
 use crate::trace::Trace;
@@ -45,6 +46,8 @@ pub struct Thread {
     pub hints: Hints,
     /// Its side of ptrace(2).
     pub(crate) trace: Trace,
+    /// What it allows itself to call.
+    pub(crate) seccomp: Seccomp,
     faults: AtomicU64,
 }
 
@@ -110,6 +113,7 @@ impl Thread {
             rseq: parts.rseq,
             hints: parts.hints,
             trace: Trace::default(),
+            seccomp: Seccomp::default(),
             faults: AtomicU64::new(0),
         }
     }

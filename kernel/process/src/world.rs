@@ -81,6 +81,7 @@ pub struct World {
     disks: Vec<Arc<Disk>>,
     events: Box<dyn Events>,
     unknown: UnknownCalls,
+    filtered: UnknownCalls,
     ipc: Ipc,
     pub(crate) pi: Pi,
     pub(crate) family: SpinLock<Family<Arc<Process>, Arc<Thread>>>,
@@ -107,6 +108,7 @@ impl World {
             disks: spec.disks,
             events: spec.events,
             unknown: UnknownCalls::new(),
+            filtered: UnknownCalls::new(),
             ipc: Ipc::default(),
             pi: Pi::default(),
             family: SpinLock::new(Family::new()),
@@ -191,6 +193,12 @@ impl World {
     #[must_use]
     pub fn unknown_calls(&self) -> &UnknownCalls {
         &self.unknown
+    }
+
+    /// System calls of its programs that their filters did not let pass silently.
+    #[must_use]
+    pub fn filtered_calls(&self) -> &UnknownCalls {
+        &self.filtered
     }
 
     /// System V objects and POSIX message queues.

@@ -6,6 +6,7 @@ use crate::table;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use machine::thread::{self, Exception, PageFault, UserRegs};
+use process::seccomp::Verdict;
 use process::{Limited, Thread};
 
 /// Whether every call and its answer is logged; then all are watched.
@@ -91,9 +92,11 @@ fn failed(regs: &UserRegs, me: &Thread) {
 fn watched(regs: &mut UserRegs, me: &Arc<Thread>) {
     let traced = me.is_traced();
     if !traced || me.before_call(regs) {
-        match TRACE.load(Relaxed) {
-            true => logged(regs, me),
-            false => run(regs, me),
+        match me.judge_call(regs) {
+            Verdict::Made if TRACE.load(Relaxed) => logged(regs, me),
+            Verdict::Made => run(regs, me),
+            Verdict::NotMade => {}
+            Verdict::ThreadEnds => process::exit::end_thread(me, regs, 0),
         }
     }
     if traced {

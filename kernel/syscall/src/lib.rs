@@ -67,6 +67,9 @@ mod rseq_tests;
 #[cfg(test)]
 mod scenario_tests;
 mod sched;
+mod seccomp;
+#[cfg(test)]
+mod seccomp_tests;
 mod sigio;
 mod signal;
 mod socket;

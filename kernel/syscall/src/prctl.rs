@@ -2,7 +2,7 @@
 
 use crate::ctx::Ctx;
 use crate::errno::{Errno, SysResult};
-use crate::{ids, signal};
+use crate::{ids, seccomp, signal};
 use linux_raw_sys::prctl as c;
 use machine::{thread, user};
 use process::{COMM_LEN, Process};
@@ -57,7 +57,9 @@ pub(crate) fn sys_prctl(
         c::PR_GET_TIMERSLACK => Ok(TIMER_SLACK_NS),
         // Timers here are not late on purpose, so there is nothing to set.
         c::PR_SET_TIMERSLACK => Ok(0),
-        c::PR_GET_THP_DISABLE | c::PR_GET_SECCOMP => Ok(0),
+        c::PR_GET_THP_DISABLE => Ok(0),
+        c::PR_SET_SECCOMP => seccomp::set(ctx, a, b),
+        c::PR_GET_SECCOMP => seccomp::get(ctx),
         c::PR_GET_TSC => {
             user::write_value(a, &c::PR_TSC_ENABLE)?;
             Ok(0)

@@ -136,9 +136,10 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_set_tid_address => process::sys_set_tid_address(1), Full;
     __NR_unshare => process::sys_unshare(1), Partial("files and places only; no namespaces (EPERM)");
     __NR_pidfd_open => pidfd::sys_pidfd_open(2), Full;
-    __NR_prctl => prctl::sys_prctl(5), Partial("no seccomp, no PR_SET_MM, no names for memory");
+    __NR_prctl => prctl::sys_prctl(5), Partial("no PR_SET_MM, no names for memory");
     __NR_arch_prctl => prctl::sys_arch_prctl(2), Full;
     __NR_ptrace => ptrace::sys_ptrace(4), Partial("no SECCOMP_GET_FILTER, SYSEMU, debug registers; all threads of a tracer may act");
+    __NR_seccomp => seccomp::sys_seccomp(3), Partial("no listeners (SECCOMP_FILTER_FLAG_NEW_LISTENER answers EINVAL)");
     __NR_personality => misc::sys_personality(1), Full;
 
     __NR_pidfd_getfd => kcmp::sys_pidfd_getfd(3), Full;
@@ -473,7 +474,6 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_io_uring_setup => misc::sys_not_there(0), Refused("programs go without (ENOSYS)");
     __NR_io_uring_enter => misc::sys_not_there(0), Refused("programs go without (ENOSYS)");
     __NR_io_uring_register => misc::sys_not_there(0), Refused("programs go without (ENOSYS)");
-    __NR_seccomp => misc::sys_not_there(0), Refused("no filters yet (ENOSYS)");
 };
 
 /// Runs the call that `regs` ask for; the value for `rax`.

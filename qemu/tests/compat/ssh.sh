@@ -18,6 +18,18 @@ while [ ! -e pid ]; do sleep 0.05; done
 options="-o StrictHostKeyChecking=no -o UserKnownHostsFile=$TMPDIR/known -o LogLevel=ERROR -i $TMPDIR/id -o BatchMode=yes"
 on() { ssh $options -p 2222 "$@" || { s=$?; [ $s = 255 ] && cat sshd.log; return $s; }; }
 on root@127.0.0.1 'echo "hello from $(id -un)"; echo err >&2' 2>&1
+# Who is not known yet is served by a process that filters its own system calls.
+exec 3<>/dev/tcp/127.0.0.1/2222
+echo 'SSH-2.0-nobody' >&3
+children() { grep -ls "^PPid:.$1\$" /proc/[0-9]*/status | cut -d / -f 3; }
+filtered() {
+    for session in $(children "$(cat pid)"); do
+        for process in $(children "$session"); do grep -s ^Seccomp: "/proc/$process/status" || true; done
+    done | grep -c 2 || true
+}
+for _ in $(seq 100); do [ "$(filtered)" = 0 ] || break; sleep 0.1; done
+echo "processes with filters: $(filtered)"
+exec 3>&-
 on root@127.0.0.1 'exit 9' || echo "status $?"
 head -c 3000000 /dev/zero | on root@127.0.0.1 'cat | md5sum'
 on -tt root@127.0.0.1 'tty | cut -c 1-9; stty -a | grep -o " echo " ; stty size >/dev/null && echo sized' </dev/null 2>/dev/null | tr -d '\r'

@@ -2,6 +2,7 @@
 
 use super::stat::state;
 use crate::limits::INFINITE;
+use crate::seccomp::Mode;
 use crate::signal::SigSet;
 use crate::{Pid, Process, Thread};
 use core::fmt::{self, Write};
@@ -44,7 +45,10 @@ pub(super) fn status(
         capabilities(&cred, out)?;
     }
     let no_new_privs = u8::from(process.no_new_privs());
-    writeln!(out, "NoNewPrivs:\t{no_new_privs}\nSeccomp:\t0")?;
+    writeln!(out, "NoNewPrivs:\t{no_new_privs}")?;
+    let (mode, filters) =
+        thread.map_or((Mode::Free, 0), |t| (t.seccomp_mode(), t.seccomp_filters()));
+    writeln!(out, "Seccomp:\t{}\nSeccomp_filters:\t{filters}", mode as u8)?;
     cpus(thread, out)
 }
 

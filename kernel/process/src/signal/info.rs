@@ -39,6 +39,7 @@ pub mod code {
     pub const SEGV_ACCERR: i32 = 2;
     pub const BUS_ADRALN: i32 = 1;
     pub const BUS_ADRERR: i32 = 2;
+    pub const SYS_SECCOMP: i32 = 1;
     pub const TRAP_BRKPT: i32 = 1;
     pub const TRAP_TRACE: i32 = 2;
     pub const CLD_EXITED: i32 = 1;
@@ -101,6 +102,17 @@ impl SigInfo {
     pub fn child(code: i32, pid: Pid, uid: u32, status: i32, ticks: (u64, u64)) -> SigInfo {
         let payload = [pair(pid, uid), pair(status as u32, 0), ticks.0, ticks.1];
         SigInfo::new(Signal::CHLD, code, payload)
+    }
+
+    /// A filter does not allow the call `number`, made before the instruction at `rip`
+    /// by the convention `architecture`; `value` is the filter's.
+    #[must_use]
+    pub fn filtered(value: u32, rip: u64, number: u32, architecture: u32) -> SigInfo {
+        let payload = [rip, pair(number, architecture), 0, 0];
+        SigInfo {
+            errno: value as i32,
+            ..SigInfo::new(Signal::SYS, code::SYS_SECCOMP, payload)
+        }
     }
 
     /// The same under the number of another signal.

@@ -30,6 +30,8 @@ pub enum Event {
     VforkDone = 5,
     /// A thread is about to end.
     Exit = 6,
+    /// A filter of system calls asks.
+    Seccomp = 7,
 }
 
 impl Event {
@@ -41,6 +43,7 @@ impl Event {
             Event::Exec => Options::EXEC,
             Event::VforkDone => Options::VFORK_DONE,
             Event::Exit => Options::EXIT,
+            Event::Seccomp => Options::SECCOMP,
         }
     }
 }
@@ -258,7 +261,8 @@ impl Thread {
         self.trace_stop(regs, cause);
     }
 
-    fn wants(&self, event: Event) -> bool {
+    /// Whether it has a tracer that wants to know of `event`.
+    pub(crate) fn wants(&self, event: Event) -> bool {
         let state = self.trace.state.lock();
         let options = state.link.as_ref().map(|l| l.options);
         options.is_some_and(|o| o.contains(event.option()))
