@@ -1,208 +1,158 @@
-//! Every system call, with arguments chosen to hurt.
+//! Every system call, in rounds that each follow from a seed.
 //!
-//! The first process starts a worker for each few call numbers; workers may die,
-//! hang or run wild, and are then cleared away. A sweep is over when every number
-//! has had its share, and sweeps go on until the time is up, but at least one is
-//! made whole.
+//! The first process starts the workers of a round and watches them. Workers may die,
+//! hang or run wild: what is left of their steps is taken by others, and in the end
+//! all are cleared away. What the round made must then be gone too.
 
 use crate::{
     leavings::Leavings,
-    pool::{self, Pool},
-    process::{End, in_child, kill_all_others},
-    random::Random,
+    process::{self, kill_all_others},
+    rows,
+    shared::{Shared, THREADS, WORKERS},
+    worker::{self, COUNTED_NUMBERS, STEPS},
 };
 use std::{
-    env, process,
-    time::{Duration, Instant},
+    env, process as this,
+    sync::atomic::Ordering::Relaxed,
+    thread,
+    time::{Duration, Instant, SystemTime},
 };
 
-/// Call numbers: Linux's with a good margin, and some that no table has.
-const NUMBERS: u64 = 480;
-const BEYOND: [u64; 8] = [
-    511,
-    512,
-    1000,
-    0x4000_0000,
-    0x7fff_ffff,
-    0x8000_0000,
-    0xffff_ffff,
-    u64::MAX,
-];
-/// Calls made with each number in one sweep.
-const SHARE: u64 = 150;
-/// Numbers that one worker is given, unless it dies earlier.
-const NUMBERS_OF_WORKER: usize = 16;
-/// Time that a worker may take.
-const WORKER_LIMIT: Duration = Duration::from_secs(8);
-/// A call that blocks is interrupted after this time, in microseconds.
-const BLOCKED_US: i64 = 20_000;
+/// Time that a round may take.
+const ROUND_LIMIT: Duration = Duration::from_secs(15);
+/// Processes and threads made in a round, beside the workers, and how often a worker
+/// may be replaced.
+const BUDGET: i64 = 300;
+const REPLACEMENTS: usize = 150;
+/// More calls of one number than can have been made.
+const PLAUSIBLE: u64 = 1 << 22;
+const LOOK: Duration = Duration::from_millis(20);
 /// Variable without which nothing is done, so that nobody hurts his own machine.
 const CONSENT: &str = "HOSTILE";
 
-/// Makes sweeps for this long.
-pub(crate) fn run(time: Duration) -> Result<(), String> {
-    if process::id() != 1 || env::var_os(CONSENT).is_none() {
+/// Makes a round for each of the seeds, and then others for the rest of `time`, with
+/// seeds that count up from `next`; or from what the clock shows.
+pub(crate) fn run(time: Duration, next: Option<u64>, seeds: &[u64]) -> Result<(), String> {
+    if this::id() != 1 || env::var_os(CONSENT).is_none() {
         return Err(format!(
             "calls hurt: only as the first process, with {CONSENT} set"
         ));
     }
-    let numbers: Vec<u64> = (0..NUMBERS).chain(BEYOND).collect();
-    let progress = Progress(pool::shared_page()?);
-    let leavings = Leavings::before();
     let start = Instant::now();
-    let mut sweeps = 0;
-    while sweeps == 0 || start.elapsed() < time {
-        sweep(&numbers, &progress, &leavings, sweeps)?;
-        sweeps += 1;
+    let next = next.unwrap_or_else(clock);
+    let shared = Shared::new()?;
+    let leavings = Leavings::before();
+    // SAFETY: the path ends with NUL; both only change attributes.
+    unsafe {
+        libc::chmod(c"/tmp".as_ptr(), 0o1777);
+        libc::umask(0);
     }
-    println!("{sweeps} sweeps in {:.1} s", start.elapsed().as_secs_f32());
-    Ok(())
-}
-
-/// What a worker is doing, for the first process to see.
-struct Progress(*mut u64);
-
-impl Progress {
-    /// Notes what is done next: position among the numbers, call of its share.
-    fn set(&self, position: usize, call: u64) {
-        // SAFETY: the page is ours and large enough; only one process writes it.
-        unsafe {
-            self.0.write_volatile(position as u64);
-            self.0.add(1).write_volatile(call);
+    let mut rounds = 0;
+    for seed in seeds.iter().copied().chain(next..) {
+        if rounds >= seeds.len().max(1) && start.elapsed() >= time {
+            break;
         }
-    }
-
-    fn get(&self) -> (usize, u64) {
-        // SAFETY: as in `set`.
-        unsafe {
-            (
-                self.0.read_volatile() as usize,
-                self.0.add(1).read_volatile(),
-            )
-        }
-    }
-}
-
-fn sweep(
-    numbers: &[u64],
-    progress: &Progress,
-    leavings: &Leavings,
-    sweep: u64,
-) -> Result<(), String> {
-    let mut position = 0;
-    let mut call = 0;
-    while position < numbers.len() {
-        let end = (position + NUMBERS_OF_WORKER).min(numbers.len());
-        progress.set(position, call);
-        let from = (position, call);
-        let ended = in_child(WORKER_LIMIT, || work(numbers, from, end, progress, sweep))?;
-        let (at, last) = progress.get();
-        // A wild process may have written anything there.
-        let at = at.clamp(position, end);
-        if ended == End::Unkillable || !kill_all_others() {
-            let number = numbers.get(at);
-            return Err(format!(
-                "call {number:?}, {last} of its share: cannot be killed"
-            ));
-        }
+        println!("seed {seed:#x}");
+        round(shared, seed).map_err(|why| format!("seed {seed:#x}: {why}"))?;
         leavings.remove();
-        (position, call) = match ended {
-            End::Status(0) if at == end => (end, 0),
-            // It died or hung: on with what comes next.
-            _ if last + 1 < SHARE => (at, last.max(call) + 1),
-            _ => (at + 1, 0),
-        };
+        rounds += 1;
     }
-    Ok(())
+    tell(shared, rounds, start.elapsed())
 }
 
-/// What a worker does: the shares of the numbers from `from` to `end`.
-fn work(numbers: &[u64], from: (usize, u64), end: usize, progress: &Progress, sweep: u64) -> i32 {
-    let Ok(pool) = Pool::new() else { return 1 };
-    interrupt_what_blocks();
-    // SAFETY: `getpid` has no conditions.
-    let own = unsafe { libc::getpid() };
-    let (first, mut call) = from;
-    for (position, number) in numbers.iter().enumerate().take(end).skip(first) {
-        let mut random = Random::new(sweep << 32 | (position as u64) << 16 | call);
-        while call < SHARE {
-            if call % 16 == 0 || call == from.1 {
-                pool.stir(&mut random);
+/// Seeds that were probably never tried.
+fn clock() -> u64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    since.as_micros() as u64
+}
+
+/// One round: all steps of all workers, or as many as there is time for.
+fn round(shared: &'static Shared, seed: u64) -> Result<(), String> {
+    shared.begin(BUDGET);
+    let deadline = Instant::now() + ROUND_LIMIT;
+    let mut workers = [0; WORKERS];
+    let mut replacements = 0;
+    while Instant::now() < deadline && replacements < REPLACEMENTS {
+        for (worker, pid) in workers.iter_mut().enumerate() {
+            if *pid == 0 && !through(shared, worker) {
+                // Without room for another process one of the next looks finds some.
+                *pid = process::start(|| worker::run(shared, seed, worker)).unwrap_or(0);
+                replacements += usize::from(*pid != 0);
             }
-            let mut arguments = [0; 6];
-            arguments.fill_with(|| pool.argument(&mut random));
-            progress.set(position, call);
-            raw_call(*number, arguments);
-            // SAFETY: neither has conditions.
-            if unsafe { libc::getpid() } != own {
-                return 0; // the call was a fork, and we are its child
-            }
-            call += 1;
         }
-        call = 0;
+        if (0..WORKERS).all(|worker| through(shared, worker)) {
+            break;
+        }
+        thread::sleep(LOOK);
+        // Whoever was stopped goes on, whoever waits is interrupted.
+        // SAFETY: neither touches memory.
+        unsafe {
+            libc::kill(-1, libc::SIGCONT);
+            libc::kill(-1, libc::SIGALRM);
+        }
+        while let Some(ended) = process::ended_child() {
+            for pid in workers.iter_mut().filter(|pid| **pid == ended) {
+                *pid = 0;
+            }
+        }
     }
-    progress.set(end, 0);
-    0
+    kill_all_others()
 }
 
-/// Has a signal come again and again that does nothing but interrupt.
-fn interrupt_what_blocks() {
-    extern "C" fn nothing(_: i32) {}
-    let interval = libc::timeval {
-        tv_sec: 0,
-        tv_usec: BLOCKED_US,
-    };
-    let timer = libc::itimerval {
-        it_interval: interval,
-        it_value: interval,
-    };
-    // SAFETY: the handler is a function that touches nothing; the structures live
-    // through the calls.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = nothing as *const () as usize;
-        libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut());
-        libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut());
+/// Whether all threads of a worker have taken all their steps.
+fn through(shared: &Shared, worker: usize) -> bool {
+    (0..THREADS).all(|thread| shared.step(worker, thread).load(Relaxed) >= STEPS)
+}
+
+/// What was done; an error if a call was never made.
+fn tell(shared: &Shared, rounds: usize, time: Duration) -> Result<(), String> {
+    let counts = (0..COUNTED_NUMBERS).map(|number| (number, shared.counts(number)));
+    let (mut made, mut known, mut succeeded) = (0u64, 0, 0);
+    let mut never = Vec::new();
+    for (number, (calls, successes)) in counts {
+        // What a process that runs wild has written over is not counted.
+        made += u64::from(calls).min(PLAUSIBLE);
+        known += usize::from(rows::of(number as u64).is_some());
+        succeeded += usize::from(successes > 0);
+        if calls == 0 && !rarely_made(number as i64) {
+            never.push(number);
+        }
+    }
+    let seconds = time.as_secs_f32();
+    println!(
+        "{rounds} rounds in {seconds:.1} s: {made} calls, {succeeded} of {known} kinds succeeded"
+    );
+    match never[..] {
+        [] => Ok(()),
+        _ => Err(format!("calls that were never made: {never:?}")),
     }
 }
 
-/// Makes a system call by its number, whatever it and its arguments are.
-fn raw_call(number: u64, arguments: [u64; 6]) -> u64 {
-    let [a, b, c, d, e, f] = arguments;
-    let result;
-    // SAFETY: there is none: the call may do to this process what it likes, and the
-    // process exists to have it done.
-    unsafe {
-        std::arch::asm!(
-            "syscall",
-            inlateout("rax") number => result,
-            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e, in("r9") f,
-            lateout("rcx") _, lateout("r11") _,
-        );
-    }
-    result
+/// Calls that a single round may leave out, because they would end it.
+fn rarely_made(number: i64) -> bool {
+    [
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_chroot,
+        libc::SYS_seccomp,
+        libc::SYS_close_range,
+        libc::SYS_vhangup,
+        libc::SYS_fork,
+        libc::SYS_vfork,
+        libc::SYS_clone,
+        libc::SYS_clone3,
+    ]
+    .contains(&number)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Progress, raw_call, run};
-    use crate::pool::shared_page;
+    use super::run;
     use std::time::Duration;
 
     #[test]
     fn nobody_hurts_his_own_machine() {
-        assert!(run(Duration::ZERO).is_err());
-    }
-
-    #[test]
-    fn calls_reach_the_kernel_and_progress_is_kept() {
-        assert_eq!(
-            raw_call(libc::SYS_getpid as u64, [0; 6]),
-            u64::from(std::process::id())
-        );
-        assert_eq!(raw_call(100_000, [0; 6]) as i64, -i64::from(libc::ENOSYS));
-        let progress = Progress(shared_page().unwrap());
-        progress.set(3, 5);
-        assert_eq!(progress.get(), (3, 5));
+        assert!(run(Duration::ZERO, Some(1), &[]).is_err());
     }
 }

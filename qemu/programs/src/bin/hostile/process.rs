@@ -1,7 +1,7 @@
 //! Children that may die of what they do.
 
 use std::{
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -24,6 +24,11 @@ const POLL: Duration = Duration::from_millis(2);
 
 /// Runs `work` in a child, which ends with the status it returns.
 pub(crate) fn in_child(limit: Duration, work: impl FnOnce() -> i32) -> Result<End, String> {
+    Ok(wait(start(work)?, limit))
+}
+
+/// Starts a child that does `work` and ends with the status it returns.
+pub(crate) fn start(work: impl FnOnce() -> i32) -> Result<i32, String> {
     // SAFETY: this program has one thread, so the child may do anything.
     match unsafe { libc::fork() } {
         0 => {
@@ -31,8 +36,33 @@ pub(crate) fn in_child(limit: Duration, work: impl FnOnce() -> i32) -> Result<En
             // SAFETY: `_exit` has no conditions.
             unsafe { libc::_exit(status) }
         }
-        child if child > 0 => Ok(wait(child, limit)),
+        child if child > 0 => Ok(child),
         _ => Err(format!("fork: {}", std::io::Error::last_os_error())),
+    }
+}
+
+/// A child that has ended and is now taken away, if there is one.
+pub(crate) fn ended_child() -> Option<i32> {
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` is valid for writing.
+        let found = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG | libc::__WALL) };
+        if found <= 0 {
+            return None;
+        }
+        if !libc::WIFSTOPPED(status) {
+            return Some(found);
+        }
+        go_on(found, status);
+    }
+}
+
+/// Lets a child that has asked to be traced go on as if nobody did.
+fn go_on(child: i32, status: i32) {
+    // SAFETY: the memory of this process is not touched.
+    unsafe {
+        let (none, signal) = (std::ptr::null_mut::<u8>(), libc::WSTOPSIG(status));
+        libc::ptrace(libc::PTRACE_CONT, child, none, i64::from(signal));
     }
 }
 
@@ -57,12 +87,7 @@ fn ended(child: i32, deadline: Instant) -> Option<End> {
             return Some(End::Signal(libc::WTERMSIG(status)));
         }
         if found == child && libc::WIFSTOPPED(status) {
-            // It has asked to be traced; it goes on as if nobody did.
-            // SAFETY: the memory of this process is not touched.
-            unsafe {
-                let (none, signal) = (std::ptr::null_mut::<u8>(), libc::WSTOPSIG(status));
-                libc::ptrace(libc::PTRACE_CONT, child, none, i64::from(signal));
-            }
+            go_on(child, status);
             continue;
         }
         if found == child {
@@ -80,25 +105,42 @@ fn ended(child: i32, deadline: Instant) -> Option<End> {
 }
 
 /// Kills every process but this one, the first, and takes away what is left of them.
-/// Whether that worked within ten seconds.
-pub(crate) fn kill_all_others() -> bool {
+/// Fails, naming those that are left, if that takes longer than ten seconds.
+pub(crate) fn kill_all_others() -> Result<(), String> {
     let deadline = Instant::now() + DEATH;
     loop {
         // SAFETY: neither touches memory.
         let left = unsafe {
             libc::kill(-1, libc::SIGKILL);
-            libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG)
+            libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG | libc::__WALL)
         };
         if left < 0 {
-            return true;
+            return Ok(());
         }
         if left == 0 {
             if Instant::now() >= deadline {
-                return false;
+                return Err(format!("cannot be killed: {}", others()));
             }
             thread::sleep(POLL);
         }
     }
+}
+
+/// The other processes: their threads as `/proc` shows them.
+fn others() -> String {
+    let mut words = String::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let tasks = fs::read_dir(entry.path().join("task"));
+        for task in tasks.into_iter().flatten().flatten() {
+            let read = |name| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let stat = read("stat");
+            if !stat.starts_with("1 ") && entry.file_name() != "self" {
+                let start: String = stat.chars().take(60).collect();
+                words += &format!("[{start} | {}] ", read("syscall").trim());
+            }
+        }
+    }
+    words
 }
 
 #[cfg(test)]
