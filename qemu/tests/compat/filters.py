@@ -167,7 +167,8 @@ def strict():
 
 
 def refused():
-    FILTER, AVAILABLE = 1, 2
+    FILTER, AVAILABLE, PR_SET_NO_NEW_PRIVS = 1, 2, 38
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     print(call("seccomp", FILTER, 0, 0), call("seccomp", FILTER, 1, 0), call("seccomp", FILTER, 1 << 20, 0))
     print(call("seccomp", 77, 0, 0), call("seccomp", 0, 1, 0))
     for answer in [0x80000000, 0, 0x30000, 0x50000, 0x7ff00000, 0x7ffc0000, 0x7fff0000, 0x12340000]:
