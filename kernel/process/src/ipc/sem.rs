@@ -336,8 +336,10 @@ impl Ipc {
 
     /// The process `pid` has ended: what it did with `SEM_UNDO` is taken back.
     pub(crate) fn undo(&self, pid: Pid) {
+        let next_set = |place| self.sem.lock().from(place);
         let mut place = 0;
-        while let Some((next, set)) = self.sem.lock().from(place) {
+        // A lock taken in the condition itself would be held in the body too.
+        while let Some((next, set)) = next_set(place) {
             set.undo(pid);
             place = next;
             machine::thread::cond_resched();
