@@ -24,6 +24,8 @@ const ROUND_LIMIT: Duration = Duration::from_secs(15);
 /// may be replaced.
 const BUDGET: i64 = 300;
 const REPLACEMENTS: usize = 150;
+/// How much longer a run goes on for the numbers whose turn has not come yet.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// More calls of one number than can have been made.
 const PLAUSIBLE: u64 = 1 << 22;
 const LOOK: Duration = Duration::from_millis(20);
@@ -49,7 +51,8 @@ pub(crate) fn run(time: Duration, next: Option<u64>, seeds: &[u64]) -> Result<()
     }
     let mut rounds = 0;
     for seed in seeds.iter().copied().chain(next..) {
-        if rounds >= seeds.len().max(1) && start.elapsed() >= time {
+        let over = start.elapsed() >= time && never_made(shared).is_empty();
+        if rounds >= seeds.len().max(1) && (over || start.elapsed() >= time + PATIENCE) {
             break;
         }
         println!("seed {seed:#x}");
@@ -106,26 +109,28 @@ fn through(shared: &Shared, worker: usize) -> bool {
 
 /// What was done; an error if a call was never made.
 fn tell(shared: &Shared, rounds: usize, time: Duration) -> Result<(), String> {
-    let counts = (0..COUNTED_NUMBERS).map(|number| (number, shared.counts(number)));
     let (mut made, mut known, mut succeeded) = (0u64, 0, 0);
-    let mut never = Vec::new();
-    for (number, (calls, successes)) in counts {
+    for number in 0..COUNTED_NUMBERS {
+        let (calls, successes) = shared.counts(number);
         // What a process that runs wild has written over is not counted.
         made += u64::from(calls).min(PLAUSIBLE);
         known += usize::from(rows::of(number as u64).is_some());
         succeeded += usize::from(successes > 0);
-        if calls == 0 && !rarely_made(number as i64) {
-            never.push(number);
-        }
     }
     let seconds = time.as_secs_f32();
     println!(
         "{rounds} rounds in {seconds:.1} s: {made} calls, {succeeded} of {known} kinds succeeded"
     );
-    match never[..] {
-        [] => Ok(()),
-        _ => Err(format!("calls that were never made: {never:?}")),
+    match never_made(shared) {
+        never if never.is_empty() => Ok(()),
+        never => Err(format!("calls that were never made: {never:?}")),
     }
+}
+
+/// Numbers whose turn has not come yet.
+fn never_made(shared: &Shared) -> Vec<usize> {
+    let never = |number: &usize| shared.counts(*number).0 == 0 && !rarely_made(*number as i64);
+    (0..COUNTED_NUMBERS).filter(never).collect()
 }
 
 /// Calls that a single round may leave out, because they would end it.

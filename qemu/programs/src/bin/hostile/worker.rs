@@ -239,7 +239,9 @@ fn take(shared: &Shared, seed: u64, at: Position, scratch: &mut Scratch) {
         // All numbers in turn, whatever they are.
         0 | 5 | 10 => {
             let turn = (at.step / 16 * 3 + at.step % 16 / 5) as usize * WORKERS * THREADS + all;
-            let number = turn as u64 % (NUMBERS + BEYOND.len() as u64);
+            // A round that is cut short has begun elsewhere than the one before.
+            let from = seed.wrapping_mul(181) % NUMBERS;
+            let number = (from + turn as u64) % (NUMBERS + BEYOND.len() as u64);
             let number = match number.checked_sub(NUMBERS) {
                 Some(beyond) => BEYOND[beyond as usize],
                 None => number,
