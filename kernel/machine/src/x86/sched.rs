@@ -228,6 +228,11 @@ pub(super) fn throttled_until(group: &CpuGroup) -> Option<Instant> {
 
 /// Puts a thread that was parked (or is new) into a queue.
 pub(super) fn enqueue(t: &Thread, fresh: bool) {
+    // It may just be falling asleep on another CPU, which saves it without waiting for
+    // anybody; on this one that happens with interrupts off.
+    while super::thread::is_on_cpu(t) {
+        core::hint::spin_loop();
+    }
     t.group().arch.runnable.fetch_add(1, Relaxed);
     let cpu = choose(t);
     // The next one is not to choose the same idle CPU before this one has woken it.
@@ -484,7 +489,10 @@ fn take_for(from: usize, to: usize) -> Option<*const Thread> {
         .ready
         .iter()
         // SAFETY: a queued thread is alive; the queue is locked.
-        .find(|(_, r)| unsafe { (*r.0).affinity() } >> to & 1 != 0)?;
+        .map(|(key, r)| (key, r, unsafe { &*r.0 }))
+        // One that gives way just now is not saved yet.
+        .find(|(_, _, t)| t.affinity() >> to & 1 != 0 && !super::thread::is_on_cpu(t))
+        .map(|(key, r, _)| (key, r))?;
     q.ready.remove(found);
     // SAFETY: taken out of the queue, so nobody else runs or frees it.
     let t = unsafe { &*found.0 };

@@ -431,6 +431,11 @@ pub(crate) fn set_space(space: Arc<PageTable>) {
     drop(old);
 }
 
+/// Whether a CPU runs the thread, or has not saved it yet since it gave way.
+pub(super) fn is_on_cpu(t: &Thread) -> bool {
+    t.arch.on_cpu.load(Acquire)
+}
+
 /// Goes on as `next`; interrupts are off, and `me` is queued, parked or gone.
 pub(super) fn switch(me: &Thread, next: &Thread) {
     let here = percpu::here();
@@ -441,10 +446,9 @@ pub(super) fn switch(me: &Thread, next: &Thread) {
         u.fs.set(fs);
         u.gs.set(gs);
     }
-    // Its last CPU may still be saving it.
-    while next.arch.on_cpu.load(Acquire) {
-        core::hint::spin_loop();
-    }
+    // Its last CPU has saved it: nobody queues a thread elsewhere before that. To wait
+    // for it here could be for ever, if that CPU switched to `me` at the same time.
+    debug_assert!(!is_on_cpu(next), "a thread on two CPUs");
     next.arch.on_cpu.store(true, Relaxed);
     next.arch.cpu.store(percpu::cpu_current() as u32, Relaxed);
     here.switched_from.set(me);
