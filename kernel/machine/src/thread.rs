@@ -504,8 +504,7 @@ pub fn sleep_until(deadline: Instant, interruptible: bool) -> Result<(), WaitErr
     loop {
         match park(until) {
             Err(WaitError::TimedOut) => return Ok(()),
-            Err(e) => return Err(e),
-            Ok(()) => {}
+            other => other?,
         }
     }
 }
