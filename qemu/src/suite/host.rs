@@ -21,14 +21,13 @@ pub struct Host {
 impl Host {
     /// Runs an entry in them.
     pub(super) fn run(&self, environment: &[(String, String)], entry: &Entry) -> Result<Ran> {
-        let mut words = vec!["/usr/bin/env".to_string()];
-        words.extend(
-            environment
-                .iter()
-                .map(|(name, value)| format!("{name}={value}")),
-        );
-        words.extend(["/bin/sh", "-c", &entry.command].map(str::to_string));
-        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        // Not every image has env(1).
+        let mut script = String::new();
+        for (name, value) in environment {
+            script += &format!("export {name}='{value}'\n");
+        }
+        script += &entry.command;
+        let words = ["/bin/sh", "-c", &script];
         let started = Instant::now();
         let limit = Duration::from_secs(entry.seconds);
         let ran = self

@@ -15,7 +15,7 @@ const PACKAGES: &[&str] = &[
 /// The stressors of interfaces that a capsule may use.
 const STRESSORS: &str = include_str!("../../tests/suites/stress-ng.txt");
 /// How long a stressor may take.
-const SECONDS: u64 = 90;
+const SECONDS: u64 = 300;
 /// Exit codes for what cannot be tried: not enough of something, not there.
 const UNTRIED: [i32; 2] = [3, 4];
 
