@@ -16,10 +16,12 @@ use vfs::{
     At, Caller, Caps, Credentials, FdTable, FileOps, FsContext, LastLink, OpenFile, OpenFlags,
 };
 
-/// What root may do in a capsule: the usual set of containers, without making
-/// device nodes, which only the manifest grants.
+/// What root may do in a capsule: what concerns nothing but the capsule's own files,
+/// processes and names. The node's clock, modules, devices and network are not among
+/// it; memory, processes and files stay within the manifest's limits whatever root may.
 const ROOT_CAPS: Caps = Caps::CHOWN
     .union(Caps::DAC_OVERRIDE)
+    .union(Caps::DAC_READ_SEARCH)
     .union(Caps::FOWNER)
     .union(Caps::FSETID)
     .union(Caps::KILL)
@@ -28,7 +30,14 @@ const ROOT_CAPS: Caps = Caps::CHOWN
     .union(Caps::SETPCAP)
     .union(Caps::NET_BIND_SERVICE)
     .union(Caps::NET_RAW)
+    .union(Caps::IPC_LOCK)
+    .union(Caps::IPC_OWNER)
     .union(Caps::SYS_CHROOT)
+    .union(Caps::SYS_PTRACE)
+    .union(Caps::SYS_ADMIN)
+    .union(Caps::SYS_NICE)
+    .union(Caps::SYS_RESOURCE)
+    .union(Caps::SYS_TTY_CONFIG)
     .union(Caps::SETFCAP);
 
 /// A program to be started.

@@ -266,6 +266,12 @@ impl Thread {
         arch::unpark(self);
     }
 
+    /// Whether it sleeps in [`park`], and neither runs nor waits for a CPU.
+    #[must_use]
+    pub fn is_parked(&self) -> bool {
+        arch::is_parked(self)
+    }
+
     /// Tells the thread to look at its signals: interruptible waits end, and
     /// [`Hooks::attention`] runs before it returns to user mode.
     pub fn raise_attention(&self) {
@@ -338,8 +344,14 @@ impl Thread {
     /// CPU time it has used, and the part of that in the kernel.
     #[must_use]
     pub fn run_time(&self) -> (Duration, Duration) {
-        let ns = |a: &AtomicU64| Duration::from_nanos(a.load(Relaxed));
-        (ns(&self.run_ns), ns(&self.kernel_ns))
+        let kernel = self.kernel_ns.load(Relaxed);
+        let all = arch::run_ns(self);
+        (Duration::from_nanos(all), Duration::from_nanos(kernel))
+    }
+
+    /// CPU time of the turns it has ended.
+    pub(crate) fn charged_ns(&self) -> u64 {
+        self.run_ns.load(Relaxed)
     }
 
     /// The scheduler's book-keeping.

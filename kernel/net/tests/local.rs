@@ -581,7 +581,8 @@ fn options_answer_as_documented() {
     assert_eq!(t.option(6, 13).unwrap(), b"reno\0");
     assert!(t.set_option(6, 13, b"cubic").is_err());
     assert_eq!(t.set_option(6, 999, &one), Err(Error::NoOption));
-    assert_eq!(t.option(99, 1), Err(Error::NoOption));
+    assert_eq!(t.set_option(99, 1, &one), Err(Error::NoOption));
+    assert_eq!(t.option(99, 1), Err(Error::NotSupported));
     assert_eq!(t.set_option(6, 1, &[1]), Err(Error::INVALID));
     t.set_option(1, 7, &100_000u32.to_ne_bytes()).unwrap();
     assert_eq!(t.option(1, 7).unwrap(), 200_000u32.to_ne_bytes());

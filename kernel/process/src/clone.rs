@@ -91,14 +91,17 @@ impl CloneFlags {
     fn check(self) -> Result<()> {
         let needs = |a: CloneFlags, b: CloneFlags| !self.contains(a) || self.contains(b);
         let excludes = |a: CloneFlags, b: CloneFlags| !self.contains(a) || !self.intersects(b);
-        if self.intersects(CloneFlags::NAMESPACES) {
-            return Err(Error::NotPermitted);
-        }
         let fine = needs(CloneFlags::THREAD, CloneFlags::SIGHAND)
             && needs(CloneFlags::SIGHAND, CloneFlags::VM)
             && excludes(CloneFlags::CLEAR_SIGHAND, CloneFlags::SIGHAND)
             && excludes(CloneFlags::PIDFD, CloneFlags::DETACHED | CloneFlags::THREAD)
+            && excludes(CloneFlags::FS, CloneFlags::NEWNS | CloneFlags::NEWUSER)
+            && excludes(CloneFlags::THREAD, CloneFlags::NEWPID | CloneFlags::NEWUSER)
+            && excludes(CloneFlags::SYSVSEM, CloneFlags::NEWIPC)
             && !self.contains(CloneFlags::INTO_CGROUP);
+        if fine && self.intersects(CloneFlags::NAMESPACES) {
+            return Err(Error::NotPermitted);
+        }
         fine.then_some(()).ok_or(Error::Invalid)
     }
 }

@@ -179,8 +179,10 @@ impl World {
         let initial = self.initial_limits().get(resource);
         const FILES: usize = Resource::Files as usize;
         const PROCESSES: usize = Resource::Processes as usize;
+        // The queues of signals are not charged to the account.
+        const SIGNALS: usize = Resource::PendingSignals as usize;
         match (resource, initial) {
-            (FILES | PROCESSES, Some(l)) => l.hard,
+            (FILES | PROCESSES | SIGNALS, Some(l)) => l.hard,
             _ => u64::MAX,
         }
     }

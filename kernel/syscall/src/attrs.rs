@@ -56,7 +56,7 @@ fn of_file(ctx: &Ctx<'_>, fd: usize, path_only: bool) -> Result<Path, Errno> {
 }
 
 fn chmod(walker: &Walker, at: &Path, mode: usize) -> SysResult {
-    walker.who().chmod(&at.mount, &**at.inode()?, mode as u32)?;
+    walker.who().chmod(at, mode as u32)?;
     Ok(0)
 }
 
@@ -94,9 +94,7 @@ pub(crate) fn sys_fchmodat2(
 
 fn chown(walker: &Walker, at: &Path, uid: usize, gid: usize) -> SysResult {
     let id = |raw: usize| Some(raw as u32).filter(|i| *i != u32::MAX);
-    walker
-        .who()
-        .chown(&at.mount, &**at.inode()?, id(uid), id(gid))?;
+    walker.who().chown(at, id(uid), id(gid))?;
     Ok(0)
 }
 
@@ -156,9 +154,7 @@ fn set_times(
     } else {
         find(ctx, &walker, dirfd, path, flags)?
     };
-    walker
-        .who()
-        .set_times(&at.mount, &**at.inode()?, atime, mtime)?;
+    walker.who().set_times(&at, atime, mtime)?;
     Ok(0)
 }
 
@@ -322,10 +318,7 @@ fn set_xattr(ctx: &Ctx<'_>, how: &Target, args: [usize; 5]) -> SysResult {
     user::read(value, &mut bytes)?;
     let walker = Walker::new(ctx)?;
     let at = xattr_object(ctx, &walker, how, which)?;
-    let inode = at.inode()?;
-    walker
-        .who()
-        .set_xattr(&at.mount, &**inode, &name[..len], &bytes, mode)?;
+    walker.who().set_xattr(&at, &name[..len], &bytes, mode)?;
     Ok(0)
 }
 
@@ -340,9 +333,7 @@ fn remove_xattr(ctx: &Ctx<'_>, how: &Target, which: usize, name: usize) -> SysRe
     let walker = Walker::new(ctx)?;
     let (name, len) = xattr_name(name)?;
     let at = xattr_object(ctx, &walker, how, which)?;
-    walker
-        .who()
-        .remove_xattr(&at.mount, &**at.inode()?, &name[..len])?;
+    walker.who().remove_xattr(&at, &name[..len])?;
     Ok(0)
 }
 

@@ -2,6 +2,7 @@
 
 use crate::ctx::Ctx;
 use crate::errno::{Errno, SysResult};
+use crate::sigio;
 use alloc::sync::Arc;
 use linux_raw_sys::general as nr;
 use machine::user;
@@ -46,7 +47,7 @@ pub(crate) fn sys_fcntl(ctx: &mut Ctx<'_>, fd: usize, command: usize, arg: usize
             file.set_flags(new);
             // As on Linux, what cannot send signals lets the flag be.
             if file.ops().hub().is_some() {
-                crate::sigio::set(ctx, &file, new.contains(OpenFlags::ASYNC))?;
+                sigio::set(ctx, fd, &file, new.contains(OpenFlags::ASYNC))?;
             }
             Ok(0)
         }
@@ -56,11 +57,12 @@ pub(crate) fn sys_fcntl(ctx: &mut Ctx<'_>, fd: usize, command: usize, arg: usize
         F_OFD_GETLK => get_lock(ctx, &file, arg, true),
         F_OFD_SETLK => set_lock(ctx, &file, arg, true, false),
         F_OFD_SETLKW => set_lock(ctx, &file, arg, true, true),
-        nr::F_GETOWN => Ok(file.owner() as usize),
-        nr::F_SETOWN => {
-            file.set_owner(arg as i32);
-            Ok(0)
-        }
+        nr::F_GETOWN => Ok(sigio::owner(&file) as usize),
+        nr::F_SETOWN => sigio::set_owner(ctx, &file, arg as i32).map(|()| 0),
+        nr::F_SETOWN_EX => sigio::set_owner_ex(ctx, &file, arg).map(|()| 0),
+        nr::F_GETOWN_EX => sigio::owner_ex(&file, arg).map(|()| 0),
+        nr::F_SETSIG => sigio::set_signal(&file, arg).map(|()| 0),
+        nr::F_GETSIG => Ok(usize::from(file.signal_target().signal)),
         F_GETLEASE => Ok(usize::from(F_UNLCK_KIND)),
         F_SETPIPE_SZ => {
             let privileged = ctx.cred()?.has(Caps::SYS_RESOURCE);

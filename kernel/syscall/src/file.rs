@@ -277,7 +277,7 @@ pub(crate) fn sys_ioctl(ctx: &mut Ctx<'_>, fd: usize, command: usize, arg: usize
         }
         FIOASYNC => {
             let on: i32 = machine::user::read_value(arg)?;
-            crate::sigio::set(ctx, &file, on != 0)?;
+            crate::sigio::set(ctx, fd, &file, on != 0)?;
         }
         TIOCSLCKTRMIOS if !ctx.cred()?.has(vfs::Caps::SYS_ADMIN) => return Err(Errno::EPERM),
         TIOCGPTPEER => return crate::terminal::peer(ctx, &file, arg),

@@ -312,7 +312,10 @@ pub(crate) fn sys_readlinkat(
     let path = UserPath::read(path)?;
     let walker = Walker::new(ctx)?;
     let who = walker.who();
-    let inode = if path.is_empty() {
+    let inode = if path.is_empty() && dirfd as i32 == AT_FDCWD {
+        // The working directory is no link.
+        return Err(Errno::ENOENT);
+    } else if path.is_empty() {
         let file = ctx.any_file(dirfd)?;
         let inode = file.inode().filter(|i| i.attr().kind == Kind::Symlink);
         inode.ok_or(Errno::ENOENT)?.clone()

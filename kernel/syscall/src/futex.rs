@@ -343,7 +343,7 @@ pub(crate) fn sys_futex_waitv(
     timeout: usize,
     clock: usize,
 ) -> SysResult {
-    if flags != 0 || !(1..=WATCHED_MAX).contains(&count) {
+    if flags != 0 || words == 0 || !(1..=WATCHED_MAX).contains(&count) {
         return Err(Errno::EINVAL);
     }
     let until = Until::deadline(match timeout {

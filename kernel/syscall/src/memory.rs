@@ -11,7 +11,9 @@ use mm::{
     AddressSpace, Advice, AreaFlags, Error, LockFuture, LockMode, MapRequest, OldRange, Placement,
     Populate, RemapRequest, RemapTarget, Source, SyncMode,
 };
-use vfs::file::Mappable;
+use vfs::file::{Mappable, OpenFile};
+use vfs::seals::Seal;
+use vfs::tmpfs::TmpFile;
 
 /// `personality(READ_IMPLIES_EXEC)`.
 const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
@@ -37,6 +39,26 @@ const MINCORE_PAGES: usize = 512;
 fn space(ctx: &Ctx<'_>) -> Result<Arc<AddressSpace>, Errno> {
     // Only a thread that has ended has none.
     ctx.thread().space.get().ok_or(Errno::ENOMEM)
+}
+
+/// The space, in which the caller is going to lock memory: with `CAP_IPC_LOCK`
+/// beyond `RLIMIT_MEMLOCK` (mlock(2)).
+///
+/// # Errors
+/// `EPERM` where nothing may be locked.
+fn space_to_lock(ctx: &Ctx<'_>) -> Result<Arc<AddressSpace>, Errno> {
+    let space = space(ctx)?;
+    let own = ctx.process().limits().of_memory().locked;
+    let locked = match ctx.cred()?.has(vfs::Caps::IPC_LOCK) {
+        true => usize::MAX,
+        false if own == 0 => return Err(Errno::EPERM),
+        false => own,
+    };
+    let limits = space.limits();
+    if limits.locked != locked {
+        space.set_limits(mm::Limits { locked, ..limits });
+    }
+    Ok(space)
 }
 
 fn access(prot: u32) -> Access {
@@ -74,7 +96,15 @@ pub(crate) fn sys_mmap(
     offset: usize,
 ) -> SysResult {
     let flags = flags as u32;
-    if !offset.is_multiple_of(PAGE_SIZE) || len == 0 {
+    if !offset.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::EINVAL);
+    }
+    // A descriptor is looked at before anything else.
+    let file = match flags & abi::MAP_ANONYMOUS {
+        0 => Some(ctx.file(fd)?),
+        _ => None,
+    };
+    if len == 0 {
         return Err(Errno::EINVAL);
     }
     let shared = match flags & abi::MAP_TYPE {
@@ -94,13 +124,17 @@ pub(crate) fn sys_mmap(
     let mut request = MapRequest::anonymous(len, effective_access(ctx, prot as u32))
         .at(placement(addr, flags))
         .with(area_flags(flags, shared));
-    if flags & abi::MAP_ANONYMOUS == 0 {
-        add_file(ctx, &mut request, fd as i32, offset as u64)?;
+    if let Some(file) = file {
+        add_file(&mut request, &file, offset as u64)?;
     }
     if flags & abi::MAP_POPULATE != 0 && flags & abi::MAP_NONBLOCK == 0 {
         request.populate = Populate::Now;
     }
-    Ok(space(ctx)?.map(request)?)
+    let space = match flags & abi::MAP_LOCKED {
+        0 => space(ctx)?,
+        _ => space_to_lock(ctx)?,
+    };
+    Ok(space.map(request)?)
 }
 
 fn placement(addr: usize, flags: u32) -> Placement {
@@ -124,20 +158,26 @@ fn area_flags(flags: u32, shared: bool) -> AreaFlags {
     area
 }
 
-/// Makes `request` one for the file behind `fd`.
-fn add_file(ctx: &Ctx<'_>, request: &mut MapRequest, fd: i32, offset: u64) -> Result<(), Errno> {
-    let files = ctx.thread().files.get().ok_or(Errno::EBADF)?;
-    let file = files.get_open(fd)?;
+/// Makes `request` one for this file.
+fn add_file(request: &mut MapRequest, file: &OpenFile, offset: u64) -> Result<(), Errno> {
     let mode = file.flags();
     let shared = request.flags.contains(AreaFlags::SHARED);
     let writes = request.access.contains(Access::WRITE);
     if !mode.reads() || shared && writes && !mode.writes() {
         return Err(Errno::EACCES);
     }
-    if shared && !mode.writes() {
+    let sealed = shared
+        && file
+            .downcast::<TmpFile>()
+            .and_then(TmpFile::seals)
+            .is_some_and(|s| s.get().intersects(Seal::WRITE | Seal::FUTURE_WRITE));
+    if sealed && writes {
+        return Err(Errno::EPERM);
+    }
+    if shared && !mode.writes() || sealed {
         request.max_access -= Access::WRITE;
     }
-    match file.ops().clone().mapping(&file)? {
+    match file.ops().clone().mapping(file)? {
         Mappable::Object(backing) => request.source = Source::Object { backing, offset },
         Mappable::Anonymous => request.source = Source::Anonymous,
     }
@@ -303,10 +343,7 @@ pub(crate) fn sys_mlock2(ctx: &mut Ctx<'_>, addr: usize, len: usize, flags: usiz
         ON_FAULT => LockMode::OnFault,
         _ => return Err(Errno::EINVAL),
     };
-    let space = space(ctx)?;
-    if space.limits().locked == 0 {
-        return Err(Errno::EPERM);
-    }
+    let space = space_to_lock(ctx)?;
     space.lock(addr, len, mode).map_err(lock_error)?;
     Ok(0)
 }
@@ -330,10 +367,7 @@ pub(crate) fn sys_mlockall(ctx: &mut Ctx<'_>, flags: usize) -> SysResult {
     } else {
         LockMode::Now
     };
-    let space = space(ctx)?;
-    if space.limits().locked == 0 {
-        return Err(Errno::EPERM);
-    }
+    let space = space_to_lock(ctx)?;
     let future = if flags & FUTURE != 0 {
         LockFuture::Yes(mode)
     } else {

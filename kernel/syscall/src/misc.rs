@@ -14,9 +14,51 @@ use zerocopy::{Immutable, IntoBytes};
 
 /// Bytes of each field of `struct utsname`.
 const FIELD: usize = HOST_NAME_MAX + 1;
+/// The part of a personality that says whose programs run, and the one for programs
+/// that are to believe in a 32-bit machine (personality(2)).
+const PER_MASK: u32 = 0xff;
+const PER_LINUX32: u32 = 8;
+
 /// Calls a capsule never gets (EPERM).
 pub(crate) fn sys_not_permitted(_: &mut Ctx<'_>) -> SysResult {
     Err(Errno::EPERM)
+}
+
+/// sysfs(2): the kinds of file systems there are, by name and by number.
+pub(crate) fn sys_sysfs(_: &mut Ctx<'_>, what: usize, first: usize, out: usize) -> SysResult {
+    let kinds = vfs::procfs::FILE_SYSTEMS;
+    match what as i32 {
+        1 => {
+            let name = crate::path::UserPath::read(first)?;
+            let found = kinds.iter().position(|k| k.as_bytes() == name.bytes());
+            found.ok_or(Errno::EINVAL)
+        }
+        2 => {
+            let name = kinds.get(first as u32 as usize).ok_or(Errno::EINVAL)?;
+            user::write(out, name.as_bytes())?;
+            user::write_value(out.wrapping_add(name.len()), &0u8)?;
+            Ok(0)
+        }
+        3 => Ok(kinds.len()),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// iopl(2)
+pub(crate) fn sys_iopl(_: &mut Ctx<'_>, level: usize) -> SysResult {
+    match level as u32 {
+        0..=3 => Err(Errno::EPERM),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// ioperm(2)
+pub(crate) fn sys_ioperm(_: &mut Ctx<'_>, from: usize, count: usize) -> SysResult {
+    const PORTS: usize = 1 << 16;
+    match from.checked_add(count) {
+        Some(end) if count > 0 && end <= PORTS => Err(Errno::EPERM),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 /// Calls whose absence programs know how to take (ENOSYS).
@@ -28,7 +70,11 @@ pub(crate) fn sys_not_there(_: &mut Ctx<'_>) -> SysResult {
 pub(crate) fn sys_uname(ctx: &mut Ctx<'_>, out: usize) -> SysResult {
     let world = ctx.world();
     let (host, domain) = (world.host_name(), world.domain_name());
-    let fields = ["Linux", &host, RELEASE, VERSION, "x86_64", &domain];
+    let machine = match ctx.process().personality() & PER_MASK {
+        PER_LINUX32 => "i686",
+        _ => "x86_64",
+    };
+    let fields = ["Linux", &host, RELEASE, VERSION, machine, &domain];
     let mut all = [0u8; 6 * FIELD];
     for (slot, text) in all.chunks_mut(FIELD).zip(fields) {
         for (o, b) in slot.iter_mut().take(FIELD - 1).zip(text.bytes()) {
@@ -84,6 +130,9 @@ struct SysInfo {
     tail: u32,
 }
 
+/// Bits behind the point of a load (`SI_LOAD_SHIFT`).
+const LOAD_SHIFT: u32 = 16;
+
 /// sysinfo(2): the memory is the capsule's.
 pub(crate) fn sys_sysinfo(ctx: &mut Ctx<'_>, out: usize) -> SysResult {
     let account = ctx.world().account();
@@ -92,7 +141,8 @@ pub(crate) fn sys_sysinfo(ctx: &mut Ctx<'_>, out: usize) -> SysResult {
     let free = total.saturating_sub(account.used()).min(machine.free);
     let info = SysInfo {
         uptime: (Instant::now().0 / 1_000_000_000) as i64,
-        loads: [0; 3],
+        // There is no running average: as in /proc/loadavg, who asks runs.
+        loads: [1 << LOAD_SHIFT; 3],
         total: (total * PAGE_SIZE) as u64,
         free: (free * PAGE_SIZE) as u64,
         shared: 0,
@@ -142,12 +192,9 @@ pub(crate) fn sys_getrandom(_: &mut Ctx<'_>, out: usize, len: usize, flags: usiz
 pub(crate) fn sys_personality(ctx: &mut Ctx<'_>, value: usize) -> SysResult {
     /// Asks without changing.
     const QUERY: u32 = u32::MAX;
-    /// Other systems' programs do not run here: only flags of Linux itself.
-    const KINDS: u32 = 0xff;
     let old = ctx.process().personality();
     match value as u32 {
         QUERY => {}
-        v if v & KINDS != 0 => return Err(Errno::EINVAL),
         v => ctx.process().set_personality(v),
     }
     Ok(old as usize)

@@ -59,8 +59,10 @@ fn after_parts(addr: usize, per_second: u64) -> Result<Deadline, Errno> {
 
 /// Writes back how much of the time is left. A place that cannot be written is
 /// no error, because the call has done its work.
-fn give_back(addr: usize, deadline: Deadline, per_second: u64) {
-    if addr == 0 {
+fn give_back(ctx: &Ctx<'_>, addr: usize, deadline: Deadline, per_second: u64) {
+    /// Time-outs stay as they are (personality(2)).
+    const STICKY_TIMEOUTS: u32 = 0x400_0000;
+    if addr == 0 || ctx.process().personality() & STICKY_TIMEOUTS != 0 {
         return;
     }
     let left = deadline.map_or(Duration::ZERO, |d| d.since(Instant::now()));
@@ -217,7 +219,7 @@ pub(crate) fn sys_ppoll(
     let done = masked(ctx, mask, size, || {
         poll(ctx, fds, count as u32 as usize, deadline)
     });
-    give_back(timeout, deadline, NS);
+    give_back(ctx, timeout, deadline, NS);
     done
 }
 
@@ -309,7 +311,7 @@ pub(crate) fn sys_select(
 ) -> SysResult {
     let deadline = after_parts(timeout, 1_000_000)?;
     let done = select(ctx, count, [read, write, except], deadline);
-    give_back(timeout, deadline, 1_000_000);
+    give_back(ctx, timeout, deadline, 1_000_000);
     done
 }
 
@@ -331,7 +333,7 @@ pub(crate) fn sys_pselect6(
     let done = masked(ctx, mask as usize, size as usize, || {
         select(ctx, count, [read, write, except], deadline)
     });
-    give_back(timeout, deadline, NS);
+    give_back(ctx, timeout, deadline, NS);
     done
 }
 

@@ -181,6 +181,8 @@ pub(crate) fn sys_arch_prctl(_: &mut Ctx<'_>, code: usize, addr: usize) -> SysRe
     const SET_FS: usize = 0x1002;
     const GET_FS: usize = 0x1003;
     const GET_GS: usize = 0x1004;
+    const GET_CPUID: usize = 0x1011;
+    const SET_CPUID: usize = 0x1012;
     let set = |fs, gs| match thread::set_segment_bases(fs, gs) {
         true => Ok(0),
         false => Err(Errno::EPERM),
@@ -196,6 +198,9 @@ pub(crate) fn sys_arch_prctl(_: &mut Ctx<'_>, code: usize, addr: usize) -> SysRe
             user::write_value(addr, &(thread::segment_bases().1 as u64))?;
             Ok(0)
         }
+        // The instruction cannot be made to fault.
+        GET_CPUID => Ok(1),
+        SET_CPUID => Err(Errno::ENODEV),
         _ => Err(Errno::EINVAL),
     }
 }

@@ -259,7 +259,17 @@ pub(crate) fn sys_waitid(
         c::P_PIDFD => Which::Pid(pidfd::process(ctx, id)?.pid()),
         _ => return Err(Errno::EINVAL),
     };
-    let found = ctx.process().wait(which, options)?;
+    // Of a descriptor that does not wait, the caller does not either.
+    let patient = options.contains(WaitOptions::NOHANG)
+        || kind as u32 != c::P_PIDFD
+        || !ctx.any_file(id)?.nonblocking();
+    let found = match patient {
+        true => ctx.process().wait(which, options)?,
+        false => {
+            let found = ctx.process().wait(which, options | WaitOptions::NOHANG)?;
+            Some(found.ok_or(Errno::EAGAIN)?)
+        }
+    };
     if info != 0 {
         // Without a child only the number and the signal are said to be zero.
         let why = found.as_ref().map_or([0; 128], |w| child_info(w).to_user());

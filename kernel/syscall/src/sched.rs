@@ -165,20 +165,40 @@ pub(crate) fn sys_sched_setscheduler(
     policy: usize,
     param: usize,
 ) -> SysResult {
-    let priority: i32 = user::read_value(param)?;
-    named(ctx, tid)?;
-    check_policy(policy as u32, priority)
+    let priority = read_priority(param)?;
+    let target = named(ctx, tid)?;
+    check_policy(policy as u32, priority)?;
+    check_owner(ctx, &target)
+}
+
+/// The `struct sched_param` of a call, which has to have one.
+fn read_priority(param: usize) -> Result<i32, Errno> {
+    match param {
+        0 => Err(Errno::EINVAL),
+        at => Ok(user::read_value(at)?),
+    }
+}
+
+fn check_owner(ctx: &Ctx<'_>, target: &Thread) -> SysResult {
+    match may_schedule(ctx, target.process())? {
+        true => Ok(0),
+        false => Err(Errno::EPERM),
+    }
 }
 
 /// sched_setparam(2)
 pub(crate) fn sys_sched_setparam(ctx: &mut Ctx<'_>, tid: usize, param: usize) -> SysResult {
-    let priority: i32 = user::read_value(param)?;
-    named(ctx, tid)?;
-    check_policy(c::SCHED_NORMAL, priority)
+    let priority = read_priority(param)?;
+    let target = named(ctx, tid)?;
+    check_policy(c::SCHED_NORMAL, priority)?;
+    check_owner(ctx, &target)
 }
 
 /// sched_getparam(2)
 pub(crate) fn sys_sched_getparam(ctx: &mut Ctx<'_>, tid: usize, param: usize) -> SysResult {
+    if param == 0 {
+        return Err(Errno::EINVAL);
+    }
     named(ctx, tid)?;
     user::write_value(param, &0i32)?;
     Ok(0)
@@ -218,7 +238,7 @@ pub(crate) fn sys_sched_getattr(
     size: usize,
     flags: usize,
 ) -> SysResult {
-    if flags != 0 || !(ATTR_SIZE..=machine::addr::PAGE_SIZE).contains(&size) {
+    if flags != 0 || out == 0 || !(ATTR_SIZE..=machine::addr::PAGE_SIZE).contains(&size) {
         return Err(Errno::EINVAL);
     }
     let target = named(ctx, tid)?;
@@ -237,7 +257,7 @@ pub(crate) fn sys_sched_setattr(
     attr: usize,
     flags: usize,
 ) -> SysResult {
-    if flags != 0 {
+    if flags != 0 || attr == 0 {
         return Err(Errno::EINVAL);
     }
     let [_, policy, _, _, nice, priority]: [u32; 6] = user::read_value(attr)?;

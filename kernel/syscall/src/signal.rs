@@ -272,7 +272,7 @@ pub(crate) fn sys_kill(ctx: &mut Ctx<'_>, pid: usize, number: usize) -> SysResul
     match pid as i32 {
         p if p == me.pid() as i32 => send(ctx, me, signal).map(|()| 0),
         p if p > 0 => {
-            let target = ctx.world().process(p as u32).ok_or(Errno::ESRCH)?;
+            let target = process_named(ctx, p as u32)?;
             send(ctx, &target, signal).map(|()| 0)
         }
         0 => {
@@ -287,6 +287,13 @@ pub(crate) fn sys_kill(ctx: &mut Ctx<'_>, pid: usize, number: usize) -> SysResul
         i32::MIN => Err(Errno::ESRCH),
         p => send_all(ctx, &ctx.world().group_members(p.unsigned_abs()), signal),
     }
+}
+
+/// The process of that number; as on Linux also that of a thread of that number.
+fn process_named(ctx: &Ctx<'_>, pid: u32) -> Result<Arc<Process>, Errno> {
+    let world = ctx.world();
+    let of_thread = || Some(world.thread(pid)?.process().clone());
+    world.process(pid).or_else(of_thread).ok_or(Errno::ESRCH)
 }
 
 /// The thread `tid`, of the process `tgid` if that is given.
@@ -338,8 +345,9 @@ fn read_info(addr: usize, number: usize) -> Result<SigInfo, Errno> {
     let mut raw = [0u8; SIGINFO_SIZE];
     user::read(addr, &mut raw)?;
     let (mut info, rest) = SigInfo::read_from_prefix(&raw).map_err(|_| Errno::EINVAL)?;
-    // What would be lost is refused.
-    if rest.iter().any(|b| *b != 0) {
+    // What would be lost is refused, but for those whose parts are known.
+    let known = (code::SI_DETHREAD..=0).contains(&info.code) || info.code == code::SI_KERNEL;
+    if !known && rest.iter().any(|b| *b != 0) {
         return Err(Errno::E2BIG);
     }
     info.signo = number as i32;
@@ -366,7 +374,7 @@ pub(crate) fn sys_rt_sigqueueinfo(
     let pid = u32::try_from(pid as i32).map_err(|_| Errno::ESRCH)?;
     check_forgery(ctx, &info, pid)?;
     let signal = decode_or_probe(number)?;
-    let target = ctx.world().process(pid).ok_or(Errno::ESRCH)?;
+    let target = process_named(ctx, pid)?;
     if !may_signal(ctx, &target, signal)? {
         return Err(Errno::EPERM);
     }
@@ -404,6 +412,10 @@ pub(crate) fn sys_pidfd_send_signal(
     let signal = decode_or_probe(number)?;
     if info == 0 {
         return send(ctx, &target, signal).map(|()| 0);
+    }
+    // Unlike elsewhere, it must say the same number.
+    if user::read_value::<i32>(info)? != number as i32 {
+        return Err(Errno::EINVAL);
     }
     let info = read_info(info, number)?;
     check_forgery(ctx, &info, target.pid())?;

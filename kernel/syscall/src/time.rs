@@ -144,15 +144,32 @@ pub(crate) fn sys_clock_getres(ctx: &mut Ctx<'_>, clock: usize, out: usize) -> S
     Ok(0)
 }
 
-/// clock_settime(2) and its like: the node's clock is not the capsule's.
+/// clock_settime(2) and its like: the node's clock is not the capsule's. Of the
+/// others there are, only those of CPU time can be named.
 pub(crate) fn sys_clock_settime(_: &mut Ctx<'_>, clock: usize, value: usize) -> SysResult {
+    let id = clock as i32;
     Clock::decode(clock)?;
+    if id > 0 && id != c::CLOCK_PROCESS_CPUTIME_ID as i32 && id != c::CLOCK_THREAD_CPUTIME_ID as i32
+    {
+        return Err(Errno::EINVAL);
+    }
     Timespec::read_ns(value)?;
     Err(Errno::EPERM)
 }
 
 /// settimeofday(2)
-pub(crate) fn sys_settimeofday(_: &mut Ctx<'_>) -> SysResult {
+pub(crate) fn sys_settimeofday(_: &mut Ctx<'_>, value: usize, zone: usize) -> SysResult {
+    /// A zone is at most 15 hours from UTC.
+    const WEST_MAX: i32 = 15 * 60;
+    if value != 0 {
+        user::read_value::<Timeval>(value)?.to_ns()?;
+    }
+    if zone != 0 {
+        let [west, _]: [i32; 2] = user::read_value(zone)?;
+        if !(-WEST_MAX..=WEST_MAX).contains(&west) {
+            return Err(Errno::EINVAL);
+        }
+    }
     Err(Errno::EPERM)
 }
 
@@ -191,8 +208,10 @@ pub(crate) fn sys_clock_nanosleep(
     left: usize,
 ) -> SysResult {
     let clock = Clock::decode(id)?;
-    if clock == Clock::Thread {
-        return Err(Errno::EINVAL);
+    match (clock, id as i32) {
+        (_, n) if n == c::CLOCK_THREAD_CPUTIME_ID as i32 => return Err(Errno::EOPNOTSUPP),
+        (Clock::Thread, _) => return Err(Errno::EINVAL),
+        _ => {}
     }
     if flags & !(c::TIMER_ABSTIME as usize) != 0 {
         return Err(Errno::EINVAL);

@@ -167,6 +167,9 @@ pub(crate) fn sys_timer_settime(
     new: usize,
     old: usize,
 ) -> SysResult {
+    if new == 0 {
+        return Err(Errno::EINVAL);
+    }
     let setting = user::read_value::<IntervalSpec>(new)?.to_setting()?;
     let absolute = flags & c::TIMER_ABSTIME as usize != 0;
     let before = ctx.process().set_timer(id as i32, setting, absolute)?;

@@ -138,7 +138,10 @@ pub(crate) fn sys_sendfile(
     if !from.file.is_positional() || to.file.flags().contains(OpenFlags::APPEND) {
         return Err(Errno::EINVAL);
     }
-    copy(ctx, &mut from, &mut to, len)
+    let done = copy(ctx, &mut from, &mut to, len)?;
+    // The offset is told also where nothing was moved.
+    from.advance(0)?;
+    Ok(done)
 }
 
 /// copy_file_range(2)
@@ -288,6 +291,12 @@ pub(crate) fn sys_splice(
 ) -> SysResult {
     let [source, target] = both_ends(ctx, from, to, flags)?;
     let (a, b) = (source.downcast::<PipeEnd>(), target.downcast::<PipeEnd>());
+    if source
+        .inode()
+        .is_some_and(|i| i.attr().kind == Kind::Directory)
+    {
+        return Err(Errno::EINVAL);
+    }
     if (a.is_some() && from_at != 0) || (b.is_some() && to_at != 0) {
         return Err(Errno::ESPIPE);
     }
@@ -356,12 +365,19 @@ pub(crate) fn sys_vmsplice(
         return Err(Errno::EINVAL);
     }
     let file = ctx.file(fd)?;
-    file.downcast::<PipeEnd>().ok_or(Errno::EBADF)?;
+    let pipe: &PipeEnd = file.downcast().ok_or(Errno::EBADF)?;
     let bufs = read_iovec(iov, count)?;
     let block = flags & SPLICE_NONBLOCK == 0;
     if file.flags().writes() {
-        wait_for(&file, Events::WRITABLE, block)?;
-        return written(ctx, file.write(&mut Source::user_vec(bufs)));
+        // As much as there is room for, once there is any.
+        let mut source = Source::user_vec(bufs);
+        loop {
+            wait_for(&file, Events::WRITABLE, block)?;
+            match pipe.write_now(&mut source) {
+                Err(vfs::Error::WouldBlock) if block => {}
+                done => return written(ctx, done),
+            }
+        }
     }
     wait_for(&file, Events::READABLE, block)?;
     Ok(file.read(&mut Sink::user_vec(bufs))?)

@@ -3,7 +3,8 @@
 use crate::cred::{Caps, Want};
 use crate::error::{Error, Result};
 use crate::inode::{Inode, Kind, S_ISGID, S_ISUID, SetAttr, XattrSet};
-use crate::mount::{Mount, MountFlags, Path};
+use crate::inotify::{self, Mask};
+use crate::mount::{MountFlags, Path};
 use crate::walk::Caller;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -19,13 +20,21 @@ pub enum SetTime {
     At(i64),
 }
 
+/// Tells those who watch the object at `path`.
+fn changed(path: &Path, mask: Mask) {
+    if inotify::is_used() {
+        inotify::object(&path.dentry, mask);
+    }
+}
+
 impl Caller<'_> {
     /// `chmod`.
     ///
     /// # Errors
     /// [`Error::NotPermitted`] for all but the owner; [`Error::ReadOnly`].
-    pub fn chmod(&self, mount: &Mount, inode: &dyn Inode, mode: u32) -> Result<()> {
-        mount.check_writable()?;
+    pub fn chmod(&self, path: &Path, mode: u32) -> Result<()> {
+        let inode = path.inode()?;
+        path.mount.check_writable()?;
         let attr = inode.attr();
         if !self.cred.owns(attr.uid()) {
             return Err(Error::NotPermitted);
@@ -35,21 +44,18 @@ impl Caller<'_> {
         inode.set_attr(&SetAttr {
             mode: Some(mode & 0o7777 & !lost),
             ..SetAttr::default()
-        })
+        })?;
+        changed(path, Mask::ATTRIB);
+        Ok(())
     }
 
     /// `chown`; `None` leaves one as it is.
     ///
     /// # Errors
     /// [`Error::NotPermitted`] unless the rights allow it (chown(2)).
-    pub fn chown(
-        &self,
-        mount: &Mount,
-        inode: &dyn Inode,
-        uid: Option<u32>,
-        gid: Option<u32>,
-    ) -> Result<()> {
-        mount.check_writable()?;
+    pub fn chown(&self, path: &Path, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        let inode = path.inode()?;
+        path.mount.check_writable()?;
         let attr = inode.attr();
         let mine = self.cred.fsuid == attr.uid();
         let uid_ok = uid.is_none_or(|u| mine && u == attr.uid());
@@ -67,7 +73,9 @@ impl Caller<'_> {
             uid,
             gid,
             ..SetAttr::default()
-        })
+        })?;
+        changed(path, Mask::ATTRIB);
+        Ok(())
     }
 
     /// `utimensat`.
@@ -75,17 +83,15 @@ impl Caller<'_> {
     /// # Errors
     /// [`Error::NotPermitted`], or [`Error::AccessDenied`] when both times are
     /// to be now and the file cannot be written.
-    pub fn set_times(
-        &self,
-        mount: &Mount,
-        inode: &dyn Inode,
-        atime: SetTime,
-        mtime: SetTime,
-    ) -> Result<()> {
-        if (atime, mtime) == (SetTime::Omit, SetTime::Omit) {
-            return Ok(());
-        }
-        mount.check_writable()?;
+    pub fn set_times(&self, path: &Path, atime: SetTime, mtime: SetTime) -> Result<()> {
+        let told = match (atime, mtime) {
+            (SetTime::Omit, SetTime::Omit) => return Ok(()),
+            (_, SetTime::Omit) => Mask::ACCESS,
+            (SetTime::Omit, _) => Mask::MODIFY,
+            _ => Mask::ATTRIB,
+        };
+        let inode = path.inode()?;
+        path.mount.check_writable()?;
         let attr = inode.attr();
         if !self.cred.owns(attr.uid()) {
             if (atime, mtime) != (SetTime::Now, SetTime::Now) {
@@ -103,7 +109,9 @@ impl Caller<'_> {
             atime: value(atime),
             mtime: value(mtime),
             ..SetAttr::default()
-        })
+        })?;
+        changed(path, told);
+        Ok(())
     }
 
     /// `access`: whether `want` is allowed at `path`.
@@ -143,6 +151,7 @@ impl Caller<'_> {
         writers.remove();
         done?;
         inode.attr().strip_setid(self.cred);
+        changed(path, Mask::MODIFY);
         Ok(())
     }
 
@@ -195,27 +204,26 @@ impl Caller<'_> {
     ///
     /// # Errors
     /// Those of setxattr(2).
-    pub fn set_xattr(
-        &self,
-        mount: &Mount,
-        inode: &dyn Inode,
-        name: &[u8],
-        value: &[u8],
-        how: XattrSet,
-    ) -> Result<()> {
-        mount.check_writable()?;
-        self.check_xattr(inode, name, true)?;
-        inode.set_xattr(name, value, how)
+    pub fn set_xattr(&self, path: &Path, name: &[u8], value: &[u8], how: XattrSet) -> Result<()> {
+        let inode = path.inode()?;
+        path.mount.check_writable()?;
+        self.check_xattr(&**inode, name, true)?;
+        inode.set_xattr(name, value, how)?;
+        changed(path, Mask::ATTRIB);
+        Ok(())
     }
 
     /// `removexattr`.
     ///
     /// # Errors
     /// Those of removexattr(2).
-    pub fn remove_xattr(&self, mount: &Mount, inode: &dyn Inode, name: &[u8]) -> Result<()> {
-        mount.check_writable()?;
-        self.check_xattr(inode, name, true)?;
-        inode.remove_xattr(name)
+    pub fn remove_xattr(&self, path: &Path, name: &[u8]) -> Result<()> {
+        let inode = path.inode()?;
+        path.mount.check_writable()?;
+        self.check_xattr(&**inode, name, true)?;
+        inode.remove_xattr(name)?;
+        changed(path, Mask::ATTRIB);
+        Ok(())
     }
 
     /// `listxattr`: the names the caller may see.

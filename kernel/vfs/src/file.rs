@@ -10,11 +10,11 @@ use crate::locks::Owner;
 use crate::mount::Path;
 pub use crate::openflags::OpenFlags;
 pub use crate::seek::Seek;
-use crate::sigio::Async;
+use crate::sigio::{Async, Target};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use machine::addr::PAGE_SIZE;
 use machine::io::{Sink, Source};
 use machine::sync::{Mutex, SpinLock};
@@ -196,8 +196,8 @@ pub struct OpenFile {
     flags: AtomicU32,
     positional: bool,
     position: Mutex<u64>,
-    /// Receiver of `SIGIO` as in `fcntl(F_SETOWN)`: a process, or minus a group.
-    owner: AtomicI32,
+    /// Who gets which signal about readiness.
+    pub(crate) target: SpinLock<Target>,
     /// Signals about readiness, with `O_ASYNC`.
     pub(crate) signals: SpinLock<Option<Async>>,
     /// Whether `closing` has entries, so that the usual end takes no lock.
@@ -245,7 +245,7 @@ impl OpenFile {
             flags: AtomicU32::new(flags.difference(OpenFlags::OPENING_ONLY).bits()),
             positional,
             position: Mutex::new(0),
-            owner: AtomicI32::new(0),
+            target: SpinLock::new(Target::default()),
             signals: SpinLock::new(None),
             watched: AtomicBool::new(false),
             closing: SpinLock::new(Vec::new()),
@@ -412,10 +412,19 @@ impl OpenFile {
     /// As [`OpenFile::read`]; [`Error::NotSeekable`] for streams.
     #[inline]
     pub fn pread(&self, sink: &mut Sink<'_>, offset: u64) -> Result<usize> {
-        self.check_read()?;
+        self.check_read().map_err(|e| self.unless_stream(e))?;
         let n = self.ops.pread(self, sink, offset)?;
         self.happened(Mask::ACCESS);
         Ok(n)
+    }
+
+    /// That a stream has no offsets comes before that it is not open for this.
+    #[cold]
+    fn unless_stream(&self, error: Error) -> Error {
+        match self.positional || self.is_path_only() {
+            true => error,
+            false => Error::NotSeekable,
+        }
     }
 
     /// `pwrite(2)`; as on Linux, a file opened for appending is appended to.
@@ -424,7 +433,7 @@ impl OpenFile {
     /// As [`OpenFile::write`]; [`Error::NotSeekable`] for streams.
     #[inline]
     pub fn pwrite(&self, source: &mut Source<'_>, offset: u64) -> Result<usize> {
-        self.check_write()?;
+        self.check_write().map_err(|e| self.unless_stream(e))?;
         let n = if self.positional && self.flags().contains(OpenFlags::APPEND) {
             self.ops.append(self, source)?.0
         } else {
@@ -496,18 +505,6 @@ impl OpenFile {
             Some(i) => i.stat(),
             None => self.ops.stat(),
         }
-    }
-
-    /// Receiver of `SIGIO`.
-    #[must_use]
-    pub fn owner(&self) -> i32 {
-        self.owner.load(Relaxed)
-    }
-
-    /// Sets the receiver of `SIGIO`.
-    pub fn set_owner(&self, owner: i32) {
-        self.owner.store(owner, Relaxed);
-        self.note_owner(owner);
     }
 
     /// Sets or clears `O_ASYNC`.

@@ -193,8 +193,8 @@ pub fn is_used() -> bool {
     WATCHES.load(Relaxed) != 0
 }
 
-/// Tells those who watch `inode` itself.
-fn tell(inode: &dyn Inode, mask: Mask, cookie: u32, name: &[u8]) {
+/// Tells those who watch `inode` itself, but for those whose mask has one of `except`.
+fn tell_unless(inode: &dyn Inode, mask: Mask, cookie: u32, name: &[u8], except: Mask) {
     let Some(watches) = inode.attr().watches_if_any() else {
         return;
     };
@@ -203,7 +203,7 @@ fn tell(inode: &dyn Inode, mask: Mask, cookie: u32, name: &[u8]) {
     let mut told = Vec::new();
     for watch in &*watches.lock() {
         let wanted = Mask::from_bits_retain(watch.mask.load(Relaxed));
-        if !wanted.union(Mask::ALWAYS).intersects(mask) {
+        if !wanted.union(Mask::ALWAYS).intersects(mask) || wanted.intersects(except) {
             continue;
         }
         if told.try_reserve(1).is_err() {
@@ -222,6 +222,11 @@ fn tell(inode: &dyn Inode, mask: Mask, cookie: u32, name: &[u8]) {
     }
 }
 
+/// Tells those who watch `inode` itself.
+fn tell(inode: &dyn Inode, mask: Mask, cookie: u32, name: &[u8]) {
+    tell_unless(inode, mask, cookie, name, Mask::empty());
+}
+
 fn with_kind(inode: &dyn Inode, mask: Mask) -> Mask {
     if inode.attr().kind == Kind::Directory {
         mask | Mask::ISDIR
@@ -236,10 +241,14 @@ fn with_kind(inode: &dyn Inode, mask: Mask) -> Mask {
 pub(crate) fn object(dentry: &Dentry, mask: Mask) {
     let Some(inode) = dentry.inode() else { return };
     let mask = with_kind(&**inode, mask);
-    tell(&**inode, mask, 0, &[]);
+    let except = match dentry.is_removed() {
+        true => Mask::EXCL_UNLINK,
+        false => Mask::empty(),
+    };
     if let Some(dir) = dentry.parent().as_ref().and_then(|p| p.inode()) {
-        tell(&**dir, mask, 0, &dentry.name());
+        tell_unless(&**dir, mask, 0, &dentry.name(), except);
     }
+    tell(&**inode, mask, 0, &[]);
 }
 
 /// The entry `name` of `dir`, which leads or led to `inode`, was made, removed or
@@ -252,8 +261,11 @@ pub(crate) fn entry(dir: &dyn Inode, name: &[u8], inode: &dyn Inode, mask: Mask,
 /// `inode` lost a name.
 #[cold]
 pub(crate) fn unlinked(inode: &dyn Inode) {
-    if inode.attr().nlink() > 0 {
+    // Of a directory, whose links are not names, only its end is told.
+    if inode.attr().kind != Kind::Directory {
         tell(inode, Mask::ATTRIB, 0, &[]);
+    }
+    if inode.attr().nlink() > 0 {
         return;
     }
     tell(inode, Mask::DELETE_SELF, 0, &[]);
@@ -270,10 +282,10 @@ pub(crate) fn unlinked(inode: &dyn Inode) {
     }
 }
 
-/// `inode` itself was renamed.
+/// `inode` itself was renamed; as of its end, it is not told whether it is a directory.
 #[cold]
 pub(crate) fn moved(inode: &dyn Inode) {
-    tell(inode, with_kind(inode, Mask::MOVE_SELF), 0, &[]);
+    tell(inode, Mask::MOVE_SELF, 0, &[]);
 }
 
 /// A number that joins the two ends of a rename.
@@ -471,6 +483,28 @@ impl FileOps for Inotify {
         Ok(0)
     }
 
+    fn info(&self, _: &OpenFile, out: &mut dyn Write) {
+        // The inodes are looked at, and may end, when the lock is open again.
+        let mut all = Vec::new();
+        let state = self.state.lock();
+        if all.try_reserve(state.watches.len()).is_err() {
+            return;
+        }
+        all.extend(state.watches.values().cloned());
+        drop(state);
+        for watch in all {
+            let Some(inode) = watch.inode.upgrade() else {
+                continue;
+            };
+            let (attr, mask) = (inode.attr(), watch.mask.load(Relaxed));
+            let _ = writeln!(
+                out,
+                "inotify wd:{:x} ino:{:x} sdev:{:x} mask:{mask:x} ignored_mask:0 ",
+                watch.wd, attr.ino, attr.dev
+            );
+        }
+    }
+
     fn name(&self, out: &mut dyn Write) {
         let _ = out.write_str("anon_inode:inotify");
     }
@@ -553,6 +587,9 @@ mod tests {
                 "\"CLOSE_WRITE\" f"
             ]
         );
+        let f = who.lookup(At::Cwd, b"/d/f", LastLink::Follow).unwrap();
+        who.chmod(&f, 0o600).unwrap();
+        assert_eq!(masks(read(&news)), ["\"ATTRIB\" f"]);
         let none = RenameFlags::empty();
         who.rename((At::Cwd, b"/d/f"), (At::Cwd, b"/d/g"), none)
             .unwrap();

@@ -160,12 +160,13 @@ impl FileLocks {
         self.queue.wake_all();
     }
 
-    /// The first lock that keeps `wanted` from being had (`F_GETLK`).
+    /// Of the locks that keep `wanted` from being had, the one that begins first
+    /// (`F_GETLK`).
     #[must_use]
     pub fn conflict(&self, wanted: &Record) -> Option<Record> {
         let records = self.records.lock();
-        let mut list = records.list.iter();
-        list.find(|r| r.conflicts(wanted)).copied()
+        let others = records.list.iter().filter(|r| r.conflicts(wanted));
+        others.min_by_key(|r| r.start).copied()
     }
 
     /// Takes the lock `wanted` (`F_SETLK`, with `wait` `F_SETLKW`).

@@ -5,18 +5,41 @@ use crate::error::{Error, Result};
 use crate::event::{Events, Observer, Watch};
 use crate::file::{OpenFile, OpenFlags};
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use machine::sync::SpinLock;
 
-/// Who gets the signal: a process, minus a group, or 0 for nobody. The description
-/// and the observer in its hub share it, so that neither keeps the other alive.
-#[derive(Debug, Default)]
-pub struct Recipient(AtomicI32);
+/// Who gets the signals (`F_SETOWN_EX`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// Nobody does.
+    #[default]
+    Nobody,
+    /// The thread of that number.
+    Thread(u32),
+    /// The process of that number.
+    Process(u32),
+    /// The process group of that number.
+    Group(u32),
+}
+
+/// What is sent to whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// To whom.
+    pub owner: Owner,
+    /// The number of the signal, or 0 for `SIGIO` without any details (`F_SETSIG`).
+    pub signal: u8,
+}
+
+/// Who gets the signal. The description and the observer in its hub share it, so that
+/// neither keeps the other alive.
+#[derive(Default)]
+pub struct Recipient(SpinLock<Target>);
 
 impl Recipient {
-    /// Its number.
+    /// What to send to whom.
     #[must_use]
-    pub fn get(&self) -> i32 {
-        self.0.load(Relaxed)
+    pub fn get(&self) -> Target {
+        *self.0.lock()
     }
 }
 
@@ -39,8 +62,7 @@ impl OpenFile {
         if self.flags().contains(OpenFlags::ASYNC) {
             return Ok(());
         }
-        let recipient = Arc::new(Recipient::default());
-        recipient.0.store(self.owner(), Relaxed);
+        let recipient = Arc::new(Recipient(SpinLock::new(self.signal_target())));
         let observer = make(recipient.clone());
         let watch = hub.watch(observer, Events::READABLE | Events::WRITABLE, false)?;
         let new = Async { watch, recipient };
@@ -65,10 +87,20 @@ impl OpenFile {
         }
     }
 
-    /// Tells the observer of a new owner.
-    pub(crate) fn note_owner(&self, owner: i32) {
+    /// What is sent to whom when it becomes ready.
+    #[must_use]
+    pub fn signal_target(&self) -> Target {
+        *self.target.lock()
+    }
+
+    /// Changes that (`F_SETOWN`, `F_SETSIG`), also for signals that are on already.
+    pub fn change_signal_target(&self, change: impl FnOnce(&mut Target)) {
+        let mut target = self.target.lock();
+        change(&mut target);
+        let new = *target;
+        drop(target);
         if let Some(a) = &*self.signals.lock() {
-            a.recipient.0.store(owner, Relaxed);
+            *a.recipient.0.lock() = new;
         }
     }
 }

@@ -10,9 +10,9 @@
 //! it or leaves a process that cannot be killed, whatever was recorded.
 //!
 //! `docs/suites/NAME.reasons` says why cases cannot pass: lines of a pattern of case
-//! names (`*` is any text), a tab, and the reason. While a table is recorded, entries with
-//! cases that do not pass run on this machine's Linux too ([`Host`]): what does not pass
-//! there either is no fault of the node.
+//! names (`*` is any text) or, behind a `~`, of what they printed, a tab, and the reason.
+//! While a table is recorded, entries with cases that do not pass run on this machine's
+//! Linux too ([`Host`]): what does not pass there either is no fault of the node.
 //!
 //! `SKEP_SUITE_ONLY=PATTERN,PATTERN` runs only some of the entries, `BLESS=1` records
 //! what was found, `SKEP_SUITE_NODES=N` runs that many nodes beside each other.

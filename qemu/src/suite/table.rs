@@ -185,12 +185,16 @@ impl Table {
         lost.cloned().collect()
     }
 
-    /// Gives each case that does not pass the first reason whose pattern it matches.
+    /// Gives each case that does not pass the first reason whose pattern its name
+    /// matches, or, behind a `~`, what it printed.
     pub fn explain(&mut self, reasons: &[(String, String)]) {
         for case in self.cases.values_mut() {
-            let mut reasons = reasons.iter();
+            let fits = |pattern: &str| match pattern.strip_prefix('~') {
+                Some(pattern) => matches(pattern, &case.note),
+                None => matches(pattern, &case.name),
+            };
             if case.is_unexplained()
-                && let Some((_, why)) = reasons.find(|(pattern, _)| matches(pattern, &case.name))
+                && let Some((_, why)) = reasons.iter().find(|(pattern, _)| fits(pattern))
             {
                 case.note = format!("{REASON}{why}");
             }
@@ -340,7 +344,8 @@ mod tests {
     #[test]
     fn a_table_is_read_as_it_was_written() {
         let mut found = table(&[("a", Outcome::Pass), ("b one", Outcome::Late)]);
-        found.explain(&[("b*".to_string(), "no disk".to_string())]);
+        let reason = |pattern: &str| (pattern.to_string(), "no disk".to_string());
+        found.explain(&[reason("saw this"), reason("~saw *")]);
         let folder = crate::node::TempFolder::new().unwrap();
         let path = folder.path().join("x.tsv");
         std::fs::write(&path, found.text("x")).unwrap();

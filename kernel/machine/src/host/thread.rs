@@ -17,6 +17,7 @@ use std::sync::{Condvar, Mutex, OnceLock};
 pub(crate) struct ThreadState {
     token: Mutex<bool>,
     woken: Condvar,
+    parked: AtomicBool,
     space: SpinLock<Option<Arc<PageTable>>>,
     fs: AtomicUsize,
     gs: AtomicUsize,
@@ -46,6 +47,7 @@ pub(crate) fn unpark(t: &Thread) {
 pub(crate) fn park(deadline: Option<Instant>) {
     let me = thread::current();
     let mut token = me.arch.token.lock().expect("no holder panics");
+    me.arch.parked.store(true, Ordering::Relaxed);
     while !*token {
         match deadline {
             None => token = me.arch.woken.wait(token).expect("no holder panics"),
@@ -64,7 +66,16 @@ pub(crate) fn park(deadline: Option<Instant>) {
             }
         }
     }
+    me.arch.parked.store(false, Ordering::Relaxed);
     *token = false;
+}
+
+pub(crate) fn run_ns(t: &Thread) -> u64 {
+    t.charged_ns()
+}
+
+pub(crate) fn is_parked(t: &Thread) -> bool {
+    t.arch.parked.load(Ordering::Relaxed)
 }
 
 pub(crate) fn kick(_: &Thread) {}

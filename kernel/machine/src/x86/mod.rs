@@ -28,6 +28,7 @@ mod stacks;
 mod thread;
 mod tlb;
 mod trap;
+mod turn;
 pub(crate) mod uart;
 mod usercopy;
 pub(crate) mod vectors;
@@ -48,9 +49,9 @@ pub(crate) use percpu::{cpu_count, cpu_current, current_thread, resched_due};
 pub(crate) use sched::GroupState;
 pub use thread::UserRegs;
 pub(crate) use thread::{
-    ThreadState, exit, fpu_accepts, fpu_features, fpu_load, fpu_reset, fpu_save, fpu_size, kick,
-    make_user, park, segment_bases, set_segment_bases, set_space, spawn_kernel, start, unpark,
-    yield_now,
+    ThreadState, exit, fpu_accepts, fpu_features, fpu_load, fpu_reset, fpu_save, fpu_size,
+    is_parked, kick, make_user, park, run_ns, segment_bases, set_segment_bases, set_space,
+    spawn_kernel, start, unpark, yield_now,
 };
 pub(crate) use tlb::barrier;
 pub(crate) use trap::set_syscall;

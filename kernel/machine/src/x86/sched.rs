@@ -174,9 +174,7 @@ pub(super) fn join(idle: *const Thread) -> Result<(), AllocError> {
 
 /// Adds the time `t` ran since `since` to its accounts; its new virtual time.
 fn charge(t: &Thread, now: u64) -> u64 {
-    let since = t.arch.since.swap(now, Relaxed);
-    let ran = now.saturating_sub(since);
-    t.charge_run(ran);
+    let ran = t.arch.turn.end(now, |ran| t.charge_run(ran));
     let group = t.group();
     if let Some(quota) = group.quota_per_mille() {
         use_quota(group, quota, now, ran);
@@ -281,7 +279,7 @@ fn preempts(q: &Queue, v: u64) -> bool {
     let Some(running) = (unsafe { q.running.as_ref() }) else {
         return true;
     };
-    let ran = clock::monotonic_ns().saturating_sub(running.arch.since.load(Relaxed));
+    let ran = clock::monotonic_ns().saturating_sub(running.arch.turn.since());
     v.saturating_add(PREEMPT_NS) < running.arch.vruntime.load(Relaxed).saturating_add(ran)
 }
 
@@ -447,7 +445,7 @@ pub(super) fn reschedule(leave: Leave) {
     if spread {
         give_away(cpu);
     }
-    next.arch.since.store(now, Relaxed);
+    next.arch.turn.begin(now);
     next.arch
         .state
         .compare_exchange(READY, RUNNING, Relaxed, Relaxed)

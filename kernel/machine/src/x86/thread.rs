@@ -5,6 +5,7 @@ use super::fpu::Area;
 use super::paging::PageTable;
 use super::sched::{self, Leave};
 use super::stacks::KernelStack;
+use super::turn::Turn;
 use super::{control, gdt, kmap, percpu};
 use crate::error::AllocError;
 use crate::sync::IrqLock;
@@ -87,7 +88,7 @@ pub(crate) struct ThreadState {
     on_cpu: AtomicBool,
     pub(super) cpu: AtomicU32,
     pub(super) vruntime: AtomicU64,
-    pub(super) since: AtomicU64,
+    pub(super) turn: Turn,
     pub(super) ready_place: AtomicUsize,
     pub(super) sleep_place: AtomicUsize,
     pub(super) sleep_cpu: AtomicU32,
@@ -121,7 +122,7 @@ impl ThreadState {
             on_cpu: AtomicBool::new(false),
             cpu: AtomicU32::new(0),
             vruntime: AtomicU64::new(0),
-            since: AtomicU64::new(0),
+            turn: Turn::default(),
             ready_place: AtomicUsize::new(0),
             sleep_place: AtomicUsize::new(0),
             sleep_cpu: AtomicU32::new(0),
@@ -309,6 +310,18 @@ pub(crate) fn unpark(t: &Thread) {
     }
 }
 
+/// CPU time of a thread, that of the turn it is in included.
+pub(crate) fn run_ns(t: &Thread) -> u64 {
+    t.arch
+        .turn
+        .total(super::clock::monotonic_ns, || t.charged_ns())
+}
+
+/// See [`Thread::is_parked`].
+pub(crate) fn is_parked(t: &Thread) -> bool {
+    t.arch.state.load(Relaxed) == PARKED
+}
+
 /// Leaves the token, and takes the thread out of its sleep if it is asleep: then
 /// the caller, and nobody else, must queue it.
 pub(super) fn take_awake(t: &Thread) -> bool {
@@ -491,7 +504,7 @@ pub(super) fn adopt_idle(stack_top: usize) -> Result<(), AllocError> {
     let t = Arc::new(Builder::new("idle").build(state));
     t.arch.on_cpu.store(true, Relaxed);
     t.arch.cpu.store(percpu::cpu_current() as u32, Relaxed);
-    t.arch.since.store(super::clock::monotonic_ns(), Relaxed);
+    t.arch.turn.begin(super::clock::monotonic_ns());
     let here = percpu::here();
     let raw = Arc::into_raw(t);
     here.thread.set(raw);

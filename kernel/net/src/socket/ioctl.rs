@@ -37,7 +37,7 @@ impl Socket {
                 file.set_nonblocking(on != [0; 4]);
                 Ok(0)
             }
-            SIOCATMARK => put_int(arg, 0),
+            SIOCATMARK if matches!(self.kind, Kind::Tcp(_)) => put_int(arg, 0),
             SIOCGIFCONF => self.list_interfaces(arg),
             SIOCGIFNAME => self.interface_name(arg),
             SIOCGIFFLAGS | SIOCGIFADDR | SIOCGIFBRDADDR | SIOCGIFNETMASK | SIOCGIFMETRIC

@@ -124,8 +124,9 @@ impl Socket {
                         let udp = Udp::new(v6, stack, &hub, &options);
                         (Kind::Udp(udp), IPPROTO_UDP)
                     }
-                    (SOCK_RAW, _) => return Err(Error::NOT_PERMITTED),
-                    (SOCK_STREAM | SOCK_DGRAM, _) => return Err(Error::NoProtocol),
+                    // A raw socket is for one protocol.
+                    (SOCK_RAW, 1..) => return Err(Error::NOT_PERMITTED),
+                    (SOCK_RAW | SOCK_STREAM | SOCK_DGRAM, _) => return Err(Error::NoProtocol),
                     _ => return Err(Error::NoSocketType),
                 }
             }

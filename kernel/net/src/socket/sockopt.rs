@@ -189,6 +189,15 @@ impl Socket {
     /// # Errors
     /// [`Error::NoOption`]; [`Error::NotConnected`] for the peer's identity.
     pub fn option(&self, level: i32, name: i32) -> Result<Vec<u8>> {
+        // Unlike setting, which knows no such option, and unlike IPv6.
+        let no_level = matches!(self.check_level(level), Err(Error::NoOption));
+        let foreign = matches!(
+            (level, &self.kind),
+            (SOL_UDP, Kind::Tcp(_)) | (SOL_TCP, Kind::Udp(_))
+        );
+        if (no_level || foreign) && !self.is_v6() {
+            return Err(Error::NotSupported);
+        }
         self.check_level(level)?;
         let number = |n: u32| Ok(n.to_ne_bytes().to_vec());
         match self.simple(level, name) {

@@ -211,12 +211,13 @@ impl<T> Table<T> {
         self.place(id)?.as_mut().ok_or(Error::Invalid)
     }
 
-    /// The object at a place (`SHM_STAT` and its like).
+    /// The object at a place (`SHM_STAT` and its like), which may be told as the
+    /// identifier of what is or was there.
     ///
     /// # Errors
     /// [`Error::Invalid`].
     pub(crate) fn at(&self, place: usize) -> Result<&Entry<T>> {
-        let found = self.places.get(place).and_then(Option::as_ref);
+        let found = self.places.get(place % PLACES).and_then(Option::as_ref);
         found.ok_or(Error::Invalid)
     }
 

@@ -8,6 +8,7 @@ use crate::{Pid, Process, Thread, World};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::any::Any;
 use core::fmt::{self, Write};
 use mm::AddressSpace;
 use vfs::procfs::{ProcMemory, ProcProcess, ProcSource};
@@ -59,17 +60,26 @@ impl ProcSource for Source {
     }
 
     fn set_host_name(&self, name: &[u8]) -> vfs::Result<()> {
-        let name = name.strip_suffix(b"\n").unwrap_or(name);
-        if name.len() > crate::HOST_NAME_MAX {
-            return Err(vfs::Error::Invalid);
-        }
-        self.0
-            .set_host_name(String::from_utf8_lossy(name).into_owned());
+        self.0.set_host_name(written_name(name)?);
         Ok(())
     }
 
     fn domain_name(&self) -> String {
         self.0.domain_name()
+    }
+
+    fn set_domain_name(&self, name: &[u8]) -> vfs::Result<()> {
+        self.0.set_domain_name(written_name(name)?);
+        Ok(())
+    }
+}
+
+/// A name as it is written to a file, perhaps with a line feed.
+fn written_name(bytes: &[u8]) -> vfs::Result<String> {
+    let name = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    match name.len() {
+        0..=crate::HOST_NAME_MAX => Ok(String::from_utf8_lossy(name).into_owned()),
+        _ => Err(vfs::Error::Invalid),
     }
 }
 

@@ -8,15 +8,13 @@ use vfs::pseudo::Text;
 
 /// The letter of a process's or thread's state, and its name.
 pub(super) fn state(process: &Process, thread: Option<&Thread>) -> (char, &'static str) {
-    let current = machine::thread::current();
-    let running = |t: &Thread| t.machine().is_some_and(|m| m.id() == current.id());
+    let parked = |t: &Thread| t.machine().is_some_and(|m| m.is_parked());
     match thread {
         None => ('Z', "zombie"),
         Some(t) if t.is_trace_stopped() => ('t', "tracing stop"),
         _ if process.is_stopped() => ('T', "stopped"),
-        // Who waits for a CPU and who for something else is not told apart.
-        Some(t) if running(t) => ('R', "running"),
-        Some(_) => ('S', "sleeping"),
+        Some(t) if parked(t) => ('S', "sleeping"),
+        Some(_) => ('R', "running"),
     }
 }
 

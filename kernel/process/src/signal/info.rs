@@ -32,6 +32,7 @@ pub mod code {
     pub const SI_TIMER: i32 = -2;
     pub const SI_MESGQ: i32 = -3;
     pub const SI_TKILL: i32 = -6;
+    pub const SI_DETHREAD: i32 = -7;
     pub const ILL_ILLOPN: i32 = 2;
     pub const FPE_INTDIV: i32 = 1;
     pub const FPE_FLTINV: i32 = 7;
@@ -42,6 +43,10 @@ pub mod code {
     pub const SYS_SECCOMP: i32 = 1;
     pub const TRAP_BRKPT: i32 = 1;
     pub const TRAP_TRACE: i32 = 2;
+    pub const POLL_IN: i32 = 1;
+    pub const POLL_OUT: i32 = 2;
+    pub const POLL_ERR: i32 = 4;
+    pub const POLL_HUP: i32 = 6;
     pub const CLD_EXITED: i32 = 1;
     pub const CLD_KILLED: i32 = 2;
     pub const CLD_DUMPED: i32 = 3;
@@ -113,6 +118,12 @@ impl SigInfo {
             errno: value as i32,
             ..SigInfo::new(Signal::SYS, code::SYS_SECCOMP, payload)
         }
+    }
+
+    /// Descriptor `fd` became ready for the events of poll(2) in `band`.
+    #[must_use]
+    pub fn io(signal: Signal, code: i32, band: u32, fd: i32) -> SigInfo {
+        SigInfo::new(signal, code, [u64::from(band), pair(fd as u32, 0), 0, 0])
     }
 
     /// The same under the number of another signal.

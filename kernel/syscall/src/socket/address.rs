@@ -66,7 +66,11 @@ pub(super) fn make_socket_file(
     let Address::Unix(UnixName::Path(path, None)) = &address else {
         return Ok(address);
     };
-    if socket.family() != net::addr::AF_UNIX || socket.local() != Address::Unix(UnixName::Unnamed) {
+    if socket.family() != net::addr::AF_UNIX {
+        // The socket knows how to refuse it.
+        return Ok(address);
+    }
+    if socket.local() != Address::Unix(UnixName::Unnamed) {
         return Err(Errno::EINVAL);
     }
     let walker = Walker::new(ctx)?;

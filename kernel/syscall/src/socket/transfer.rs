@@ -28,10 +28,19 @@ struct Header {
     control_len: usize,
 }
 
+/// Most parts of a message (`UIO_MAXIOV`).
+const IOV_MAX: u64 = 1024;
+
 impl Header {
     fn read(addr: usize) -> Result<Header, Errno> {
         let words: [u64; 7] = user::read_value(addr)?;
         let size = |w: u64| usize::try_from(w).map_err(|_| Errno::EINVAL);
+        if (words[1] as i32) < 0 {
+            return Err(Errno::EINVAL);
+        }
+        if words[3] > IOV_MAX {
+            return Err(Errno::EMSGSIZE);
+        }
         Ok(Header {
             name: size(words[0])?,
             name_len: (words[1] & 0xffff_ffff) as u32,

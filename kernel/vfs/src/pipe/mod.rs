@@ -248,6 +248,14 @@ impl PipeEnd {
         self.pipe.bytes.load(Relaxed)
     }
 
+    /// Writes as much as there is room for.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] if that is nothing; [`Error::BrokenPipe`].
+    pub fn write_now(&self, source: &mut Source<'_>) -> Result<usize> {
+        self.pipe.write(source, false, false)
+    }
+
     /// Copies bytes without taking them (`tee`).
     #[must_use]
     pub fn peek(&self, out: &mut [u8]) -> usize {

@@ -12,6 +12,7 @@ mod mem;
 mod process;
 mod sysctl;
 mod system;
+pub use system::FILE_SYSTEMS;
 pub(crate) use system::memory;
 #[cfg(test)]
 mod tests;
@@ -108,6 +109,11 @@ pub trait ProcSource: Send + Sync {
     fn set_host_name(&self, name: &[u8]) -> Result<()>;
     /// The domain's name.
     fn domain_name(&self) -> String;
+    /// Sets the domain's name.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::NotPermitted`].
+    fn set_domain_name(&self, name: &[u8]) -> Result<()>;
 }
 
 /// What a procfs is made of.

@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use core::fmt::Write;
 
 /// Values that never change, by path below `/proc/sys`.
-const FIXED: [(&str, &str); 55] = [
+const FIXED: [(&str, &str); 58] = [
     ("kernel/ostype", "Linux"),
     ("kernel/ngroups_max", "65536"),
     ("kernel/cap_last_cap", "40"),
@@ -24,6 +24,7 @@ const FIXED: [(&str, &str); 55] = [
     ("kernel/msgmax", "8192"),
     ("kernel/msgmnb", "16384"),
     ("kernel/msgmni", "32000"),
+    ("kernel/tainted", "0"),
     ("kernel/dmesg_restrict", "1"),
     ("kernel/kptr_restrict", "2"),
     ("kernel/perf_event_paranoid", "4"),
@@ -49,6 +50,8 @@ const FIXED: [(&str, &str); 55] = [
     ("fs/inode-nr", "0\t0"),
     ("fs/file-nr", "0\t0\t9223372036854775807"),
     ("fs/epoll/max_user_watches", "131072"),
+    ("fs/inotify/max_queued_events", "16384"),
+    ("fs/inotify/max_user_watches", "65536"),
     ("fs/aio-max-nr", "0"),
     ("kernel/pty/max", "1024"),
     ("kernel/shm_rmid_forced", "0"),
@@ -86,10 +89,7 @@ pub(super) fn add(proc: &Arc<Proc>, root: &StaticDir) {
             let p = proc.clone();
             Arc::new(move |out: &mut Text| writeln!(out, "{}", p.config.processes.threads_max()))
         }),
-        ("kernel/domainname", {
-            let p = proc.clone();
-            Arc::new(move |out: &mut Text| writeln!(out, "{}", p.config.processes.domain_name()))
-        }),
+        ("kernel/domainname", Arc::new(DomainName(proc.clone()))),
         (
             "kernel/random/uuid",
             Arc::new(|out: &mut Text| uuid(out, &random())),
@@ -101,11 +101,7 @@ pub(super) fn add(proc: &Arc<Proc>, root: &StaticDir) {
         ("kernel/hostname", Arc::new(HostName(proc.clone()))),
     ];
     for (path, content) in texts {
-        let mode = if path.ends_with("hostname") {
-            0o644
-        } else {
-            0o444
-        };
+        let mode = if path.ends_with("name") { 0o644 } else { 0o444 };
         sys.add_at(fs, path, fs.file(mode, content));
     }
 }
@@ -119,8 +115,20 @@ impl Content for HostName {
     }
 
     fn write(&self, bytes: &[u8]) -> Result<()> {
-        let name = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-        self.0.config.processes.set_host_name(name)
+        self.0.config.processes.set_host_name(bytes)
+    }
+}
+
+struct DomainName(Arc<Proc>);
+
+impl Content for DomainName {
+    fn read(&self, out: &mut Text) -> Result<()> {
+        let name = self.0.config.processes.domain_name();
+        writeln!(out, "{name}").map_err(|_| Error::NoMemory)
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<()> {
+        self.0.config.processes.set_domain_name(bytes)
     }
 }
 

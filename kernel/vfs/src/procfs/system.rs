@@ -139,8 +139,11 @@ fn version(p: &Proc, out: &mut Text) -> Result {
     writeln!(out, "Linux version {release} (skep) {version}")
 }
 
+/// The kinds of file systems there are.
+pub const FILE_SYSTEMS: [&str; 5] = ["tmpfs", "proc", "sysfs", "cgroup2", "devpts"];
+
 fn filesystems(_: &Proc, out: &mut Text) -> Result {
-    for name in ["tmpfs", "proc", "sysfs", "cgroup2", "devpts"] {
+    for name in FILE_SYSTEMS {
         writeln!(out, "nodev\t{name}")?;
     }
     Ok(())

@@ -90,6 +90,9 @@ impl ProcSource for Source1 {
     fn domain_name(&self) -> String {
         "(none)".into()
     }
+    fn set_domain_name(&self, _: &[u8]) -> crate::Result<()> {
+        Err(crate::Error::NotPermitted)
+    }
 }
 
 struct Capsule {

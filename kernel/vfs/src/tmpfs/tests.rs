@@ -220,14 +220,11 @@ fn permissions_hold() {
     let mut w = World::new();
     w.mkdir("/d").unwrap();
     w.write("/d/secret", b"s").unwrap();
-    let root = w.fs.root();
     let secret = w
         .who()
         .lookup(At::Cwd, b"/d/secret", LastLink::Follow)
         .unwrap();
-    w.who()
-        .chmod(&root.mount, &**secret.inode().unwrap(), 0o600)
-        .unwrap();
+    w.who().chmod(&secret, 0o600).unwrap();
     w.write("/mine", b"m").unwrap();
     w.cred = Credentials::user(1000, 1000);
     assert_eq!(w.read("/d/secret").unwrap_err(), Error::AccessDenied);
@@ -236,9 +233,8 @@ fn permissions_hold() {
     assert_eq!(w.unlink("/mine").unwrap_err(), Error::NotPermitted);
     w.write("/own", b"").unwrap();
     w.unlink("/own").unwrap();
-    let inode = secret.inode().unwrap();
     assert_eq!(
-        w.who().chmod(&root.mount, &**inode, 0o777).unwrap_err(),
+        w.who().chmod(&secret, 0o777).unwrap_err(),
         Error::NotPermitted
     );
 }
