@@ -30,3 +30,14 @@ fn tokio() -> Result<()> {
     )?;
     ensure_same("programs-tokio", &node, &host)
 }
+
+#[test]
+fn crowd() -> Result<()> {
+    let image = Image::open(&Artifacts::new().shell_image())?;
+    same_script(
+        "programs-crowd",
+        &image,
+        &["/bin/busybox", "sh"],
+        include_str!("scripts/crowd.sh"),
+    )
+}

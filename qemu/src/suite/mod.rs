@@ -106,12 +106,15 @@ impl Suite {
         let recorded = Table::open(&table_path(self.name))?;
         let mut found = Table::of(found);
         let whole = entries.len() == self.entries.len();
+        // These fail whatever a second try gives.
+        let mut broken = found.lost();
         // A busy host makes some late: what no longer passes has a second try.
         let again = recorded.lost_by(&found, whole);
         if !again.is_empty() && again.len() * 4 < entries.len() {
             let names: Vec<_> = found.entries_of(&again);
             let entries = entries.iter().filter(|entry| names.contains(&entry.name));
             found.merge(self.run(&entries.cloned().collect::<Vec<_>>())?);
+            broken.extend(found.lost());
         }
         let blessed = std::env::var_os("BLESS").is_some();
         found.explain(&reasons(self.name)?);
@@ -120,7 +123,6 @@ impl Suite {
         }
         fs::write(self.logs()?.join("table.tsv"), found.text(self.name))?;
         println!("{}", found.counts());
-        let broken = found.lost();
         if blessed {
             let text = recorded.replaced_by(found, whole).text(self.name);
             fs::write(table_path(self.name), text)?;

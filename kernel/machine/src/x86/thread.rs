@@ -137,7 +137,11 @@ impl ThreadState {
 
 impl Drop for ThreadState {
     fn drop(&mut self) {
-        if let Some(s) = self.stack.lock().take() {
+        // Not within the condition: the lock, which keeps interrupts off, would be held
+        // in the block, where a CPU that waits for this one to forget a translation
+        // waits for ever.
+        let stack = self.stack.lock().take();
+        if let Some(s) = stack {
             s.recycle();
             sched::dismiss();
         }

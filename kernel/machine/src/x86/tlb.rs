@@ -191,6 +191,7 @@ fn shoot_down(mask: u64, pages: &[usize]) {
 fn request(mask: u64, pages: &[usize], count: usize) {
     // Interrupts are on here (all room code runs so): whoever spins for this lock
     // still answers the request of the one who holds it.
+    debug_assert!(x86_64::instructions::interrupts::are_enabled());
     let _one = REQUEST.lock();
     for (slot, va) in PAGES.iter().zip(pages) {
         slot.store(*va, Ordering::Relaxed);

@@ -8,7 +8,6 @@ use crate::{Pid, Process, Thread, World};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::any::Any;
 use core::fmt::{self, Write};
 use mm::AddressSpace;
 use vfs::procfs::{ProcMemory, ProcProcess, ProcSource};
