@@ -54,6 +54,7 @@ pub mod pci;
 #[cfg(target_os = "none")]
 pub mod power;
 pub mod random;
+mod run_time;
 #[cfg(any(target_os = "none", test))]
 mod scale;
 pub mod sync;

@@ -41,9 +41,9 @@ pub struct Thread {
     /// Whether being switched out makes [`SWITCHED`] due.
     watches_switches: AtomicBool,
     /// Nanoseconds it has run.
-    run_ns: AtomicU64,
+    pub(crate) run_ns: AtomicU64,
     /// Nanoseconds of these in the kernel, sampled.
-    kernel_ns: AtomicU64,
+    pub(crate) kernel_ns: AtomicU64,
     /// Paid for its kernel stack.
     stack: SpinLock<Option<PageCharge>>,
     pub(crate) arch: arch::ThreadState,
@@ -63,7 +63,7 @@ pub struct CpuGroup {
     weight: AtomicU64,
     /// Per mille of one CPU, `u64::MAX` for no bound.
     quota_per_mille: AtomicU64,
-    run_ns: AtomicU64,
+    pub(crate) run_ns: AtomicU64,
     #[cfg(target_os = "none")]
     pub(crate) arch: arch::GroupState,
 }
@@ -341,39 +341,10 @@ impl Thread {
         true
     }
 
-    /// CPU time it has used, and the part of that in the kernel.
-    #[must_use]
-    pub fn run_time(&self) -> (Duration, Duration) {
-        let kernel = self.kernel_ns.load(Relaxed);
-        let all = arch::run_ns(self);
-        (Duration::from_nanos(all), Duration::from_nanos(kernel))
-    }
-
-    /// CPU time of the turns it has ended.
-    pub(crate) fn charged_ns(&self) -> u64 {
-        self.run_ns.load(Relaxed)
-    }
-
-    /// The scheduler's book-keeping.
-    #[cfg(target_os = "none")]
-    pub(crate) fn charge_run(&self, ns: u64) {
-        self.run_ns.fetch_add(ns, Relaxed);
-        self.group.run_ns.fetch_add(ns, Relaxed);
-    }
-
     /// Gives back what its stack cost: it ends, and the stack goes next.
     pub(crate) fn leave_stack(&self) {
         let charge = self.stack.lock().take();
         drop(charge);
-    }
-
-    /// The scheduler's book-keeping of time seen in the kernel.
-    #[cfg_attr(
-        not(target_os = "none"),
-        expect(dead_code, reason = "the host samples nothing")
-    )]
-    pub(crate) fn charge_kernel(&self, ns: u64) {
-        self.kernel_ns.fetch_add(ns, Relaxed);
     }
 }
 

@@ -145,7 +145,12 @@ static PAGES: [AtomicUsize; PAGES_MAX] = [const { AtomicUsize::new(0) }; PAGES_M
 const ALL: usize = usize::MAX;
 
 /// Makes every CPU forget the kernel's half.
+///
+/// # Panics
+///
+/// With interrupts off, where two CPUs might wait for each other for ever.
 pub(super) fn forget_kernel() {
+    assert!(x86_64::instructions::interrupts::are_enabled());
     let me = 1u64 << percpu::cpu_current();
     let all = u64::MAX >> (64 - percpu::cpu_count().clamp(1, 64));
     forget_global();
