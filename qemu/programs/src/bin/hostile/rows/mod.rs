@@ -293,13 +293,13 @@ mod tests {
 
     #[test]
     fn every_call_of_the_kernel_is_known_with_all_its_arguments() {
+        let mut unknown = Vec::new();
         for (number, row) in TABLE.iter().enumerate() {
-            if row.status == Status::Missing {
-                continue;
+            let known = of(number as u64).map(|known| known.arguments.len());
+            if row.status != Status::Missing && known.is_none_or(|n| n < row.arguments.into()) {
+                unknown.push((NAMES[number], row.arguments, known));
             }
-            let known = of(number as u64);
-            let enough = known.is_some_and(|known| known.arguments.len() >= row.arguments.into());
-            assert!(enough, "{}: {:?}", NAMES[number], known);
         }
+        assert!(unknown.is_empty(), "{unknown:?}");
     }
 }

@@ -193,7 +193,7 @@ pub(super) const TIMES: &[Row] = &[
     row(libc::SYS_clock_gettime, &[Clock, Output]),
     row(libc::SYS_clock_getres, &[Clock, Output]),
     row(libc::SYS_clock_settime, &[Clock, To(Timespec)]),
-    row(libc::SYS_settimeofday, &[]),
+    row(libc::SYS_settimeofday, &[To(Timeval), Input]),
     row(libc::SYS_adjtimex, &[Output]),
     row(libc::SYS_clock_adjtime, &[Clock, Output]),
     row(libc::SYS_gettimeofday, &[Output, Output]),
