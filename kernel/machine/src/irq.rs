@@ -204,6 +204,18 @@ impl IrqEvent {
             .wait_until(until, || Some(self.take_count()).filter(|count| *count > 0))
     }
 
+    /// Sleeps until `cond` gives something, which is tried again at every interrupt.
+    ///
+    /// # Errors
+    /// [`WaitError`] when `until` ended the sleep first.
+    pub fn wait_until<T>(
+        &self,
+        until: Until,
+        cond: impl FnMut() -> Option<T>,
+    ) -> Result<T, WaitError> {
+        self.listener.queue.wait_until(until, cond)
+    }
+
     /// The device has been looked after: a wired interrupt may come again. Nothing
     /// to do for one by message.
     pub fn rearm(&self) {

@@ -33,6 +33,7 @@ extern crate std;
 pub mod account;
 pub mod addr;
 pub mod block;
+pub mod bus;
 pub mod cpu;
 pub mod dma;
 pub mod error;

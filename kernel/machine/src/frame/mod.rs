@@ -177,6 +177,13 @@ impl Frame {
         self.number as usize
     }
 
+    /// Its physical address, as devices see it. Whoever tells a device keeps a
+    /// reference until the device is done.
+    #[must_use]
+    pub fn phys(&self) -> u64 {
+        (self.number() * PAGE_SIZE) as u64
+    }
+
     /// References to this frame, mappings included.
     #[must_use]
     pub fn references(&self) -> usize {

@@ -96,6 +96,40 @@ pub(crate) fn phys_ptr(phys: usize) -> *mut u8 {
     (memory().base + phys) as *mut u8
 }
 
+/// The part of physical memory a device of a test reaches; `None` outside of it.
+fn device_range(phys: u64, len: usize) -> Option<*mut u8> {
+    let start = usize::try_from(phys).ok()?;
+    let end = start.checked_add(len)?;
+    (start >= PAGE_SIZE && end <= FRAMES * PAGE_SIZE).then(|| phys_ptr(start))
+}
+
+/// Reads physical memory as a device does, for fake devices; whether it exists.
+pub fn device_read(phys: u64, out: &mut [u8]) -> bool {
+    let Some(p) = device_range(phys, out.len()) else {
+        return false;
+    };
+    for (i, byte) in out.iter_mut().enumerate() {
+        // SAFETY: inside the arena, which lives for ever.
+        *byte = unsafe { p.add(i).read_volatile() };
+    }
+    core::sync::atomic::fence(Ordering::SeqCst);
+    true
+}
+
+/// Writes physical memory as a device does, for fake devices; whether it exists.
+pub fn device_write(phys: u64, bytes: &[u8]) -> bool {
+    let Some(p) = device_range(phys, bytes.len()) else {
+        return false;
+    };
+    core::sync::atomic::fence(Ordering::SeqCst);
+    for (i, byte) in bytes.iter().enumerate() {
+        // SAFETY: inside the arena, which lives for ever; as with a real device, that
+        // nobody else has it is up to the driver under test.
+        unsafe { p.add(i).write_volatile(*byte) };
+    }
+    true
+}
+
 /// # Safety
 /// `page` is a page nobody else uses.
 pub(crate) unsafe fn zero_page(page: *mut u8) {

@@ -115,6 +115,12 @@ impl Device {
         self.command(0, MEMORY_ENABLE | BUS_MASTER | io);
     }
 
+    /// Lets it reach memory, or keeps it from doing so.
+    pub fn set_master(&self, on: bool) {
+        let (clear, set) = if on { (0, BUS_MASTER) } else { (BUS_MASTER, 0) };
+        self.command(clear, set);
+    }
+
     /// Keeps it from reaching memory and from interrupting.
     pub fn quiesce(&self) {
         self.command(BUS_MASTER, INTX_DISABLE);
