@@ -22,7 +22,6 @@ extern crate alloc;
 pub mod blk;
 pub mod console;
 pub mod entropy;
-pub mod link;
 pub mod net;
 mod request;
 

@@ -16,6 +16,7 @@ use machine::thread::{self, Builder};
 use machine::time::Instant;
 use machine::virtio::{Chain, Device, Queue, VirtioError};
 use machine::wait::Until;
+use net::{Link, Upper};
 
 /// Buffers in each direction.
 const QUEUE: usize = 128;
@@ -46,18 +47,6 @@ const BATCH: usize = 32;
 /// A full sending queue from which nothing leaves for so long means that the
 /// device hangs.
 const TRANSMIT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Where a device's frames and news go. All are called from the driver's threads.
-pub trait Upper: Send + Sync {
-    /// A frame came in.
-    fn receive(&self, frame: &[u8]);
-    /// The frames at hand have been given; more come later.
-    fn received_all(&self) {}
-    /// The link went up or down.
-    fn link_changed(&self);
-    /// The sending queue was full and has room again.
-    fn transmit_ready(&self);
-}
 
 /// Counters since the driver started.
 #[derive(Debug, Default)]
@@ -196,89 +185,10 @@ impl VirtioNet {
         Ok((net.clone(), Receiver { net, queue }))
     }
 
-    /// The hardware address.
-    #[must_use]
-    pub fn mac(&self) -> [u8; 6] {
-        self.mac
-    }
-
-    /// Bytes of an IP packet that a frame carries.
-    #[must_use]
-    pub fn mtu(&self) -> usize {
-        self.mtu
-    }
-
-    /// Whether there is a carrier.
-    #[must_use]
-    pub fn is_up(&self) -> bool {
-        self.is_up.load(Relaxed)
-    }
-
     /// Counters since the driver started.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
-    }
-
-    /// Queues a whole Ethernet frame; `false` if there is no room, or it is longer
-    /// than the link carries. Never waits.
-    pub fn transmit(&self, frame: &[u8]) -> bool {
-        if frame.len() > FRAME_HEADER + self.mtu {
-            return false;
-        }
-        let mut t = self.transmit.lock();
-        if t.free.is_empty() {
-            self.reclaim(&mut t);
-        }
-        let Some(mut chain) = t.free.pop() else {
-            self.counters.dropped.fetch_add(1, Relaxed);
-            return false;
-        };
-        if let Some(segment) = chain.first_mut() {
-            let end = HEADER + frame.len();
-            if let Some(to) = segment
-                .as_buffer_mut()
-                .and_then(|b| b.bytes_mut().get_mut(HEADER..end))
-            {
-                to.copy_from_slice(frame);
-            }
-            segment.set_part(0..end);
-        }
-        match t.queue.submit(chain) {
-            Ok(_) => {
-                self.counters.sent.fetch_add(1, Relaxed);
-                true
-            }
-            Err(chain) => {
-                t.free.push(chain);
-                false
-            }
-        }
-    }
-
-    /// Frames that can be queued now. After a 0, [`Upper::transmit_ready`] tells
-    /// when there is room again.
-    #[must_use]
-    pub fn room(&self) -> usize {
-        let mut t = self.transmit.lock();
-        if t.free.is_empty() {
-            self.reclaim(&mut t);
-        }
-        if t.free.is_empty() && !t.is_starved {
-            t.is_starved = true;
-            t.progress = Instant::now();
-            if t.queue.unmask() {
-                self.reclaim(&mut t);
-            }
-            // The other thread watches that something leaves.
-            self.device.event(usize::from(SOURCE_OTHER)).raise();
-        }
-        t.free.len()
-    }
-
-    /// Tells the device of the frames queued since the last call.
-    pub fn flush(&self) {
-        self.transmit.lock().queue.notify();
     }
 
     fn reclaim(&self, t: &mut Transmit) {
@@ -359,6 +269,75 @@ impl VirtioNet {
         self.device.start();
         queue.notify();
         Ok(queue)
+    }
+}
+
+impl Link for VirtioNet {
+    fn mac(&self) -> [u8; 6] {
+        self.mac
+    }
+
+    fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    fn is_up(&self) -> bool {
+        self.is_up.load(Relaxed)
+    }
+
+    fn transmit(&self, frame: &[u8]) -> bool {
+        if frame.len() > FRAME_HEADER + self.mtu {
+            return false;
+        }
+        let mut t = self.transmit.lock();
+        if t.free.is_empty() {
+            self.reclaim(&mut t);
+        }
+        let Some(mut chain) = t.free.pop() else {
+            self.counters.dropped.fetch_add(1, Relaxed);
+            return false;
+        };
+        if let Some(segment) = chain.first_mut() {
+            let end = HEADER + frame.len();
+            if let Some(to) = segment
+                .as_buffer_mut()
+                .and_then(|b| b.bytes_mut().get_mut(HEADER..end))
+            {
+                to.copy_from_slice(frame);
+            }
+            segment.set_part(0..end);
+        }
+        match t.queue.submit(chain) {
+            Ok(_) => {
+                self.counters.sent.fetch_add(1, Relaxed);
+                true
+            }
+            Err(chain) => {
+                t.free.push(chain);
+                false
+            }
+        }
+    }
+
+    fn room(&self) -> usize {
+        let mut t = self.transmit.lock();
+        if t.free.is_empty() {
+            self.reclaim(&mut t);
+        }
+        if t.free.is_empty() && !t.is_starved {
+            t.is_starved = true;
+            t.progress = Instant::now();
+            if t.queue.unmask() {
+                self.reclaim(&mut t);
+            }
+            // The other thread watches that something leaves.
+            self.device.event(usize::from(SOURCE_OTHER)).raise();
+        }
+        t.free.len()
+    }
+
+    fn flush(&self) {
+        self.transmit.lock().queue.notify();
     }
 }
 

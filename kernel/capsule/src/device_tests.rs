@@ -36,7 +36,7 @@ fn room() -> Arc<Capsules> {
         store,
         config,
         net: NetNode::new(),
-        disks: crate::Disks::default(),
+        disks: Arc::default(),
         platform: Box::new(Bench),
         boot: &BOOT,
     };

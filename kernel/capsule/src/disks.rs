@@ -11,21 +11,23 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use machine::Account;
 use machine::block::{BlockDevice, BlockError, Trouble};
-use machine::sync::SpinLock;
+use machine::sync::{Once, SpinLock};
 use machine::time::Instant;
 use skep_api::control::{Event, Refusal};
-use vfs::block::Disk;
+use vfs::block::{Disk, DiskId};
 
 /// Least time between two reports about a disk.
 const REPORT_PAUSE_NS: u64 = 1_000_000_000;
 
-/// The disks of a node.
+/// The disks of a node. Disks may come and go while it runs.
 #[derive(Default)]
-pub struct Disks(Vec<Arc<NodeDisk>>);
+pub struct Disks {
+    all: SpinLock<Vec<Arc<NodeDisk>>>,
+    hub: Once<Arc<Hub>>,
+}
 
 struct NodeDisk {
-    name: String,
-    index: u32,
+    id: DiskId,
     device: Arc<dyn BlockDevice>,
     /// Name of the capsule that holds it.
     holder: SpinLock<Option<String>>,
@@ -35,18 +37,55 @@ struct NodeDisk {
 pub(crate) struct Grant(Arc<NodeDisk>);
 
 impl Disks {
-    /// Adds the virtio block device that is number `index` of the machine, in the
-    /// order of their PCI addresses: 0 is `vda`.
-    pub fn add(&mut self, index: u32, device: Arc<dyn BlockDevice>) {
-        let name = name(index);
+    /// Adds a disk, whose name must not be taken.
+    pub fn add(&self, id: DiskId, device: Arc<dyn BlockDevice>) {
         let kib = device.sectors() / 2;
-        log::info!("disk {name}: {kib} KiB");
-        self.0.push(Arc::new(NodeDisk {
-            name,
-            index,
+        log::info!("disk {}: {kib} KiB", id.name());
+        let disk = Arc::new(NodeDisk {
+            id,
             device,
             holder: SpinLock::new(None),
-        }));
+        });
+        self.all.lock().push(disk.clone());
+        if let Some(hub) = self.hub.get() {
+            disk.report_to(hub);
+        }
+    }
+
+    /// Adds a SATA or USB disk under the first free name of such; the name, unless all
+    /// are taken.
+    pub fn add_scsi(&self, device: Arc<dyn BlockDevice>) -> Option<DiskId> {
+        let id = (0..).map_while(DiskId::scsi).find(|id| !self.has(id))?;
+        self.add(id.clone(), device);
+        Some(id)
+    }
+
+    /// Forgets a disk that is not there any more. A capsule that holds it keeps what it
+    /// has, which answers with errors.
+    pub fn remove(&self, id: &DiskId) {
+        let mut all = self.all.lock();
+        let gone = all.iter().position(|d| d.id == *id);
+        let gone = gone.map(|place| all.remove(place));
+        drop(all);
+        if gone.is_some() {
+            log::warn!("disk {} is gone", id.name());
+        }
+    }
+
+    /// The disks there are now, in the order in which they came.
+    #[must_use]
+    pub fn list(&self) -> Vec<(DiskId, Arc<dyn BlockDevice>)> {
+        let all = self.snapshot();
+        let pair = |d: &Arc<NodeDisk>| (d.id.clone(), d.device.clone());
+        all.iter().map(pair).collect()
+    }
+
+    fn has(&self, id: &DiskId) -> bool {
+        self.all.lock().iter().any(|d| d.id == *id)
+    }
+
+    fn snapshot(&self) -> Vec<Arc<NodeDisk>> {
+        self.all.lock().clone()
     }
 
     /// Gives the disks of these names to the capsule `holder`: all or none.
@@ -58,7 +97,9 @@ impl Disks {
     }
 
     fn take(&self, name: &str, holder: &str) -> Result<Grant, Refusal> {
-        let found = self.0.iter().find(|d| d.name == name);
+        let all = self.all.lock();
+        let found = all.iter().find(|d| d.id.name() == name).cloned();
+        drop(all);
         let disk = found.ok_or_else(|| Refusal::DeviceMissing(String::from(name)))?;
         let mut held = disk.holder.lock();
         if let Some(other) = &*held {
@@ -69,39 +110,45 @@ impl Disks {
         }
         *held = Some(String::from(holder));
         drop(held);
-        Ok(Grant(disk.clone()))
+        Ok(Grant(disk))
     }
 
     /// Makes durable what was written, before the machine goes off.
     pub(crate) fn flush(&self) {
-        for disk in &self.0 {
+        for disk in self.snapshot() {
             match disk.device.flush() {
                 Ok(()) | Err(BlockError::Unsupported) => {}
-                Err(e) => log::error!("{}: flushing before the end: {e}", disk.name),
+                Err(e) => log::error!("{}: flushing before the end: {e}", disk.id.name()),
             }
         }
     }
 
-    /// Has trouble with the disks told to `hub`.
+    /// Has trouble with the disks, and with those that come later, told to `hub`.
     pub(crate) fn report_to(&self, hub: &Arc<Hub>) {
-        for disk in &self.0 {
-            let reporter = Reporter {
-                name: disk.name.clone(),
-                hub: hub.clone(),
-                last: AtomicU64::new(0),
-                untold: AtomicU64::new(0),
-            };
-            let tell = move |trouble| reporter.tell(trouble);
-            disk.device.observe(alloc::boxed::Box::new(tell));
+        self.hub.call_once(|| hub.clone());
+        for disk in self.snapshot() {
+            disk.report_to(hub);
         }
+    }
+}
+
+impl NodeDisk {
+    fn report_to(&self, hub: &Arc<Hub>) {
+        let reporter = Reporter {
+            name: String::from(self.id.name()),
+            hub: hub.clone(),
+            last: AtomicU64::new(0),
+            untold: AtomicU64::new(0),
+        };
+        let tell = move |trouble| reporter.tell(trouble);
+        self.device.observe(alloc::boxed::Box::new(tell));
     }
 }
 
 impl Grant {
     /// The disk as the capsule's programs see it; `account` pays for transfers.
     pub(crate) fn disk(&self, account: &Arc<Account>) -> Arc<Disk> {
-        let (name, index) = (&self.0.name, self.0.index);
-        Disk::new(name, index, self.0.device.clone(), account.clone())
+        Disk::new(self.0.id.clone(), self.0.device.clone(), account.clone())
     }
 }
 
@@ -142,21 +189,6 @@ impl Reporter {
             detail,
         });
     }
-}
-
-/// The name of disk number `index`, as Linux gives them: `vda` to `vdz`, `vdaa`, ...
-fn name(index: u32) -> String {
-    let mut letters = Vec::new();
-    let mut rest = index;
-    loop {
-        letters.push(b'a' + (rest % 26) as u8);
-        if rest < 26 {
-            break;
-        }
-        rest = rest / 26 - 1;
-    }
-    let letters = letters.iter().rev().map(|l| char::from(*l));
-    "vd".chars().chain(letters).collect()
 }
 
 #[cfg(test)]

@@ -116,8 +116,8 @@ fn node(change: impl Fn(&mut Manifest)) -> Node {
     let mut system = manifest("threebot", tree, 8080);
     system.command = Vec::from([String::from("/bin/exits")]);
     bundle.manifest("threebot", signed(&system, &owner()));
-    let mut disks = Disks::default();
-    disks.add(0, Arc::new(Idle::default()));
+    let disks = Arc::new(Disks::default());
+    disks.add(vfs::block::DiskId::virtio(0), Arc::new(Idle::default()));
     let setup = Setup {
         store: BlobStore::open(Memory::new(bundle.build())).unwrap(),
         config,

@@ -31,7 +31,7 @@ pub struct Setup {
     /// The node's network.
     pub net: Arc<NetNode>,
     /// The node's disks, to be granted.
-    pub disks: Disks,
+    pub disks: Arc<Disks>,
     /// The machine.
     pub platform: Box<dyn Platform>,
     /// When the steps of the boot were done.
@@ -44,7 +44,7 @@ pub struct Capsules {
     pub(crate) config: NodeConfig,
     pub(crate) manifests: Manifests,
     pub(crate) net: Arc<NetNode>,
-    pub(crate) disks: Disks,
+    pub(crate) disks: Arc<Disks>,
     pub(crate) platform: Box<dyn Platform>,
     pub(crate) boot: &'static BootLog,
     pub(crate) boot_id: [u8; 16],

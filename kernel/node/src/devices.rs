@@ -1,49 +1,107 @@
 //! The device list: which driver takes what.
+//!
+//! Every driver is one row of [`DRIVERS`]. A device that nobody takes, or that fails, is
+//! named and left alone.
 
-use crate::network::{Above, Wire};
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use capsule::Disks;
-use machine::pci;
+use machine::pci::{self, Address, Device};
 use machine::virtio::{self, DeviceType, VirtioError};
 use net::NetNode;
 use skep_virtio::blk::VirtioBlk;
 use skep_virtio::entropy;
 use skep_virtio::net::VirtioNet;
+use vfs::block::DiskId;
 
-/// Starts a driver for every device that there is one for; the disks. A device that
-/// fails is named and left alone.
-pub(crate) fn start(net: &Arc<NetNode>) -> Disks {
-    let mut disks = Disks::default();
-    // A disk that does not start keeps its number, and the others their names.
-    let mut numbers = 0..;
-    for (device, kind) in virtio::devices() {
-        let started = match kind {
-            DeviceType::Network => network(device, net),
-            DeviceType::Block => disk(device, numbers.next(), &mut disks),
-            DeviceType::EntropySource => entropy::start(device),
-            DeviceType::Console => skep_virtio::console::start(device),
-            _ => continue,
-        };
-        if let Err(e) = started {
-            log::error!("device {}: {e}", device.address);
-        }
-    }
-    disks
+/// What drivers add to the node.
+pub(crate) struct Parts {
+    /// Its network, which takes a link.
+    pub(crate) net: Arc<NetNode>,
+    /// Its disks.
+    pub(crate) disks: Arc<Disks>,
+    /// Virtio disks seen so far: one that does not start keeps its number, and the
+    /// others their names.
+    virtio_disks: u32,
+    /// Which driver has which device.
+    pub(crate) bound: Vec<(Address, &'static str)>,
 }
 
-fn disk(device: &pci::Device, number: Option<u32>, disks: &mut Disks) -> Result<(), VirtioError> {
-    let driver = VirtioBlk::start(device)?;
-    if let Some(number) = number {
-        disks.add(number, driver);
+/// A kind of device and who drives it.
+struct Driver {
+    name: &'static str,
+    /// Whether it drives devices like this.
+    takes: fn(&Device) -> bool,
+    /// Takes the device into use; why not, in words.
+    start: fn(&'static Device, &mut Parts) -> Result<(), String>,
+}
+
+/// All drivers; the first that takes a device has it.
+const DRIVERS: [Driver; 4] = [
+    Driver {
+        name: "virtio-net",
+        takes: |d| is_virtio(d, DeviceType::Network),
+        start: virtio_net,
+    },
+    Driver {
+        name: "virtio-blk",
+        takes: |d| is_virtio(d, DeviceType::Block),
+        start: virtio_blk,
+    },
+    Driver {
+        name: "virtio-rng",
+        takes: |d| is_virtio(d, DeviceType::EntropySource),
+        start: |d, _| in_words(entropy::start(d)),
+    },
+    Driver {
+        name: "virtio-console",
+        takes: |d| is_virtio(d, DeviceType::Console),
+        start: |d, _| in_words(skep_virtio::console::start(d)),
+    },
+];
+
+/// Starts a driver for every device that there is one for.
+pub(crate) fn start(net: &Arc<NetNode>) -> Parts {
+    let mut parts = Parts {
+        net: net.clone(),
+        disks: Arc::default(),
+        virtio_disks: 0,
+        bound: Vec::new(),
+    };
+    for device in pci::devices() {
+        let Some(driver) = DRIVERS.iter().find(|d| (d.takes)(device)) else {
+            continue;
+        };
+        match (driver.start)(device, &mut parts) {
+            Ok(()) => parts.bound.push((device.address, driver.name)),
+            Err(e) => log::error!("device {} ({}): {e}", device.address, driver.name),
+        }
     }
+    parts
+}
+
+fn is_virtio(device: &Device, kind: DeviceType) -> bool {
+    virtio::kind(device) == Some(kind)
+}
+
+fn in_words<T>(result: Result<T, VirtioError>) -> Result<T, String> {
+    result.map_err(|e| e.to_string())
+}
+
+fn virtio_blk(device: &'static Device, parts: &mut Parts) -> Result<(), String> {
+    let number = parts.virtio_disks;
+    parts.virtio_disks += 1;
+    let driver = in_words(VirtioBlk::start(device))?;
+    parts.disks.add(DiskId::virtio(number), driver);
     Ok(())
 }
 
 /// The first network device becomes the node's link.
-fn network(device: &pci::Device, net: &Arc<NetNode>) -> Result<(), VirtioError> {
-    let (driver, receiver) = VirtioNet::open(device)?;
-    net.attach_link(Arc::new(Wire(driver)));
+fn virtio_net(device: &'static Device, parts: &mut Parts) -> Result<(), String> {
+    let (driver, receiver) = in_words(VirtioNet::open(device))?;
+    parts.net.attach_link(driver);
     receiver
-        .start(Arc::new(Above(net.clone())))
-        .map_err(|_| VirtioError::NoMemory)
+        .start(parts.net.upper())
+        .map_err(|_| String::from("no memory for its threads"))
 }

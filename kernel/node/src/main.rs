@@ -65,14 +65,14 @@ fn start() -> Result<(), String> {
     syscall::hooks::install();
     syscall::hooks::set_trace(config.console.level == LogLevel::Trace);
     let net = NetNode::new();
-    let disks = devices::start(&net);
+    let devices = devices::start(&net);
     BOOT.done("devices");
     network::configure(&net, &config.network);
     let setup = Setup {
         store,
         config,
         net,
-        disks,
+        disks: devices.disks,
         platform: Box::new(Machine),
         boot: &BOOT,
     };

@@ -90,11 +90,10 @@ pub struct Device {
     kind: DeviceType,
 }
 
-/// The virtio devices of the machine and what they are.
-pub fn devices() -> impl Iterator<Item = (&'static pci::Device, DeviceType)> {
-    pci::devices()
-        .iter()
-        .filter_map(|d| Some((d, transport::device_type(d)?)))
+/// What kind of virtio device this is; `None` if it is none.
+#[must_use]
+pub fn kind(device: &pci::Device) -> Option<DeviceType> {
+    transport::device_type(device)
 }
 
 impl Device {

@@ -17,7 +17,7 @@ mod published;
 mod reset;
 
 pub use config::{NetConfig, StaticConfig};
-pub use link::{Link, NetEvent};
+pub use link::{Link, NetEvent, Upper};
 pub use published::{Protocol, Published};
 
 use crate::keyhash::{self, KeyedMap, KeyedState};
@@ -114,6 +114,12 @@ impl NetNode {
         });
         *self.control.lock() = self.link().map(|l| control::Control::new(&**l));
         self.link_changed();
+    }
+
+    /// Where the driver of its link gives what comes in.
+    #[must_use]
+    pub fn upper(self: &Arc<Self>) -> Arc<dyn Upper> {
+        Arc::new(link::Above(self.clone()))
     }
 
     /// The link, if there is one.

@@ -7,6 +7,7 @@
 //! capsule, zeroed when they are allocated and bounded in number by [`slots`].
 
 mod file;
+mod id;
 mod ioctl;
 mod slots;
 #[cfg(test)]
@@ -23,16 +24,11 @@ use machine::Account;
 use machine::block::{BlockDevice, BlockError, SECTOR};
 use slots::Slots;
 
-/// Major number of virtio disks: the first that Linux gives out dynamically, as
-/// Debian's kernel does.
-const MAJOR: u32 = 254;
-/// Minor numbers of a disk: the disk's own and those of its partitions.
-const MINORS: u32 = 16;
+pub use id::DiskId;
 
 /// A disk in the hands of a capsule.
 pub struct Disk {
-    name: String,
-    minor: u32,
+    id: DiskId,
     device: Arc<dyn BlockDevice>,
     /// Who pays for the memory of transfers.
     account: Arc<Account>,
@@ -40,17 +36,11 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// The disk called `name`, the node's number `index`, for the capsule of `account`.
+    /// The disk called `id`, for the capsule of `account`.
     #[must_use]
-    pub fn new(
-        name: &str,
-        index: u32,
-        device: Arc<dyn BlockDevice>,
-        account: Arc<Account>,
-    ) -> Arc<Disk> {
+    pub fn new(id: DiskId, device: Arc<dyn BlockDevice>, account: Arc<Account>) -> Arc<Disk> {
         Arc::new(Disk {
-            name: String::from(name),
-            minor: index.saturating_mul(MINORS),
+            id,
             device,
             account,
             slots: Slots::new(),
@@ -62,9 +52,9 @@ impl Disk {
     pub fn node(self: &Arc<Disk>, owner: (u32, u32)) -> DevNode {
         let disk = self.clone();
         DevNode {
-            name: self.name.clone().into(),
+            name: String::from(self.id.name()).into(),
             kind: Kind::BlockDevice,
-            number: (MAJOR, self.minor),
+            number: self.id.number(),
             mode: 0o660,
             owner,
             opener: Arc::new(move |_| Ok(disk.clone())),
@@ -88,8 +78,8 @@ pub fn partitions(disks: &[Arc<Disk>], out: &mut Text) -> fmt::Result {
     writeln!(out, "major minor  #blocks  name\n")?;
     for disk in disks {
         let kib = disk.size() / 1024;
-        let (minor, name) = (disk.minor, disk.name.as_str());
-        writeln!(out, "{MAJOR:4}  {minor:7} {kib:10} {name}")?;
+        let ((major, minor), name) = (disk.id.number(), disk.id.name());
+        writeln!(out, "{major:4}  {minor:7} {kib:10} {name}")?;
     }
     Ok(())
 }
@@ -100,8 +90,9 @@ pub(crate) fn add_to_sysfs(disks: &[Arc<Disk>], fs: &PseudoFs, root: &StaticDir)
     for disk in disks {
         let device = &disk.device;
         let (block, physical) = (device.block_len(), device.physical_block_len());
+        let (major, minor) = disk.id.number();
         let values = [
-            ("dev", alloc::format!("{MAJOR}:{}", disk.minor)),
+            ("dev", alloc::format!("{major}:{minor}")),
             ("size", alloc::format!("{}", device.sectors())),
             ("ro", flag(device.is_read_only())),
             ("removable", flag(false)),
@@ -109,7 +100,7 @@ pub(crate) fn add_to_sysfs(disks: &[Arc<Disk>], fs: &PseudoFs, root: &StaticDir)
             ("queue/hw_sector_size", alloc::format!("{block}")),
             ("queue/physical_block_size", alloc::format!("{physical}")),
         ];
-        let name = disk.name.as_str();
+        let name = disk.id.name();
         for (file, value) in values {
             let content = move |out: &mut Text| writeln!(out, "{value}");
             let path = alloc::format!("block/{name}/{file}");
@@ -117,7 +108,7 @@ pub(crate) fn add_to_sysfs(disks: &[Arc<Disk>], fs: &PseudoFs, root: &StaticDir)
         }
         let link = || fs.link(&alloc::format!("../../block/{name}"));
         root.add_at(fs, &alloc::format!("class/block/{name}"), link());
-        let number = alloc::format!("dev/block/{MAJOR}:{}", disk.minor);
+        let number = alloc::format!("dev/block/{major}:{minor}");
         root.add_at(fs, &number, link());
     }
     if disks.is_empty() {

@@ -161,7 +161,7 @@ impl World {
     /// A capsule of this many pages that holds `device` as its second disk.
     fn of(device: &Arc<Memory>, pages: usize) -> World {
         let account = Arc::new(Account::new(pages).unwrap());
-        let disk = Disk::new("vdb", 1, device.clone(), account.clone());
+        let disk = Disk::new(DiskId::virtio(1), device.clone(), account.clone());
         let tree = devfs::tree(DevConfig {
             account,
             console: None,
