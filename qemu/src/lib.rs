@@ -53,7 +53,7 @@ pub mod twin;
 
 pub use artifacts::Artifacts;
 pub use client::Visitor;
-pub use machine::{Accel, Firmware, Machine};
+pub use machine::{Accel, Board, Bus, Firmware, Machine};
 pub use node::Node;
 
 use std::time::Duration;

@@ -27,6 +27,28 @@ pub enum Accel {
     Kvm,
 }
 
+/// The board of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Board {
+    /// PCI Express, an ICH9 with AHCI: `-machine q35`.
+    Q35,
+    /// PCI only, a PIIX3 with IDE: `-machine pc`.
+    Pc,
+}
+
+/// How a disk is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bus {
+    /// A virtio block device.
+    Virtio,
+    /// An NVMe controller with one namespace.
+    Nvme,
+    /// A SATA disk on an AHCI controller of its own.
+    Ahci,
+    /// A USB stick on an xHCI controller of its own.
+    Usb,
+}
+
 /// Code and variable store of OVMF in Debian's package.
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 pub(crate) const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
@@ -36,7 +58,8 @@ pub(crate) const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 pub(crate) const QBOOT: &str = "/usr/share/qemu/qboot.rom";
 
 /// A machine to be started: q35, with virtio network and entropy devices, a
-/// serial port, and the device by which the kernel ends QEMU with a status.
+/// serial port, and the device by which the kernel ends QEMU with a status; without
+/// virtio after [`Machine::physical`].
 ///
 /// The fields may be set directly or by the methods of the same names.
 #[derive(Clone, Debug)]
@@ -45,6 +68,14 @@ pub struct Machine {
     pub name: String,
     /// How it boots.
     pub firmware: Firmware,
+    /// Its board.
+    pub board: Board,
+    /// QEMU's name of its network device.
+    pub nic: String,
+    /// How the disk is attached from which firmware boots.
+    pub boot_bus: Bus,
+    /// Whether it has a virtio entropy device.
+    pub entropy: bool,
     /// Number of CPUs.
     pub cpus: u32,
     /// Memory, in MiB.
@@ -74,6 +105,10 @@ impl Machine {
         Self {
             name: name.to_string(),
             firmware: Firmware::Direct,
+            board: Board::Q35,
+            nic: "virtio-net-pci".to_string(),
+            boot_bus: Bus::Virtio,
+            entropy: true,
             cpus: 1,
             memory_mib: 256,
             cpu_model: "max".to_string(),
@@ -90,6 +125,32 @@ impl Machine {
     /// Sets how it boots.
     pub fn firmware(mut self, firmware: Firmware) -> Self {
         self.firmware = firmware;
+        self
+    }
+
+    /// Makes it a machine without a virtio device: on q35 an `e1000e`, on pc an `e1000`,
+    /// booting from `bus`.
+    pub fn physical(mut self, board: Board, bus: Bus) -> Self {
+        self.board = board;
+        self.boot_bus = bus;
+        self.entropy = false;
+        self.nic = match board {
+            Board::Q35 => "e1000e",
+            Board::Pc => "e1000",
+        }
+        .to_string();
+        self
+    }
+
+    /// Sets QEMU's name of the network device, such as `e1000e`.
+    pub fn nic(mut self, model: &str) -> Self {
+        self.nic = model.to_string();
+        self
+    }
+
+    /// Sets how the disk is attached from which firmware boots.
+    pub fn boot_bus(mut self, bus: Bus) -> Self {
+        self.boot_bus = bus;
         self
     }
 
@@ -140,14 +201,21 @@ impl Machine {
         self.argument(option).argument(value)
     }
 
-    /// Adds a raw disk image behind a virtio block device, both named `id`.
+    /// Adds a raw disk image behind a virtio block device, named `id` and `id-device`.
     /// Writes go to the file.
     pub fn disk(self, id: &str, image: &Path) -> Self {
+        self.disk_on(Bus::Virtio, id, image)
+    }
+
+    /// Adds a raw disk image as drive `id` behind a device `id-device` of this kind.
+    /// Writes go to the file.
+    pub fn disk_on(mut self, bus: Bus, id: &str, image: &Path) -> Self {
         let drive = format!("if=none,id={id},format=raw,file={}", escape(image));
-        self.option("-drive", &drive).option(
-            "-device",
-            &format!("virtio-blk-pci,id={id}-device,drive={id}"),
-        )
+        self.arguments.extend(["-drive".into(), drive.into()]);
+        for device in devices(bus, id) {
+            self.arguments.extend(["-device".into(), device.into()]);
+        }
+        self
     }
 
     /// Starts the machine. The thread that calls this must outlive the node:
@@ -168,7 +236,10 @@ impl Machine {
             "-display",
             "none",
             "-machine",
-            "q35",
+            match self.board {
+                Board::Q35 => "q35",
+                Board::Pc => "pc",
+            },
         ]);
         line.words([
             "-accel",
@@ -186,13 +257,15 @@ impl Machine {
             &format!("{}M", self.memory_mib),
         ]);
         line.words(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
-        line.words(["-object", "rng-random,id=entropy,filename=/dev/urandom"]);
-        line.words(["-device", "virtio-rng-pci,rng=entropy"]);
+        if self.entropy {
+            line.words(["-object", "rng-random,id=entropy,filename=/dev/urandom"]);
+            line.words(["-device", "virtio-rng-pci,rng=entropy"]);
+        }
         line.words(["-netdev", &self.network(ports)]);
         // Without its boot ROM: nothing here boots from the network.
         line.words([
             "-device",
-            "virtio-net-pci,id=net0-device,netdev=net0,romfile=",
+            &format!("{},id=net0-device,netdev=net0,romfile=", self.nic),
         ]);
         if !self.reboots {
             line.words(["-no-reboot"]);
@@ -219,7 +292,13 @@ impl Machine {
                     line.drive("if=pflash,format=raw", vars);
                 }
                 line.drive("if=none,id=boot,format=raw,snapshot=on", image);
-                line.words(["-device", "virtio-blk-pci,drive=boot,bootindex=0"]);
+                let mut devices = devices(self.boot_bus, "boot");
+                if let Some(disk) = devices.last_mut() {
+                    disk.push_str(",bootindex=0");
+                }
+                for device in &devices {
+                    line.words(["-device", device]);
+                }
             }
         }
         line.0.extend(self.arguments.iter().cloned());
@@ -233,6 +312,24 @@ impl Machine {
         }
         network
     }
+}
+
+/// The devices by which drive `id` is attached; the last one, `id-device`, is the disk.
+fn devices(bus: Bus, id: &str) -> Vec<String> {
+    let (controller, disk) = match bus {
+        Bus::Virtio => (None, format!("virtio-blk-pci,drive={id}")),
+        Bus::Nvme => (None, format!("nvme,serial={id},drive={id}")),
+        Bus::Ahci => (
+            Some(format!("ahci,id={id}-bus")),
+            format!("ide-hd,bus={id}-bus.0,drive={id}"),
+        ),
+        Bus::Usb => (
+            Some(format!("qemu-xhci,id={id}-bus")),
+            format!("usb-storage,bus={id}-bus.0,drive={id}"),
+        ),
+    };
+    let disk = format!("{disk},id={id}-device");
+    controller.into_iter().chain([disk]).collect()
 }
 
 /// Files a machine boots from, made ready for one run.
@@ -273,7 +370,7 @@ pub fn escape(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{BootFiles, Firmware, Machine};
+    use super::{Board, BootFiles, Bus, Firmware, Machine};
     use std::path::{Path, PathBuf};
 
     fn line(machine: &Machine, files: &BootFiles) -> String {
@@ -321,5 +418,26 @@ mod tests {
             "{line}"
         );
         assert!(line.contains("pflash"), "{line}");
+    }
+
+    #[test]
+    fn physical_machines_have_no_virtio_device() {
+        let files = BootFiles::Disk {
+            image: PathBuf::from("/i"),
+            uefi_vars: None,
+        };
+        for (board, bus) in [(Board::Q35, Bus::Nvme), (Board::Pc, Bus::Usb)] {
+            let machine = Machine::new("a")
+                .firmware(Firmware::Bios)
+                .physical(board, bus)
+                .disk_on(Bus::Ahci, "d0", Path::new("/d"));
+            let line = line(&machine, &files);
+            assert!(!line.contains("virtio"), "{line}");
+            assert!(
+                line.contains("drive=boot,id=boot-device,bootindex=0"),
+                "{line}"
+            );
+            assert!(line.contains("ide-hd,bus=d0-bus.0,drive=d0"), "{line}");
+        }
     }
 }

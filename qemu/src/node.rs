@@ -1,7 +1,7 @@
 //! A running node, seen from the host.
 
 use crate::{
-    Artifacts, Firmware, Machine,
+    Artifacts, Board, Firmware, Machine,
     http::{self, Response},
     machine::{BootFiles, OVMF_VARS, QBOOT},
     qmp::Qmp,
@@ -286,7 +286,8 @@ fn prepare(machine: &Machine, folder: &Path) -> Result<BootFiles> {
         return Ok(BootFiles::Direct {
             image: artifacts.require(image)?,
             ramdisk,
-            firmware: Some(PathBuf::from(QBOOT)).filter(|path| path.exists()),
+            firmware: Some(PathBuf::from(QBOOT))
+                .filter(|path| machine.board == Board::Q35 && path.exists()),
         });
     }
     let image = folder.join("boot.img");
