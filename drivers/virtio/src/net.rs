@@ -16,7 +16,7 @@ use machine::thread::{self, Builder};
 use machine::time::Instant;
 use machine::virtio::{Chain, Device, Queue, VirtioError};
 use machine::wait::Until;
-use net::{Link, Upper};
+use net::{Link, LinkCounters, LinkStatus, Upper};
 
 /// Buffers in each direction.
 const QUEUE: usize = 128;
@@ -53,8 +53,12 @@ const TRANSMIT_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Counters {
     /// Frames received.
     pub received: AtomicU64,
+    /// Their bytes.
+    pub received_bytes: AtomicU64,
     /// Frames sent.
     pub sent: AtomicU64,
+    /// Their bytes.
+    pub sent_bytes: AtomicU64,
     /// Frames that found the sending queue full.
     pub dropped: AtomicU64,
     /// Times the device was reset because it hung or broke the rules.
@@ -310,6 +314,8 @@ impl Link for VirtioNet {
         match t.queue.submit(chain) {
             Ok(_) => {
                 self.counters.sent.fetch_add(1, Relaxed);
+                let bytes = frame.len() as u64;
+                self.counters.sent_bytes.fetch_add(bytes, Relaxed);
                 true
             }
             Err(chain) => {
@@ -338,6 +344,27 @@ impl Link for VirtioNet {
 
     fn flush(&self) {
         self.transmit.lock().queue.notify();
+    }
+
+    fn status(&self) -> LinkStatus {
+        let c = &self.counters;
+        let received = LinkCounters {
+            frames: c.received.load(Relaxed),
+            bytes: c.received_bytes.load(Relaxed),
+            ..LinkCounters::default()
+        };
+        let sent = LinkCounters {
+            frames: c.sent.load(Relaxed),
+            bytes: c.sent_bytes.load(Relaxed),
+            dropped: c.dropped.load(Relaxed),
+            ..LinkCounters::default()
+        };
+        LinkStatus {
+            received,
+            sent,
+            resets: c.resets.load(Relaxed),
+            ..LinkStatus::default()
+        }
     }
 }
 
@@ -401,14 +428,15 @@ impl Receiver {
 
     /// Takes in up to [`BATCH`] frames; whether there were any.
     fn take_batch(&mut self, upper: &dyn Upper) -> Result<bool, VirtioError> {
-        let mut taken = 0;
+        let (mut taken, mut bytes) = (0, 0);
         while taken < BATCH {
             let Some((_, chain, written)) = self.queue.complete()? else {
                 break;
             };
             taken += 1;
-            let bytes = chain.first().and_then(Segment::as_buffer);
-            if let Some(frame) = bytes.and_then(|b| b.bytes().get(HEADER..written)) {
+            let buffer = chain.first().and_then(Segment::as_buffer);
+            if let Some(frame) = buffer.and_then(|b| b.bytes().get(HEADER..written)) {
+                bytes += frame.len() as u64;
                 upper.receive(frame);
             }
             // A buffer that just came back has a place again.
@@ -417,7 +445,9 @@ impl Receiver {
             }
         }
         if taken > 0 {
-            self.net.counters.received.fetch_add(taken as u64, Relaxed);
+            let counters = &self.net.counters;
+            counters.received.fetch_add(taken as u64, Relaxed);
+            counters.received_bytes.fetch_add(bytes, Relaxed);
             self.queue.notify();
         }
         Ok(taken > 0)

@@ -3,6 +3,7 @@
 use crate::addr::PAGE_SIZE;
 use crate::frame::Frame;
 use alloc::boxed::Box;
+use alloc::string::String;
 use core::fmt;
 
 /// Bytes of a sector, the unit of every address here.
@@ -100,6 +101,46 @@ impl fmt::Display for Trouble {
     }
 }
 
+/// What a disk says of itself, as it says it: for people, and not to be relied on.
+/// What it does not say is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Maker and model.
+    pub model: String,
+    /// Serial number.
+    pub serial: String,
+    /// Version of its firmware.
+    pub firmware: String,
+}
+
+/// What a disk says of its own health (SMART, the NVMe health log). `None` is what it
+/// does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// It says that it is failing or about to: an NVMe critical warning, a SMART
+    /// threshold exceeded.
+    pub is_failing: bool,
+    /// Why, in a few words; empty while it is not failing.
+    pub reason: String,
+    /// Temperature in degrees Celsius.
+    pub temperature: Option<i16>,
+    /// Hours it has been switched on.
+    pub power_on_hours: Option<u64>,
+    /// Times it was switched off without being told to get ready.
+    pub unsafe_shutdowns: Option<u64>,
+    /// Percent of its life used up; may go beyond 100.
+    pub used_percent: Option<u8>,
+    /// Percent of its spare blocks left.
+    pub spare_percent: Option<u8>,
+    /// Times data could not be read back or were found wrong (NVMe media errors;
+    /// ATA uncorrectable and pending sectors).
+    pub media_errors: Option<u64>,
+    /// Bytes read from it in its life.
+    pub read_bytes: Option<u64>,
+    /// Bytes written to it in its life.
+    pub written_bytes: Option<u64>,
+}
+
 /// Hears of a device's trouble, on a thread of the driver's. It must not wait for
 /// the device.
 pub type Observer = Box<dyn Fn(Trouble) + Send + Sync>;
@@ -151,6 +192,19 @@ pub trait BlockDevice: Send + Sync {
 
     /// Lets `observer` hear of trouble. Only the first one counts.
     fn observe(&self, observer: Observer);
+
+    /// What it said of itself when its driver started. Does not wait.
+    fn identity(&self) -> Identity {
+        Identity::default()
+    }
+
+    /// Asks it how it is; sleeps as a transfer does.
+    ///
+    /// # Errors
+    /// [`BlockError`]; [`BlockError::Unsupported`] where it keeps no such record.
+    fn health(&self) -> Result<Health, BlockError> {
+        Err(BlockError::Unsupported)
+    }
 }
 
 /// Checks that a transfer of `len` bytes from `sector` on is whole blocks of a device

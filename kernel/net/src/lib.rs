@@ -53,6 +53,9 @@ pub mod wire;
 pub use addr::{Address, FileKey, UnixName};
 pub use ancillary::Identity;
 pub use error::{Error, Result};
-pub use node::{Link, NetConfig, NetEvent, NetNode, Protocol, Published, StaticConfig, Upper};
+pub use node::{
+    Link, LinkCounters, LinkStatus, NetConfig, NetEvent, NetNode, Protocol, Published, StaticConfig,
+    Upper,
+};
 pub use socket::{MsgFlags, Outgoing, Received, Socket};
 pub use stack::{NetStack, StackConfig};

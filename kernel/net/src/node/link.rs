@@ -28,6 +28,39 @@ pub trait Link: Send + Sync {
 
     /// Tells the device of the frames queued since the last call.
     fn flush(&self);
+
+    /// Speed and duplex of the line, and what has passed over it. Does not wait.
+    fn status(&self) -> LinkStatus {
+        LinkStatus::default()
+    }
+}
+
+/// How a link does, for people and their graphs. `None` is what is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Speed in Mbit/s; `None` also while there is no carrier.
+    pub speed_mbit: Option<u32>,
+    /// Whether both ends may send at the same time; `None` as for the speed.
+    pub is_full_duplex: Option<bool>,
+    /// What came in.
+    pub received: LinkCounters,
+    /// What went out.
+    pub sent: LinkCounters,
+    /// Times the device was reset because it hung or broke the rules.
+    pub resets: u64,
+}
+
+/// Counters of one direction of a link since its driver started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounters {
+    /// Whole frames.
+    pub frames: u64,
+    /// Their bytes, without preamble and checksum.
+    pub bytes: u64,
+    /// Frames that were lost because they were damaged (checksum, length, collision).
+    pub errors: u64,
+    /// Frames that were lost because there was no room.
+    pub dropped: u64,
 }
 
 /// Where a device's frames and news go. All are called from the driver's threads.

@@ -17,7 +17,7 @@ mod published;
 mod reset;
 
 pub use config::{NetConfig, StaticConfig};
-pub use link::{Link, NetEvent, Upper};
+pub use link::{Link, LinkCounters, LinkStatus, NetEvent, Upper};
 pub use published::{Protocol, Published};
 
 use crate::keyhash::{self, KeyedMap, KeyedState};
