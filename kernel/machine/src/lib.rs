@@ -43,6 +43,7 @@ pub mod frame;
 pub mod framebuffer;
 pub mod io;
 pub mod irq;
+pub mod keys;
 pub mod klog;
 pub mod mmio;
 #[cfg_attr(
