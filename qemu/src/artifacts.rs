@@ -62,9 +62,14 @@ impl Artifacts {
         self.out().join("skep-direct")
     }
 
-    /// The boot loader's stages.
-    pub fn stages(&self) -> PathBuf {
+    /// Where the boot loader's stages are built.
+    pub fn built_stages(&self) -> PathBuf {
         self.target().join("boot/stages")
+    }
+
+    /// The boot loader's stages, beside the kernel.
+    pub fn stages(&self) -> PathBuf {
+        self.out().join("stages")
     }
 
     /// The image builder.

@@ -4,20 +4,31 @@
 //! is the same byte for byte on every build, and contiguous files load fastest.
 //! Source: Microsoft's *FAT: General Overview of On-Disk Format* 1.03.
 
+mod names;
+
 use crate::gpt::SECTOR;
 use anyhow::{Result, ensure};
+use names::Name;
 use std::{fs::File, os::unix::fs::FileExt as _};
 
-/// A file of the volume's root folder.
-pub struct RootFile<'a> {
-    /// Name, at most [`LONG_NAME_MAX`] ASCII characters.
-    pub name: &'a str,
-    /// Content.
-    pub data: &'a [u8],
+/// A file or folder of a volume.
+#[derive(Clone, Debug)]
+pub enum Item<'a> {
+    /// A file.
+    File {
+        /// Its name, ASCII.
+        name: &'a str,
+        /// Its content.
+        data: &'a [u8],
+    },
+    /// A folder.
+    Folder {
+        /// Its name, ASCII.
+        name: &'a str,
+        /// What is in it.
+        items: Vec<Item<'a>>,
+    },
 }
-
-/// Most characters in one long-name entry, which is all the BIOS stage reads.
-pub const LONG_NAME_MAX: usize = 13;
 
 const ROOT_ENTRIES: u64 = 512;
 const ENTRY_BYTES: usize = 32;
@@ -30,13 +41,10 @@ const CLUSTER_BYTES_MIN: u64 = 2048;
 const CLUSTER_BYTES_MAX: u64 = 32 << 10;
 /// Room left beside the files.
 const SPARE_BYTES: u64 = 256 << 10;
-/// Folders inside the volume: EFI and EFI/BOOT, a cluster each.
-const FOLDERS: u64 = 2;
 
 const ATTRIBUTE_LABEL: u8 = 0x08;
 const ATTRIBUTE_FOLDER: u8 = 0x10;
 const ATTRIBUTE_FILE: u8 = 0x20;
-const ATTRIBUTE_LONG_NAME: u8 = 0x0f;
 /// The first of January 1980, the start of FAT's time, for every file.
 const DATE: u16 = 0x0021;
 
@@ -48,21 +56,38 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Chooses the largest clusters that still make a FAT16 volume, for files
-    /// of the given lengths.
-    pub fn for_files(lengths: impl Iterator<Item = u64> + Clone) -> Result<Self> {
+    /// Chooses the largest clusters that still make a FAT16 volume, for these files
+    /// and little more.
+    pub fn for_items(items: &[Item<'_>]) -> Result<Self> {
         let mut cluster_bytes = CLUSTER_BYTES_MAX;
         let clusters = loop {
-            let used: u64 = lengths.clone().map(|len| len.div_ceil(cluster_bytes)).sum();
-            let wanted = used + FOLDERS + SPARE_BYTES.div_ceil(cluster_bytes);
+            let wanted = clusters_of(items, cluster_bytes) + SPARE_BYTES.div_ceil(cluster_bytes);
             if wanted >= CLUSTERS_MIN || cluster_bytes == CLUSTER_BYTES_MIN {
                 break wanted.max(CLUSTERS_MIN);
             }
             cluster_bytes /= 2;
         };
+        Self::new(cluster_bytes, clusters)
+    }
+
+    /// A volume with room for `bytes` bytes of files.
+    pub fn with_room(bytes: u64) -> Result<Self> {
+        let fits = |cluster: &u64| bytes.div_ceil(*cluster) <= CLUSTERS_MAX;
+        let sizes = std::iter::successors(Some(CLUSTER_BYTES_MIN), |size| Some(size * 2));
+        let cluster_bytes = sizes
+            .take_while(|size| *size <= CLUSTER_BYTES_MAX)
+            .find(fits)
+            .unwrap_or(CLUSTER_BYTES_MAX);
+        Self::new(
+            cluster_bytes,
+            bytes.div_ceil(cluster_bytes).max(CLUSTERS_MIN),
+        )
+    }
+
+    fn new(cluster_bytes: u64, clusters: u64) -> Result<Self> {
         ensure!(
             clusters <= CLUSTERS_MAX,
-            "the boot volume would hold {} MiB; at most {} fit",
+            "the volume would hold {} MiB; at most {} fit",
             (clusters * cluster_bytes) >> 20,
             (CLUSTERS_MAX * CLUSTER_BYTES_MAX) >> 20
         );
@@ -89,30 +114,63 @@ impl Layout {
     }
 }
 
-/// Writes a volume at `offset` bytes into `disk`, which must read as zeroes there:
-/// `files` in the root folder and `uefi` as the default UEFI program.
+/// Clusters that items need, everything below them included.
+fn clusters_of(items: &[Item<'_>], cluster_bytes: u64) -> u64 {
+    let of = |item: &Item<'_>| match item {
+        Item::File { data, .. } => (data.len() as u64).div_ceil(cluster_bytes),
+        Item::Folder { items, .. } => {
+            folder_bytes(items).div_ceil(cluster_bytes) + clusters_of(items, cluster_bytes)
+        }
+    };
+    items.iter().map(of).sum()
+}
+
+/// Bytes of a folder with these items, and with the entries for itself and its parent.
+fn folder_bytes(items: &[Item<'_>]) -> u64 {
+    let entries: usize = items.iter().map(|item| Name::entries(name_of(item))).sum();
+    ((2 + entries) * ENTRY_BYTES) as u64
+}
+
+fn name_of<'a>(item: &Item<'a>) -> &'a str {
+    match item {
+        Item::File { name, .. } | Item::Folder { name, .. } => name,
+    }
+}
+
+/// What a volume is called.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// Its label, filled up with spaces.
+    pub label: [u8; 11],
+    /// Its serial number.
+    pub serial: u32,
+}
+
+/// Writes a volume with these items in its root folder at `offset` bytes into `disk`,
+/// which must read as zeroes there.
 pub fn write(
     disk: &File,
     offset: u64,
     layout: &Layout,
-    files: &[RootFile<'_>],
-    uefi: &[u8],
+    identity: Identity,
+    items: &[Item<'_>],
 ) -> Result<()> {
     let mut volume = Writer {
         disk,
         offset,
         layout,
         fat: vec![0xfff8, 0xffff],
-        root: Vec::new(),
     };
-    volume
-        .root
-        .extend(entry(b"SKEP       ", ATTRIBUTE_LABEL, 0, 0));
-    for (index, file) in files.iter().enumerate() {
-        volume.root_file(index, file)?;
-    }
-    volume.uefi_program(uefi)?;
-    volume.finish()
+    let mut root = entry(&identity.label, ATTRIBUTE_LABEL, 0, 0).to_vec();
+    // The root folder is cluster 0 in the entries of folders below it.
+    root.extend(volume.items(0, items)?);
+    ensure!(
+        root.len() <= ROOT_ENTRIES as usize * ENTRY_BYTES,
+        "too many files in the volume's root folder"
+    );
+    let root_at = layout.root_sector() * SECTOR;
+    disk.write_all_at(&root, offset + root_at)?;
+    volume.finish(identity)
 }
 
 struct Writer<'a> {
@@ -121,18 +179,18 @@ struct Writer<'a> {
     layout: &'a Layout,
     /// The file allocation table so far; its length is the next free cluster.
     fat: Vec<u16>,
-    root: Vec<u8>,
 }
 
 impl Writer<'_> {
-    /// Stores `data` in the next free clusters and returns the first, or 0 when
+    /// Takes the next free clusters for `bytes` bytes and returns the first, or 0 when
     /// there is nothing to store.
-    fn store(&mut self, data: &[u8]) -> Result<u16> {
-        let count = (data.len() as u64).div_ceil(self.layout.cluster_bytes);
+    fn reserve(&mut self, bytes: u64) -> Result<u16> {
+        let count = bytes.div_ceil(self.layout.cluster_bytes);
         let first = self.fat.len() as u64;
         ensure!(
             first - 2 + count <= self.layout.clusters,
-            "the boot volume is full"
+            "the volume is full: it has room for {} MiB",
+            (self.layout.clusters * self.layout.cluster_bytes) >> 20
         );
         for cluster in first..first + count {
             let last = cluster + 1 == first + count;
@@ -142,59 +200,48 @@ impl Writer<'_> {
                 u16::try_from(cluster + 1)?
             });
         }
-        let at = self.layout.data_sector() * SECTOR + (first - 2) * self.layout.cluster_bytes;
-        self.disk.write_all_at(data, self.offset + at)?;
         Ok(if count == 0 { 0 } else { u16::try_from(first)? })
     }
 
-    fn root_file(&mut self, index: usize, file: &RootFile<'_>) -> Result<()> {
-        ensure!(
-            file.name.is_ascii() && (1..=LONG_NAME_MAX).contains(&file.name.len()),
-            "the file name {:?} does not fit the boot volume",
-            file.name
-        );
-        let cluster = self.store(file.data)?;
-        // Nobody looks for the short name; it only has to be unlike the others.
-        let mut short = *b"SKEP~00    ";
-        short[5] += u8::try_from(index / 10)?;
-        short[6] += u8::try_from(index % 10)?;
-        self.root.extend(long_name(file.name, &short));
-        self.root.extend(entry(
-            &short,
-            ATTRIBUTE_FILE,
-            cluster,
-            u32::try_from(file.data.len())?,
-        ));
+    /// Writes `data` to clusters reserved for it.
+    fn fill(&self, first: u16, data: &[u8]) -> Result<()> {
+        if first == 0 {
+            return Ok(());
+        }
+        let before = (u64::from(first) - 2) * self.layout.cluster_bytes;
+        let at = self.layout.data_sector() * SECTOR + before;
+        self.disk.write_all_at(data, self.offset + at)?;
         Ok(())
     }
 
-    /// `EFI/BOOT/BOOTX64.EFI`, what firmware starts from a disk it does not know.
-    fn uefi_program(&mut self, data: &[u8]) -> Result<()> {
-        let program = self.store(data)?;
-        let file = entry(
-            b"BOOTX64 EFI",
-            ATTRIBUTE_FILE,
-            program,
-            u32::try_from(data.len())?,
-        );
-        let boot = u16::try_from(self.fat.len())?;
-        let efi = boot + 1;
-        self.store(&folder(boot, efi, &file))?;
-        self.store(&folder(
-            efi,
-            0,
-            &entry(b"BOOT       ", ATTRIBUTE_FOLDER, boot, 0),
-        ))?;
-        self.root
-            .extend(entry(b"EFI        ", ATTRIBUTE_FOLDER, efi, 0));
-        Ok(())
+    /// Stores items and returns their folder entries. `parent` is their folder's cluster.
+    fn items(&mut self, parent: u16, items: &[Item<'_>]) -> Result<Vec<u8>> {
+        let mut entries = Vec::new();
+        for (number, item) in items.iter().enumerate() {
+            let name = Name::new(name_of(item), number)?;
+            let (attribute, cluster, len) = match item {
+                Item::File { data, .. } => {
+                    let cluster = self.reserve(data.len() as u64)?;
+                    self.fill(cluster, data)?;
+                    (ATTRIBUTE_FILE, cluster, u32::try_from(data.len())?)
+                }
+                Item::Folder { items, .. } => {
+                    let cluster = self.reserve(folder_bytes(items))?;
+                    let mut folder = entry(b".          ", ATTRIBUTE_FOLDER, cluster, 0).to_vec();
+                    folder.extend(entry(b"..         ", ATTRIBUTE_FOLDER, parent, 0));
+                    folder.extend(self.items(cluster, items)?);
+                    self.fill(cluster, &folder)?;
+                    (ATTRIBUTE_FOLDER, cluster, 0)
+                }
+            };
+            entries.extend(name.long_entries());
+            entries.extend(entry(&name.short, attribute, cluster, len));
+        }
+        Ok(entries)
     }
 
-    fn finish(self) -> Result<()> {
-        ensure!(
-            self.root.len() <= ROOT_ENTRIES as usize * ENTRY_BYTES,
-            "too many files in the boot volume's root folder"
-        );
+    /// Writes what is known only at the end: the tables and the boot sector.
+    fn finish(self, identity: Identity) -> Result<()> {
         let fat: Vec<u8> = self
             .fat
             .iter()
@@ -204,23 +251,10 @@ impl Writer<'_> {
             let at = (RESERVED_SECTORS + copy * self.layout.fat_sectors) * SECTOR;
             self.disk.write_all_at(&fat, self.offset + at)?;
         }
-        let root_at = self.layout.root_sector() * SECTOR;
-        self.disk.write_all_at(&self.root, self.offset + root_at)?;
-        let hidden = self.offset / SECTOR;
-        self.disk
-            .write_all_at(&boot_sector(self.layout, hidden), self.offset)?;
+        let sector = boot_sector(self.layout, identity, self.offset / SECTOR);
+        self.disk.write_all_at(&sector, self.offset)?;
         Ok(())
     }
-}
-
-/// A folder's content: itself, its parent (0 for the root) and one entry.
-fn folder(this: u16, parent: u16, child: &[u8]) -> Vec<u8> {
-    [
-        entry(b".          ", ATTRIBUTE_FOLDER, this, 0).as_slice(),
-        &entry(b"..         ", ATTRIBUTE_FOLDER, parent, 0),
-        child,
-    ]
-    .concat()
 }
 
 /// A folder entry with a short name.
@@ -236,29 +270,8 @@ fn entry(name: &[u8; 11], attributes: u8, cluster: u16, len: u32) -> [u8; ENTRY_
     entry
 }
 
-/// The one long-name entry that goes before the short one.
-fn long_name(name: &str, short: &[u8; 11]) -> [u8; ENTRY_BYTES] {
-    /// Where the 13 UTF-16 units stand in the entry.
-    const UNITS_AT: [usize; LONG_NAME_MAX] = [1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30];
-    const ONLY_AND_LAST: u8 = 0x41;
-    let mut entry = [0u8; ENTRY_BYTES];
-    entry[0] = ONLY_AND_LAST;
-    entry[11] = ATTRIBUTE_LONG_NAME;
-    entry[13] = short
-        .iter()
-        .fold(0u8, |sum, &byte| sum.rotate_right(1).wrapping_add(byte));
-    let units = name
-        .encode_utf16()
-        .chain([0])
-        .chain(std::iter::repeat(0xffff));
-    for (at, unit) in UNITS_AT.into_iter().zip(units) {
-        entry[at..at + 2].copy_from_slice(&unit.to_le_bytes());
-    }
-    entry
-}
-
 /// The volume's first sector: the BIOS parameter block.
-fn boot_sector(layout: &Layout, hidden_sectors: u64) -> [u8; SECTOR as usize] {
+fn boot_sector(layout: &Layout, identity: Identity, hidden_sectors: u64) -> [u8; SECTOR as usize] {
     let mut sector = [0u8; SECTOR as usize];
     let mut put = |at: usize, bytes: &[u8]| sector[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &[0xeb, 0x3c, 0x90]);
@@ -279,8 +292,8 @@ fn boot_sector(layout: &Layout, hidden_sectors: u64) -> [u8; SECTOR as usize] {
         Err(_) => put(32, &(sectors as u32).to_le_bytes()),
     }
     put(36, &[0x80, 0, 0x29]);
-    put(39, &0x534b_4550u32.to_le_bytes());
-    put(43, b"SKEP       ");
+    put(39, &identity.serial.to_le_bytes());
+    put(43, &identity.label);
     put(54, b"FAT16   ");
     put(510, &[0x55, 0xaa]);
     sector

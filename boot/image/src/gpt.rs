@@ -4,6 +4,9 @@
 //! read the four entries of the master boot record, where the same partitions
 //! stand beside the protective entry that UEFI asks for.
 
+use anyhow::{Context as _, Result, ensure};
+use std::{fs::File, os::unix::fs::FileExt as _};
+
 /// Bytes of a sector.
 pub const SECTOR: u64 = 512;
 
@@ -13,6 +16,8 @@ pub const FIRST_USABLE: u64 = 34;
 /// Sectors after the last partition: the backup entries and header.
 pub const BACKUP_SECTORS: u64 = 33;
 
+const SIGNATURE: &[u8; 8] = b"EFI PART";
+const HEADER_BYTES: usize = 92;
 const ENTRY_BYTES: usize = 128;
 const ENTRIES: usize = 128;
 const ENTRIES_SECTORS: u64 = (ENTRY_BYTES * ENTRIES) as u64 / SECTOR;
@@ -20,6 +25,12 @@ const ENTRIES_SECTORS: u64 = (ENTRY_BYTES * ENTRIES) as u64 / SECTOR;
 /// Type of the EFI system partition, C12A7328-F81F-11D2-BA4B-00A0C93EC93B.
 pub const EFI_SYSTEM: [u8; 16] = [
     0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b,
+];
+
+/// Type of a partition for people's files, EBD0A0A2-B9E5-4433-87C0-68B6B72699C7:
+/// Microsoft's "basic data", which every computer mounts.
+pub const BASIC_DATA: [u8; 16] = [
+    0xa2, 0xa0, 0xd0, 0xeb, 0xe5, 0xb9, 0x33, 0x44, 0x87, 0xc0, 0x68, 0xb6, 0xb7, 0x26, 0x99, 0xc7,
 ];
 
 /// Type of a BIOS boot partition, 21686148-6449-6E6F-744E-656564454649.
@@ -49,6 +60,51 @@ pub struct Tables {
     pub backup: Vec<u8>,
 }
 
+impl Tables {
+    /// Writes both copies to a disk of `sectors` sectors.
+    pub fn write(&self, disk: &File, sectors: u64) -> Result<()> {
+        disk.write_all_at(&self.primary, SECTOR)?;
+        disk.write_all_at(&self.backup, (sectors - BACKUP_SECTORS) * SECTOR)?;
+        Ok(())
+    }
+
+    /// The tables of an image as they are to be on a disk of `sectors` sectors, which
+    /// is larger: the backup goes to the end, as UEFI wants it, and what is behind
+    /// the image becomes free. `primary` is what the image has from sector 1 on.
+    pub fn fitted(primary: &[u8], sectors: u64) -> Result<Self> {
+        let bytes = (FIRST_USABLE - 1) * SECTOR;
+        let (header, entries) = primary
+            .split_at_checked(SECTOR as usize)
+            .filter(|_| primary.len() as u64 == bytes)
+            .context("the partition table is cut short")?;
+        let mut stated = header[..HEADER_BYTES].to_vec();
+        stated[16..20].fill(0);
+        ensure!(
+            header.starts_with(SIGNATURE)
+                && header[16..20] == crc32(&stated).to_le_bytes()
+                && header[88..92] == crc32(entries).to_le_bytes(),
+            "it has no partition table like those of our images"
+        );
+        let mut disk_guid = [0; 16];
+        disk_guid.copy_from_slice(&header[56..72]);
+        Ok(Self::around(entries, sectors, disk_guid))
+    }
+
+    fn around(entries: &[u8], sectors: u64, disk_guid: [u8; 16]) -> Self {
+        let last = sectors - 1;
+        let entries_crc = crc32(entries);
+        let header = |this, other, entries_at| {
+            header(this, other, entries_at, sectors, disk_guid, entries_crc)
+        };
+        let primary_header = header(1, last, 2);
+        let backup_header = header(last, 1, last - ENTRIES_SECTORS);
+        Self {
+            primary: [primary_header.as_slice(), entries].concat(),
+            backup: [entries, &backup_header].concat(),
+        }
+    }
+}
+
 /// Lays out the tables of a disk of `sectors` sectors.
 pub fn tables(sectors: u64, disk_guid: [u8; 16], partitions: &[Partition]) -> Tables {
     let mut entries = vec![0u8; ENTRY_BYTES * ENTRIES];
@@ -64,16 +120,7 @@ pub fn tables(sectors: u64, disk_guid: [u8; 16], partitions: &[Partition]) -> Ta
             unit.copy_from_slice(&letter.to_le_bytes());
         }
     }
-    let last = sectors - 1;
-    let entries_crc = crc32(&entries);
-    let header =
-        |this, other, entries_at| header(this, other, entries_at, sectors, disk_guid, entries_crc);
-    let primary_header = header(1, last, 2);
-    let backup_header = header(last, 1, last - ENTRIES_SECTORS);
-    Tables {
-        primary: [primary_header.as_slice(), &entries].concat(),
-        backup: [entries.as_slice(), &backup_header].concat(),
-    }
+    Tables::around(&entries, sectors, disk_guid)
 }
 
 fn header(
@@ -84,9 +131,8 @@ fn header(
     disk_guid: [u8; 16],
     entries_crc: u32,
 ) -> [u8; SECTOR as usize] {
-    const HEADER_BYTES: usize = 92;
     let mut header = [0u8; SECTOR as usize];
-    header[0..8].copy_from_slice(b"EFI PART");
+    header[0..8].copy_from_slice(SIGNATURE);
     header[8..12].copy_from_slice(&0x0001_0000u32.to_le_bytes());
     header[12..16].copy_from_slice(&(HEADER_BYTES as u32).to_le_bytes());
     header[24..32].copy_from_slice(&this.to_le_bytes());
@@ -107,7 +153,9 @@ fn header(
 /// Writes the partitions, then the protective entry, into a master boot record.
 ///
 /// The second BIOS stage looks for its own partition and takes the next entry
-/// as the one with the files, so the order of `partitions` matters.
+/// as the one with the files, so the order of `partitions` matters. The first is
+/// marked active, because some BIOSes start no disk without such an entry; the
+/// protective one must not be, or UEFI does not take it for one.
 pub fn fill_boot_record(record: &mut [u8], partitions: &[Partition]) {
     let protective = (0xee, 1, FIRST_USABLE - 1);
     let entries = partitions
@@ -116,13 +164,34 @@ pub fn fill_boot_record(record: &mut [u8], partitions: &[Partition]) {
         .chain([protective]);
     for (index, (kind, start, sectors)) in entries.take(4).enumerate() {
         let entry = &mut record[446 + 16 * index..][..16];
-        entry.fill(0);
         entry[0] = if index == 0 { 0x80 } else { 0 };
+        entry[1..4].copy_from_slice(&cylinder_head_sector(start));
         entry[4] = kind;
+        entry[5..8].copy_from_slice(&cylinder_head_sector(start + sectors - 1));
         entry[8..12].copy_from_slice(&saturate(start).to_le_bytes());
         entry[12..16].copy_from_slice(&saturate(sectors).to_le_bytes());
     }
     record[510..512].copy_from_slice(&[0x55, 0xaa]);
+}
+
+/// A sector's place in the geometry that BIOSes assume of large disks, 255 heads of 63
+/// sectors; beyond its end, the marker for that.
+fn cylinder_head_sector(sector: u64) -> [u8; 3] {
+    const HEADS: u64 = 255;
+    const SECTORS: u64 = 63;
+    const BEYOND: [u8; 3] = [0xfe, 0xff, 0xff];
+    let cylinder = sector / (HEADS * SECTORS);
+    if cylinder > 1023 {
+        return BEYOND;
+    }
+    let head = sector / SECTORS % HEADS;
+    let number = sector % SECTORS + 1;
+    // The cylinder's upper two bits are beside the sector's number.
+    [
+        head as u8,
+        number as u8 | (cylinder >> 2) as u8 & 0xc0,
+        cylinder as u8,
+    ]
 }
 
 fn saturate(sectors: u64) -> u32 {
@@ -148,8 +217,8 @@ fn crc32(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::{
-        BACKUP_SECTORS, EFI_SYSTEM, FIRST_USABLE, Partition, SECTOR, crc32, fill_boot_record,
-        tables,
+        BACKUP_SECTORS, EFI_SYSTEM, FIRST_USABLE, Partition, SECTOR, Tables, crc32,
+        cylinder_head_sector, fill_boot_record, tables,
     };
 
     fn partition() -> Partition {
@@ -161,6 +230,14 @@ mod tests {
             name: "files",
             mbr_type: 0x0e,
         }
+    }
+
+    #[test]
+    fn places_in_the_assumed_geometry() {
+        assert_eq!(cylinder_head_sector(0), [0, 1, 0]);
+        assert_eq!(cylinder_head_sector(2048), [32, 33, 0]);
+        assert_eq!(cylinder_head_sector(255 * 63 * 600), [0, 1 | 0x80, 88]);
+        assert_eq!(cylinder_head_sector(255 * 63 * 1024), [0xfe, 0xff, 0xff]);
     }
 
     #[test]
@@ -187,12 +264,27 @@ mod tests {
     }
 
     #[test]
+    fn on_a_larger_disk_the_backup_moves_and_the_entries_stay() {
+        let small = tables(10_000, [1; 16], &[partition()]);
+        let large = tables(50_000, [1; 16], &[partition()]);
+        let fitted = Tables::fitted(&small.primary, 50_000).unwrap();
+        assert!(fitted.primary == large.primary && fitted.backup == large.backup);
+        let mut damaged = small.primary.clone();
+        damaged[600] ^= 1;
+        assert!(Tables::fitted(&damaged, 50_000).is_err());
+        assert!(Tables::fitted(&small.primary[1..], 50_000).is_err());
+    }
+
+    #[test]
     fn boot_record_keeps_its_code_and_ends_with_the_protective_entry() {
         let mut record = [0x90u8; 512];
         fill_boot_record(&mut record, &[partition()]);
         assert_eq!(record[..446], [0x90; 446]);
         assert_eq!((record[446], record[450]), (0x80, 0x0e));
-        assert_eq!(record[446 + 16 + 4], 0xee);
+        // UEFI 2.10, 5.2.3: not active, from head 0, sector 2, which is block 1.
+        let protective = &record[446 + 16..][..16];
+        assert_eq!(protective[..5], [0, 0, 2, 0, 0xee]);
+        assert_eq!(protective[8..12], 1u32.to_le_bytes());
         assert_eq!(record[510..], [0x55, 0xaa]);
     }
 }

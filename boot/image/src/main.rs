@@ -1,7 +1,7 @@
 //! `skep-image`: writes a disk image that boots under BIOS and UEFI.
 
 use anyhow::{Context as _, Result, bail};
-use skep_image::{Contents, stages, write_image};
+use skep_image::{Config, Contents, stages, write_image};
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -39,6 +39,7 @@ fn run() -> Result<()> {
         kernel: read(&kernel)?,
         ramdisk: options.ramdisk.as_deref().map(read).transpose()?,
         stages: stages::Stages::load(&options.stages)?,
+        config: Config::default(),
     };
     write_image(&contents, &out)
 }

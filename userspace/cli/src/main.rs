@@ -1,6 +1,6 @@
 //! `skep`, the owner's command line.
 //!
-//! `pack` → `sign` → `bundle` make what a node boots; `status`, `logs` and the
+//! `pack` → `sign` → `bundle` → `image` make what a node boots; `status`, `logs` and the
 //! others talk to the 3Bot of a running node.
 
 mod bundle;
@@ -10,6 +10,7 @@ mod image;
 mod inspect;
 mod key;
 mod manifest;
+mod medium;
 mod pack;
 mod sign;
 mod units;
@@ -41,6 +42,10 @@ enum Action {
     Sign(sign::SignArgs),
     /// Make the ramdisk of a node from its configuration, manifests and images
     Bundle(bundle::BundleArgs),
+    /// Make an image that computers boot from, on a USB stick or a disk
+    Image(medium::make::ImageArgs),
+    /// Check that a boot image is whole and signed by its owner
+    Verify(medium::seal::VerifyArgs),
     /// Show what a manifest, tree, ramdisk or image contains
     Inspect(inspect::InspectArgs),
     /// Write the files of an image to a folder
@@ -81,6 +86,8 @@ fn run(action: &Action) -> Result<()> {
         Action::Pack(args) => pack::run(args),
         Action::Sign(args) => sign::run(args),
         Action::Bundle(args) => bundle::run(args),
+        Action::Image(args) => medium::make::run(args),
+        Action::Verify(args) => medium::seal::verify(args),
         Action::Inspect(args) => inspect::run(args),
         Action::Unpack(args) => image::unpack::run(args),
         Action::Status(args) => client::status(args),

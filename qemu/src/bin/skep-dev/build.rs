@@ -27,6 +27,9 @@ const PROGRAMS: [&str; 7] = [
     "runner",
 ];
 
+/// The files of the boot loader.
+const STAGES: [&str; 5] = ["boot-sector", "stage-2", "stage-3", "stage-4", "uefi"];
+
 /// Something to build. Each needs those before it, but for `User`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
@@ -173,7 +176,15 @@ fn image(artifacts: &Artifacts) -> Result<()> {
     install(&built, &artifacts.image_tool())?;
     run(Command::new(artifacts.image_tool())
         .arg("--stages")
-        .arg(artifacts.stages()))
+        .arg(artifacts.built_stages()))?;
+    fs::create_dir_all(artifacts.stages())?;
+    for name in STAGES {
+        install(
+            &artifacts.built_stages().join(name),
+            &artifacts.stages().join(name),
+        )?;
+    }
+    Ok(())
 }
 
 /// Copies a program without its symbols.

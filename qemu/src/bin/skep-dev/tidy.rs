@@ -11,12 +11,13 @@ const ROOMS: [&str; 8] = [
 ];
 
 /// Crates beside the kernel's rooms, and which of ours each may use.
-const OTHERS: [(&str, &[&str]); 7] = [
+const OTHERS: [(&str, &[&str]); 8] = [
     ("skep-virtio", &["machine", "net"]),
     ("skep-console", &["machine"]),
     ("skep-api", &[]),
     ("threebot", &["skep-api"]),
-    ("skep", &["skep-api"]),
+    ("skep-volume", &[]),
+    ("skep", &["skep-api", "skep-image", "skep-volume"]),
     ("skep-qemu", &["skep-api"]),
     ("skep-programs", &[]),
 ];

@@ -23,6 +23,7 @@ pub fn skep(folder: &Path, args: &[&str]) -> Output {
         "SKEP_NODE",
         "SKEP_NODE_NAME",
         "SKEP_KEY",
+        "SKEP_SYSTEM",
         "SOURCE_DATE_EPOCH",
     ] {
         command.env_remove(name);
