@@ -37,10 +37,9 @@ const BOOT_CONFIG: &str = r#"{
 }
 "#;
 
-/// MBR types: one that no system touches, the EFI system partition, and FAT16 by block
-/// addresses.
+/// MBR types: the one by which the second BIOS stage knows itself, and FAT16 by block
+/// addresses: that stage takes no other for the files, not even the EFI system's.
 const MBR_STAGE_2: u8 = 0x20;
-const MBR_EFI_SYSTEM: u8 = 0xef;
 const MBR_FAT16: u8 = 0x0e;
 
 /// Writes the whole medium to `disk`, an empty file.
@@ -72,7 +71,7 @@ pub(crate) fn write(contents: &Contents, disk: &File) -> Result<()> {
             type_guid: EFI_SYSTEM,
             guid: guid(fingerprint, 2),
             name: "skep boot",
-            mbr_type: MBR_EFI_SYSTEM,
+            mbr_type: MBR_FAT16,
         },
         Partition {
             start: config_start,
