@@ -29,9 +29,10 @@ fn family(event: &Event) -> Option<EventMask> {
             Some(EventMask::TROUBLE)
         }
         Event::LogAvailable { .. } => Some(EventMask::LOG),
-        Event::LinkUp { .. } | Event::LinkDown { .. } | Event::DeviceError { .. } => {
-            Some(EventMask::DEVICE)
-        }
+        Event::LinkUp { .. }
+        | Event::LinkDown { .. }
+        | Event::LinkMoved { .. }
+        | Event::DeviceError { .. } => Some(EventMask::DEVICE),
         Event::ExecFinished { .. } | Event::Ping { .. } | Event::Lost { .. } => None,
     }
 }

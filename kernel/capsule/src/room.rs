@@ -156,6 +156,12 @@ impl Capsules {
                 let interface = interface();
                 self.hub.emit(Event::LinkDown { interface });
             }
+            NetEvent::LinkMoved => {
+                let device = String::from(self.net.link_name().unwrap_or_default());
+                log::info!("the network is reached by {device} now");
+                let interface = interface();
+                self.hub.emit(Event::LinkMoved { interface, device });
+            }
             NetEvent::AddressAcquired(ip) => log::info!("the node's address is {ip}"),
             NetEvent::AddressLost(ip) => log::warn!("the node has lost its address {ip}"),
         }

@@ -54,8 +54,8 @@ pub use addr::{Address, FileKey, UnixName};
 pub use ancillary::Identity;
 pub use error::{Error, Result};
 pub use node::{
-    Link, LinkCounters, LinkStatus, NetConfig, NetEvent, NetNode, Protocol, Published, StaticConfig,
-    Upper,
+    Link, LinkCounters, LinkStatus, NetConfig, NetEvent, NetNode, Port, Protocol, Published,
+    StaticConfig, Upper,
 };
 pub use socket::{MsgFlags, Outgoing, Received, Socket};
 pub use stack::{NetStack, StackConfig};

@@ -11,13 +11,14 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A link that keeps what was sent.
+/// A link that keeps what was sent, and whose cable is out if the second field says so.
 #[derive(Default)]
-struct Tap(Mutex<Vec<Vec<u8>>>);
+struct Tap(Mutex<Vec<Vec<u8>>>, AtomicBool);
 
 const MAC: EthernetAddress = EthernetAddress([2, 0, 0, 0, 0, 9]);
 const THEIRS: EthernetAddress = EthernetAddress([2, 0, 0, 0, 0, 1]);
@@ -30,7 +31,7 @@ impl Link for Tap {
         1500
     }
     fn is_up(&self) -> bool {
-        true
+        !self.1.load(SeqCst)
     }
     fn transmit(&self, frame: &[u8]) -> bool {
         self.0.lock().unwrap().push(frame.to_vec());
@@ -119,17 +120,62 @@ fn answer(frame: &[u8], lease: Ipv4Addr) -> Option<Vec<u8>> {
 fn dhcp_node(lease: Ipv4Addr) -> (Arc<NetNode>, Arc<Tap>) {
     let _ = machine::timer::start();
     let (n, tap) = (node(), Arc::new(Tap::default()));
-    n.attach_link(tap.clone());
+    n.attach_link("tap", tap.clone());
     n.configure_dhcp();
+    serve_dhcp(&n, &tap, lease, |n| n.config().v4.is_some());
+    (n, tap)
+}
+
+/// Answers the node for three seconds, or until something is so.
+fn serve_dhcp(n: &Arc<NetNode>, tap: &Tap, lease: Ipv4Addr, done: impl Fn(&NetNode) -> bool) {
     let end = Instant::now() + Duration::from_secs(3);
-    while n.config().v4.is_none() && Instant::now() < end {
+    while !done(n) && Instant::now() < end {
         let sent = std::mem::take(&mut *tap.0.lock().unwrap());
         for f in sent.iter().filter_map(|f| answer(f, lease)) {
             n.receive(&f);
         }
         thread::sleep(Duration::from_millis(5));
     }
-    (n, tap)
+}
+
+/// The address a node has.
+fn address(n: &NetNode) -> Option<Ipv4Addr> {
+    n.config().v4.map(|n| n.address())
+}
+
+fn replug(n: &Arc<NetNode>, tap: &Tap) {
+    for down in [true, false] {
+        tap.1.store(down, SeqCst);
+        n.link_changed();
+    }
+}
+
+#[test]
+fn a_lease_is_kept_while_it_is_asked_for_anew() {
+    let (n, tap) = dhcp_node(LEASED);
+    let lost = Arc::new(AtomicBool::new(false));
+    let told = lost.clone();
+    n.observe(move |e| {
+        let is_v4 = matches!(e, NetEvent::AddressLost(IpAddr::V4(_)));
+        told.fetch_or(is_v4, SeqCst);
+    });
+    replug(&n, &tap);
+    assert_eq!(address(&n), Some(LEASED));
+    serve_dhcp(&n, &tap, LEASED, |_| false);
+    assert_eq!(address(&n), Some(LEASED));
+    thread::sleep(Duration::from_secs(3));
+    assert_eq!(address(&n), Some(LEASED));
+    assert!(!lost.load(SeqCst));
+    // On another network there is another one.
+    replug(&n, &tap);
+    let other = Ipv4Addr::new(10, 0, 0, 99);
+    serve_dhcp(&n, &tap, other, |n| address(n) == Some(other));
+    assert_eq!(address(&n), Some(other));
+    assert!(lost.load(SeqCst));
+    // Where nobody answers it is given up.
+    replug(&n, &tap);
+    thread::sleep(Duration::from_millis(5500));
+    assert_eq!(address(&n), None);
 }
 
 #[test]
@@ -160,7 +206,7 @@ fn a_lease_of_nonsense_is_not_taken() {
 fn a_router_advertisement_gives_an_address() {
     let _ = machine::timer::start();
     let (n, tap) = (node(), Arc::new(Tap::default()));
-    n.attach_link(tap.clone());
+    n.attach_link("tap", tap.clone());
     let router = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
     let all = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
     let lifetime = smoltcp::time::Duration::from_secs(1800);

@@ -3,13 +3,14 @@
 //! Every driver is one row of [`DRIVERS`]. A device that nobody takes, or that fails, is
 //! named and left alone.
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use capsule::Disks;
 use machine::pci::{self, Address, Device};
-use machine::virtio::{self, DeviceType, VirtioError};
-use net::NetNode;
+use machine::virtio::{self, DeviceType};
+use net::{Link, NetNode, Upper};
 use skep_virtio::blk::VirtioBlk;
 use skep_virtio::entropy;
 use skep_virtio::net::VirtioNet;
@@ -17,7 +18,7 @@ use vfs::block::DiskId;
 
 /// What drivers add to the node.
 pub(crate) struct Parts {
-    /// Its network, which takes a link.
+    /// Its network, which takes links.
     pub(crate) net: Arc<NetNode>,
     /// Its disks.
     pub(crate) disks: Arc<Disks>,
@@ -61,6 +62,8 @@ const DRIVERS: [Driver; 4] = [
     },
 ];
 
+const NO_THREADS: &str = "no memory for its threads";
+
 /// Starts a driver for every device that there is one for.
 pub(crate) fn start(net: &Arc<NetNode>) -> Parts {
     let mut parts = Parts {
@@ -85,7 +88,7 @@ fn is_virtio(device: &Device, kind: DeviceType) -> bool {
     virtio::kind(device) == Some(kind)
 }
 
-fn in_words<T>(result: Result<T, VirtioError>) -> Result<T, String> {
+fn in_words<T>(result: Result<T, impl ToString>) -> Result<T, String> {
     result.map_err(|e| e.to_string())
 }
 
@@ -97,11 +100,20 @@ fn virtio_blk(device: &'static Device, parts: &mut Parts) -> Result<(), String> 
     Ok(())
 }
 
-/// The first network device becomes the node's link.
 fn virtio_net(device: &'static Device, parts: &mut Parts) -> Result<(), String> {
     let (driver, receiver) = in_words(VirtioNet::open(device))?;
-    parts.net.attach_link(driver);
-    receiver
-        .start(parts.net.upper())
-        .map_err(|_| String::from("no memory for its threads"))
+    let upper = attach(parts, "virtio-net", device, driver)?;
+    in_words(receiver.start(upper).map_err(|_| NO_THREADS))
+}
+
+/// Adds a link to the node's, of which one is in use.
+fn attach(
+    parts: &Parts,
+    name: &str,
+    device: &Device,
+    driver: Arc<dyn Link>,
+) -> Result<Arc<dyn Upper>, String> {
+    let name = format!("{name} at {}", device.address);
+    let port = parts.net.attach_link(&name, driver);
+    Ok(port.ok_or("there are more network devices than a node can have")?)
 }

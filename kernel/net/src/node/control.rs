@@ -9,6 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use core::time::Duration;
 use machine::time::Instant;
 use smallvec::SmallVec;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -19,10 +20,19 @@ use smoltcp::wire::{
     Ipv6Cidr,
 };
 
+/// How long a leased address stays in use while the server is asked for it anew,
+/// because the link went down and up or is another one. On the same network, which is
+/// likely, nobody notices; on another one nobody has it by then.
+const KEPT: Duration = Duration::from_secs(5);
+
 pub(super) struct Control {
     iface: Interface,
     sockets: SocketSet<'static>,
     dhcp: Option<SocketHandle>,
+    /// The server said so, since the link came up.
+    is_leased: bool,
+    /// Until when an address is kept that the server did not yet confirm.
+    kept_until: Option<Instant>,
     scratch: Vec<u8>,
 }
 
@@ -110,11 +120,17 @@ impl Control {
             iface,
             sockets: SocketSet::new(Vec::new()),
             dhcp: None,
+            is_leased: false,
+            kept_until: None,
             scratch,
         }
     }
 
-    fn start_dhcp(&mut self) {
+    /// Asks for an address, as if for the first time. One that is in use is kept for
+    /// a while.
+    fn start_dhcp(&mut self, in_use: Option<Ipv4Cidr>) {
+        self.is_leased = false;
+        self.kept_until = in_use.map(|_| Instant::now().after(KEPT));
         match self.dhcp {
             None => self.dhcp = Some(self.sockets.add(dhcpv4::Socket::new())),
             Some(h) => self.sockets.get_mut::<dhcpv4::Socket<'_>>(h).reset(),
@@ -151,40 +167,46 @@ impl Control {
             scratch: &mut self.scratch,
         };
         self.iface.poll(at, &mut port, &mut self.sockets);
-        self.take_lease(config);
+        self.take_lease(config, now);
         self.take_v6(config);
+        match (self.due(now), self.kept_until) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// When the interface wants to run again.
+    fn due(&mut self, now: Instant) -> Option<Instant> {
+        let at = clock(now);
         let due = self.iface.poll_at(at, &self.sockets)?;
         // What is still due after a poll waits for something that has not come:
         // smoltcp's SLAAC stays due for ever once its solicitations are used up.
         // Nothing in the past may wake the machine again and again.
         if due <= at {
-            return self.dhcp_due(at).map(|d| now.after(d));
+            // While DHCP is at work, it is asked again a second later.
+            let asks = self.dhcp.is_some() && !self.is_leased;
+            return asks.then(|| now.after(Duration::from_secs(1)));
         }
-        Some(now.after(core::time::Duration::from_micros((due - at).total_micros())))
+        Some(now.after(Duration::from_micros((due - at).total_micros())))
     }
 
-    /// While DHCP is at work, it is asked again a second later.
-    fn dhcp_due(&self, _: smoltcp::time::Instant) -> Option<core::time::Duration> {
-        let configured = self
-            .iface
-            .ip_addrs()
-            .iter()
-            .any(|c| matches!(c, IpCidr::Ipv4(_)));
-        (self.dhcp.is_some() && !configured).then_some(core::time::Duration::from_secs(1))
-    }
-
-    fn take_lease(&mut self, config: &mut NetConfig) {
+    fn take_lease(&mut self, config: &mut NetConfig, now: Instant) {
         let Some(h) = self.dhcp else { return };
         let event = self.sockets.get_mut::<dhcpv4::Socket<'_>>(h).poll();
         let (address, router, dns): (_, _, SmallVec<[IpAddr; 3]>) = match event {
-            None => return,
-            Some(dhcpv4::Event::Deconfigured) => (None, None, SmallVec::new()),
-            Some(dhcpv4::Event::Configured(c)) => (
-                Some(c.address),
-                c.router,
-                c.dns_servers.iter().map(|d| IpAddr::V4(*d)).collect(),
-            ),
+            Some(dhcpv4::Event::Configured(c)) => {
+                self.is_leased = true;
+                let dns = c.dns_servers.iter().map(|d| IpAddr::V4(*d));
+                (Some(c.address), c.router, dns.collect())
+            }
+            _ if self.kept_until.is_some_and(|until| now < until) => return,
+            None if self.kept_until.is_none() => return,
+            None | Some(dhcpv4::Event::Deconfigured) => {
+                self.is_leased = false;
+                (None, None, SmallVec::new())
+            }
         };
+        self.kept_until = None;
         // smoltcp asserts that an address is unicast; a server can send anything.
         let usable = |a: &Ipv4Address| !(a.is_multicast() || a.is_broadcast() || a.is_loopback());
         let address = address.filter(|c| usable(&c.address()) && !c.address().is_unspecified());
@@ -238,7 +260,7 @@ impl NetNode {
     /// Asks the network for an IPv4 address, now and whenever the link comes up.
     pub fn configure_dhcp(self: &Arc<Self>) {
         if let Some(c) = &mut *self.control.lock() {
-            c.start_dhcp();
+            c.start_dhcp(None);
         }
         self.control_poll();
     }
@@ -279,9 +301,28 @@ impl NetNode {
         if let Some(c) = &mut *self.control.lock()
             && c.dhcp.is_some()
         {
-            c.start_dhcp();
+            c.start_dhcp(self.with_config(|config| config.v4));
         }
+        self.announce();
         self.control_poll();
+    }
+
+    /// Another link is in use: a new interface for it, which goes on with the address
+    /// and the ways to get one.
+    pub(super) fn control_rebuild(self: &Arc<Self>) {
+        let Some(link) = self.link() else { return };
+        let mut fresh = Control::new(&**link);
+        let mut control = self.control.lock();
+        if let Some(old) = &*control {
+            let (v4, gateway) = self.with_config(|c| (c.v4, c.gateway));
+            if old.dhcp.is_some() {
+                fresh.start_dhcp(v4);
+            }
+            fresh.set_v4(v4, gateway);
+        }
+        let old = control.replace(fresh);
+        drop(control);
+        drop(old);
     }
 
     pub(super) fn control_poll(self: &Arc<Self>) {

@@ -1,7 +1,5 @@
 //! What the node needs of a network device.
 
-use super::NetNode;
-use alloc::sync::Arc;
 use core::net::IpAddr;
 
 /// A link that carries Ethernet frames. A driver implements it, and gives what
@@ -28,6 +26,12 @@ pub trait Link: Send + Sync {
 
     /// Tells the device of the frames queued since the last call.
     fn flush(&self);
+
+    /// Takes another hardware address; `false` if it cannot.
+    fn set_mac(&self, mac: [u8; 6]) -> bool {
+        let _ = mac;
+        false
+    }
 
     /// Speed and duplex of the line, and what has passed over it. Does not wait.
     fn status(&self) -> LinkStatus {
@@ -75,23 +79,6 @@ pub trait Upper: Send + Sync {
     fn transmit_ready(&self);
 }
 
-/// The node above its link.
-pub(super) struct Above(pub(super) Arc<NetNode>);
-
-impl Upper for Above {
-    fn receive(&self, frame: &[u8]) {
-        self.0.receive(frame);
-    }
-
-    fn link_changed(&self) {
-        self.0.link_changed();
-    }
-
-    fn transmit_ready(&self) {
-        self.0.transmit_ready();
-    }
-}
-
 /// News of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetEvent {
@@ -99,6 +86,8 @@ pub enum NetEvent {
     LinkUp,
     /// The link went down.
     LinkDown,
+    /// Another link carries the node's packets from now on.
+    LinkMoved,
     /// The machine has this address now.
     AddressAcquired(IpAddr),
     /// The machine has lost this address.

@@ -1,4 +1,4 @@
-//! What all capsules of a machine share: the link, the addresses, the routes,
+//! What all capsules of a machine share: the links, the addresses, the routes,
 //! and the table of published ports.
 //!
 //! A frame comes in through [`NetNode::receive`], on a driver's thread. TCP and
@@ -11,6 +11,7 @@ mod config;
 mod control;
 mod input;
 mod link;
+mod links;
 mod neighbours;
 mod output;
 mod published;
@@ -18,6 +19,7 @@ mod reset;
 
 pub use config::{NetConfig, StaticConfig};
 pub use link::{Link, LinkCounters, LinkStatus, NetEvent, Upper};
+pub use links::Port;
 pub use published::{Protocol, Published};
 
 use crate::keyhash::{self, KeyedMap, KeyedState};
@@ -36,7 +38,7 @@ pub(crate) const ETHERNET_HEADER: usize = 14;
 
 /// The network of one machine.
 pub struct NetNode {
-    link: Once<Attached>,
+    links: links::Links,
     config: SpinLock<NetConfig>,
     pub(crate) flows: Flows,
     pub(crate) timers: Timers,
@@ -55,18 +57,12 @@ pub struct NetNode {
     next_stack: AtomicU64,
 }
 
-/// The link, and what depends on its size.
-struct Attached {
-    link: Arc<dyn Link>,
-    engines: Engines,
-}
-
 impl NetNode {
     /// A machine without a link.
     #[must_use]
     pub fn new() -> Arc<NetNode> {
         Arc::new_cyclic(|weak: &Weak<NetNode>| NetNode {
-            link: Once::new(),
+            links: links::Links::new(),
             config: SpinLock::new(NetConfig::default()),
             flows: Flows::new(),
             timers: Timers::new(weak.clone()),
@@ -84,18 +80,8 @@ impl NetNode {
         })
     }
 
-    /// Gives the machine its link; the first call counts. Addresses come with
-    /// [`NetNode::configure_dhcp`] or [`NetNode::configure_static`].
-    pub fn attach_link(self: &Arc<Self>, link: Arc<dyn Link>) {
-        let mut first = false;
-        self.link.call_once(|| {
-            first = true;
-            let engines = Engines::new(link.mtu());
-            Attached { link, engines }
-        });
-        if !first {
-            return;
-        }
+    /// The timers that packets of a link need.
+    fn start_timers(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
         self.control_timer.call_once(|| {
             Timer::new(move || {
@@ -112,23 +98,16 @@ impl NetNode {
                 }
             })
         });
-        *self.control.lock() = self.link().map(|l| control::Control::new(&**l));
-        self.link_changed();
     }
 
-    /// Where the driver of its link gives what comes in.
-    #[must_use]
-    pub fn upper(self: &Arc<Self>) -> Arc<dyn Upper> {
-        Arc::new(link::Above(self.clone()))
-    }
-
-    /// The link, if there is one.
+    /// The link in use, if there is one.
+    #[inline]
     pub(crate) fn link(&self) -> Option<&Arc<dyn Link>> {
-        self.link.get().map(|a| &a.link)
+        self.links.active().map(|a| &a.link)
     }
 
     pub(crate) fn engines(&self) -> Option<&Engines> {
-        self.link.get().map(|a| &a.engines)
+        self.links.active().map(|a| &a.engines)
     }
 
     /// Bytes of an IP packet that the link carries.
@@ -157,22 +136,6 @@ impl NetNode {
     pub(crate) fn tell(&self, event: NetEvent) {
         if let Some(o) = self.observer.get() {
             o(event);
-        }
-    }
-
-    /// The driver saw the link go up or down.
-    pub fn link_changed(self: &Arc<Self>) {
-        let up = self.link().is_some_and(|l| l.is_up());
-        if self.is_up.swap(up, Ordering::Relaxed) == up {
-            return;
-        }
-        self.tell(if up {
-            NetEvent::LinkUp
-        } else {
-            NetEvent::LinkDown
-        });
-        if up {
-            self.control_restart();
         }
     }
 

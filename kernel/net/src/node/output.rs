@@ -78,6 +78,19 @@ impl NetNode {
         }
     }
 
+    /// Says who we are and where, so that switches and neighbours learn it (RFC 5227,
+    /// 2.3).
+    pub(super) fn announce(&self) {
+        let (Some(link), Some(own)) = (self.link(), self.ipv4()) else {
+            return;
+        };
+        let mut buffer = [0; QUESTION_MAX];
+        if let Some(frame) = arp_request(&mut buffer, link.mac(), own, own, None) {
+            link.transmit(frame);
+            link.flush();
+        }
+    }
+
     /// Asks what is due to be asked, and gives up on who does not answer.
     pub(super) fn neighbour_poll(&self) {
         let (questions, gone, next) = self.neighbours.poll(Instant::now());

@@ -122,7 +122,7 @@ impl Cable {
     /// Puts end `i` into `node`; what the other end sends comes in there.
     pub fn plug(&self, i: usize, node: &Arc<NetNode>) {
         *self.ends[i].owner.lock().unwrap() = Arc::downgrade(node);
-        node.attach_link(self.ends[i].clone());
+        node.attach_link("cable", self.ends[i].clone());
         let wire = self.wires[1 - i].clone();
         let (node, sender) = (Arc::downgrade(node), self.ends[1 - i].clone());
         thread::spawn(move || {

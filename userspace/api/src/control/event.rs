@@ -21,7 +21,8 @@ impl EventMask {
     pub const TROUBLE: Self = Self(2);
     /// [`Event::LogAvailable`].
     pub const LOG: Self = Self(4);
-    /// [`Event::LinkUp`], [`Event::LinkDown`] and [`Event::DeviceError`].
+    /// [`Event::LinkUp`], [`Event::LinkDown`], [`Event::LinkMoved`] and
+    /// [`Event::DeviceError`].
     pub const DEVICE: Self = Self(8);
     /// Every family.
     pub const ALL: Self = Self(15);
@@ -112,6 +113,14 @@ pub enum Event {
     LinkDown {
         /// Interface name, such as `eth0`.
         interface: String,
+    },
+    /// Another network device carries the node's packets: a cable was moved, or its device
+    /// failed.
+    LinkMoved {
+        /// Interface name, such as `eth0`.
+        interface: String,
+        /// The device, for people.
+        device: String,
     },
     /// A device failed a request or was reset. Sent at most once a second per device.
     DeviceError {

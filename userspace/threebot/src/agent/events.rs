@@ -97,6 +97,13 @@ impl Agent {
             Event::LinkDown { interface } => {
                 self.record(RecordKind::Device, None, format!("{interface}: link down"));
             }
+            Event::LinkMoved { interface, device } => {
+                self.record(
+                    RecordKind::Device,
+                    None,
+                    format!("{interface}: moved to {device}"),
+                );
+            }
             Event::DeviceError { device, detail } => {
                 self.complain(RecordKind::Device, None, format!("{device}: {detail}"));
             }
