@@ -39,7 +39,7 @@ struct Driver {
 }
 
 /// All drivers; the first that takes a device has it.
-const DRIVERS: [Driver; 4] = [
+const DRIVERS: [Driver; 7] = [
     Driver {
         name: "virtio-net",
         takes: |d| is_virtio(d, DeviceType::Network),
@@ -59,6 +59,21 @@ const DRIVERS: [Driver; 4] = [
         name: "virtio-console",
         takes: |d| is_virtio(d, DeviceType::Console),
         start: |d, _| in_words(skep_virtio::console::start(d)),
+    },
+    Driver {
+        name: "e1000",
+        takes: |d| is_intel(d, "e1000"),
+        start: intel_net,
+    },
+    Driver {
+        name: "e1000e",
+        takes: |d| is_intel(d, "e1000e"),
+        start: intel_net,
+    },
+    Driver {
+        name: "igb",
+        takes: |d| is_intel(d, "igb"),
+        start: intel_net,
     },
 ];
 
@@ -88,6 +103,10 @@ fn is_virtio(device: &Device, kind: DeviceType) -> bool {
     virtio::kind(device) == Some(kind)
 }
 
+fn is_intel(device: &Device, family: &str) -> bool {
+    skep_intel::family::model(device).is_some_and(|m| m.family.name == family)
+}
+
 fn in_words<T>(result: Result<T, impl ToString>) -> Result<T, String> {
     result.map_err(|e| e.to_string())
 }
@@ -104,6 +123,13 @@ fn virtio_net(device: &'static Device, parts: &mut Parts) -> Result<(), String> 
     let (driver, receiver) = in_words(VirtioNet::open(device))?;
     let upper = attach(parts, "virtio-net", device, driver)?;
     in_words(receiver.start(upper).map_err(|_| NO_THREADS))
+}
+
+fn intel_net(device: &'static Device, parts: &mut Parts) -> Result<(), String> {
+    let model = skep_intel::family::model(device).ok_or("no known chip")?;
+    let (driver, receiver) = in_words(skep_intel::open(device, model, skep_intel::nic::MTU))?;
+    let upper = attach(parts, model.name, device, driver)?;
+    in_words(receiver.start(upper))
 }
 
 /// Adds a link to the node's, of which one is in use.

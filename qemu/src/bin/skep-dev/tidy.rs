@@ -11,9 +11,10 @@ const ROOMS: [&str; 8] = [
 ];
 
 /// Crates beside the kernel's rooms, and which of ours each may use.
-const OTHERS: [(&str, &[&str]); 8] = [
+const OTHERS: [(&str, &[&str]); 9] = [
     ("skep-virtio", &["machine", "net"]),
     ("skep-console", &["machine"]),
+    ("skep-intel", &["machine", "net"]),
     ("skep-api", &[]),
     ("threebot", &["skep-api"]),
     ("skep-volume", &[]),
@@ -24,7 +25,7 @@ const OTHERS: [(&str, &[&str]); 8] = [
 
 /// Drivers and shared types, which rooms may use: the drivers only the last one.
 const USED_BY_ROOMS: &str = "skep-api";
-const DRIVERS: [&str; 2] = ["skep-virtio", "skep-console"];
+const DRIVERS: [&str; 3] = ["skep-virtio", "skep-console", "skep-intel"];
 
 /// Packages that carry a lint table of their own: the two that use `unsafe`, the
 /// node, which exports the one symbol that the machine room calls, and the programs
