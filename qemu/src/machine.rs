@@ -241,14 +241,11 @@ impl Machine {
                 Board::Pc => "pc",
             },
         ]);
-        line.words([
-            "-accel",
-            if self.accel == Accel::Kvm {
-                "kvm"
-            } else {
-                "tcg"
-            },
-        ]);
+        let accel = match self.accel {
+            Accel::Tcg => "tcg",
+            Accel::Kvm => "kvm",
+        };
+        line.words(["-accel", accel]);
         line.words(["-cpu", &self.cpu_model]);
         line.words([
             "-smp",

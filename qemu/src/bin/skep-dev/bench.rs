@@ -49,12 +49,8 @@ pub(crate) fn bench(words: &[String]) -> Result<ExitCode> {
         out().display()
     );
     build_parts(&[Part::Kernel, Part::User, Part::Direct])?;
-    let system = out().join("skep.toml");
-    fs::write(&system, describe(&artifacts)?)?;
-    let words = words.iter().map(|word| match word.as_str() {
-        "skep" => system.display().to_string(),
-        other => other.to_string(),
-    });
+    let words = words.iter().map(|word| system(&artifacts, word));
+    let words = words.collect::<Result<Vec<_>>>()?;
     let mut run = Command::new("python3").arg(&harness).args(words).spawn()?;
     let ramdisk = out().join(format!("skep-{}.ramdisk", run.id()));
     let status = run.wait()?;
@@ -68,15 +64,37 @@ pub(crate) fn bench(words: &[String]) -> Result<ExitCode> {
     })
 }
 
-/// The harness's description of Skep.
-fn describe(artifacts: &Artifacts) -> Result<String> {
+/// What the harness is told instead of `word`: for `skep`, and for `skep-NIC` with
+/// another network device of QEMU's, the file that describes it.
+fn system(artifacts: &Artifacts, word: &str) -> Result<String> {
+    let nic = match word {
+        "skep" => "virtio-net-pci",
+        _ => match word.strip_prefix("skep-") {
+            Some(nic) => nic,
+            None => return Ok(word.to_string()),
+        },
+    };
+    let path = out().join(format!("{word}.toml"));
+    fs::write(&path, describe(artifacts, nic)?)?;
+    Ok(path.display().to_string())
+}
+
+/// The harness's description of Skep with this network device. An 8254x is put on the
+/// board of its time.
+fn describe(artifacts: &Artifacts, nic: &str) -> Result<String> {
+    let (board, firmware) = match nic {
+        "e1000" => ("pc", ""),
+        _ => ("q35", r#""-bios", "qboot.rom", "#),
+    };
     let tool = env::current_exe().context("cannot find this program")?;
     let tool = tool.display();
     let kernel = artifacts.direct();
     let kernel = kernel.display();
     Ok(format!(
         r#"desc = "Skep, started directly, one capsule"
-qemu = ["-bios", "qboot.rom", "-kernel", "{kernel}", "-initrd", "{{out}}/skep-{{pid}}.ramdisk"]
+machine = "{board}"
+nic = "{nic},romfile="
+qemu = [{firmware}"-kernel", "{kernel}", "-initrd", "{{out}}/skep-{{pid}}.ramdisk"]
 prepare = "{tool} bench-ramdisk {{role}} {{out}}/skep-{{pid}}.ramdisk {{cmd}}"
 image = ["{kernel}", "{{out}}/skep-{{pid}}.ramdisk"]
 [cmd]

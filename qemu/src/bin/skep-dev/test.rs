@@ -208,12 +208,17 @@ fn tests_of(file: &str, source: &str) -> Vec<Found> {
     found
 }
 
-/// The steps with these names, or whose group or test has one of them; when none is
-/// given all, the longest ones in `--long` only. What a scenario boots is built
+/// The steps with these names, or whose group or test has one of them; a group may also
+/// be named by the first word of its name (`physical` of `physical_net`). When no name
+/// is given all, the longest ones in `--long` only. What a scenario boots is built
 /// before it.
 fn select(steps: Vec<Step>, names: &[String], long: bool) -> Result<Vec<Step>> {
     let is_named = |step: &Step, name: &String| {
-        step.name == *name || step.name.split("::").any(|part| part == name)
+        let group = step.name.split_once("::").map(|(group, _)| group);
+        let words = group.and_then(|group| group.strip_prefix(name.as_str()));
+        step.name == *name
+            || step.name.split("::").any(|part| part == name)
+            || words.is_some_and(|rest| rest.starts_with('_'))
     };
     for name in names {
         ensure!(
@@ -384,6 +389,7 @@ mod tests {
             scenario("boot", "on_bios", false),
             scenario("boot", "on_uefi", false),
             scenario("compat", "postgres", true),
+            scenario("physical_net", "e1000", false),
         ]
     }
 
@@ -404,13 +410,17 @@ mod tests {
             ["build", "boot::on_bios", "boot::on_uefi"]
         );
         assert_eq!(selected(&["on_uefi"], false), ["build", "boot::on_uefi"]);
-        assert_eq!(selected(&[], false).len(), 4);
+        let physical = ["build", "physical_net::e1000"];
+        assert_eq!(selected(&["physical"], false), physical);
+        assert_eq!(selected(&["physical_net"], false), physical);
+        assert!(select(steps(), &["physical_ne".to_string()], false).is_err());
+        assert_eq!(selected(&[], false).len(), 5);
     }
 
     #[test]
     fn the_longest_run_when_named_and_in_long_runs() {
         assert_eq!(selected(&["compat"], false), ["build", "compat::postgres"]);
-        assert_eq!(selected(&[], true).len(), 5);
+        assert_eq!(selected(&[], true).len(), 6);
     }
 
     #[test]
