@@ -13,9 +13,9 @@ use crate::regs::{
     RCTL_ALL_MULTICAST, RCTL_BROADCAST, RCTL_ENABLE, RCTL_KIB_SHIFT, RCTL_LONG, RCTL_SIZE_1024,
     RCTL_SIZE_TIMES_16, RCTL_STRIP_CRC, RFCTL, RFCTL_EXTENDED, RFCTL_NO_IPV6_EXTENSIONS,
     RING_BASE_HIGH, RING_BASE_LOW, RING_CONTROL, RING_CONTROL_COUNT, RING_CONTROL_ENABLE,
-    RING_HEAD, RING_LEN, RING_SRRCTL, RING_TAIL, RLPML, RXCSUM, RXERRC, SRRCTL_ADVANCED,
-    SRRCTL_DROP, STATUS, STATUS_FULL_DUPLEX, STATUS_LINK_UP, STATUS_MASTER, STATUS_SPEED_SHIFT,
-    TCTL, TCTL_COLLISIONS, TCTL_ENABLE, TCTL_PAD, TIPG, TIPG_COPPER,
+    RING_HEAD, RING_LEN, RING_SRRCTL, RING_TAIL, RLPML, RXCSUM, RXCSUM_IP, RXCSUM_TCP_UDP, RXERRC,
+    SRRCTL_ADVANCED, SRRCTL_DROP, STATUS, STATUS_FULL_DUPLEX, STATUS_LINK_UP, STATUS_MASTER,
+    STATUS_SPEED_SHIFT, TCTL, TCTL_COLLISIONS, TCTL_ENABLE, TCTL_PAD, TIPG, TIPG_COPPER,
 };
 use crate::ring::{ReceiveRing, TransmitRing};
 use core::fmt;
@@ -249,7 +249,7 @@ impl<B: Bus> Chip<B> {
         let family = self.model.family;
         self.place_ring(family.receive, receive.phys(), receive.len());
         self.place_ring(family.transmit, transmit.phys(), transmit.len());
-        self.write(RXCSUM, 0);
+        self.write(RXCSUM, RXCSUM_IP | RXCSUM_TCP_UDP);
         let mut transmit_control = self.read(family.transmit + RING_CONTROL);
         if family.is_express {
             transmit_control |= RING_CONTROL_COUNT;

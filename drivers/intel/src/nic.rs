@@ -19,7 +19,7 @@ use machine::sync::SpinLock;
 use machine::thread::{self, Builder};
 use machine::time::Instant;
 use machine::wait::Until;
-use net::{LinkCounters, LinkStatus, Upper};
+use net::{Link as _, LinkCounters, LinkStatus, Upper};
 
 /// Ethernet header and one VLAN tag.
 const FRAME_HEADER: usize = 14 + 4;
@@ -57,6 +57,9 @@ pub struct Nic<B: Bus> {
     is_broken: AtomicBool,
     /// It will not work again.
     is_gone: AtomicBool,
+    /// Frames are being taken in: what is sent meanwhile, answers mostly, leaves together
+    /// afterwards.
+    is_taking: AtomicBool,
     speed_mbit: AtomicU32,
     is_full_duplex: AtomicBool,
     transmit: SpinLock<Transmit>,
@@ -107,6 +110,15 @@ fn buffer_size(mtu: usize) -> BufferSize {
     }
 }
 
+/// Hands a frame on.
+fn give(upper: &dyn Upper, frame: &[u8], is_checked: bool) {
+    if is_checked {
+        upper.receive_checked(frame);
+    } else {
+        upper.receive(frame);
+    }
+}
+
 /// A random address of the kind that is administered locally (IEEE 802).
 fn random_mac() -> [u8; 6] {
     let mut mac = [0; 6];
@@ -143,6 +155,7 @@ impl<B: Bus> Nic<B> {
             is_up: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
             is_gone: AtomicBool::new(false),
+            is_taking: AtomicBool::new(false),
             speed_mbit: AtomicU32::new(0),
             is_full_duplex: AtomicBool::new(false),
             transmit: SpinLock::new(Transmit::new(transmit)),
@@ -296,7 +309,11 @@ impl<B: Bus> net::Link for Nic<B> {
     }
 
     fn flush(&self) {
+        // A look before the lock would not do: the end of the batch could be missed.
         let mut t = self.transmit.lock();
+        if self.is_taking.load(Relaxed) {
+            return;
+        }
         if core::mem::take(&mut t.is_unflushed) && !t.is_off {
             self.chip.send(t.ring.tail());
         }
@@ -435,17 +452,31 @@ impl<B: Bus> Receiver<B> {
     /// Takes in up to [`BATCH`] frames; whether there were any.
     fn take_batch(&mut self, upper: &dyn Upper) -> Result<bool, crate::ring::Overflow> {
         let (mut taken, mut frames, mut bytes, mut errors) = (0, 0, 0, 0);
-        while taken < BATCH {
-            match self.ring.take(|frame| upper.receive(frame))? {
-                Taken::Nothing => break,
-                Taken::Frame(len) => {
+        self.nic.is_taking.store(true, Relaxed);
+        let ended = loop {
+            if taken == BATCH {
+                break Ok(());
+            }
+            match self
+                .ring
+                .take(|frame, is_checked| give(upper, frame, is_checked))
+            {
+                Ok(Taken::Nothing) => break Ok(()),
+                Ok(Taken::Frame(len)) => {
                     frames += 1;
                     bytes += len as u64;
                 }
-                Taken::Damaged => errors += 1,
+                Ok(Taken::Damaged) => errors += 1,
+                Err(overflow) => break Err(overflow),
             }
             taken += 1;
-        }
+        };
+        // Under the lock that `flush` looks under.
+        let transmit = self.nic.transmit.lock();
+        self.nic.is_taking.store(false, Relaxed);
+        drop(transmit);
+        self.nic.flush();
+        ended?;
         if taken > 0 {
             let c = &self.nic.counters;
             c.received.fetch_add(frames, Relaxed);

@@ -123,8 +123,10 @@ pub(crate) const TCTL_COLLISIONS: u32 = 15 << 4 | 0x40 << 12;
 pub(crate) const TIPG: usize = 0x0410;
 pub(crate) const TIPG_COPPER: u32 = 8 | 8 << 10 | 6 << 20;
 
-/// Receive checksum control.
+/// Receive checksum control: check IP's, and TCP's and UDP's.
 pub(crate) const RXCSUM: usize = 0x5000;
+pub(crate) const RXCSUM_IP: u32 = 1 << 8;
+pub(crate) const RXCSUM_TCP_UDP: u32 = 1 << 9;
 /// Receive filters: extended descriptors; no parsing of IPv6 extension headers, by
 /// which some chips hang.
 pub(crate) const RFCTL: usize = 0x5008;
@@ -169,5 +171,10 @@ pub(crate) const TX_DONE: u32 = 1 << 0;
 /// Receive descriptors: status in the low bits, errors from bit 24 on.
 pub(crate) const RX_DONE: u32 = 1 << 0;
 pub(crate) const RX_END: u32 = 1 << 1;
+/// Checksums of IP and of TCP or UDP were checked, unless they were to be ignored, and
+/// what was wrong with them.
+pub(crate) const RX_IGNORE_CHECKSUMS: u32 = 1 << 2;
+pub(crate) const RX_CHECKED: u32 = 1 << 5 | 1 << 6;
+pub(crate) const RX_WRONG: u32 = 1 << 29 | 1 << 30;
 /// Damaged: CRC, symbol, sequence, carrier extension, data.
 pub(crate) const RX_DAMAGED: u32 = 0b1001_0111 << 24;

@@ -3,7 +3,10 @@
 //! done", "so long", "damaged", and the length is cut to the buffer.
 
 use crate::family::Shape;
-use crate::regs::{RX_DAMAGED, RX_DONE, RX_END, TX_CRC, TX_DONE, TX_END, TX_REPORT};
+use crate::regs::{
+    RX_CHECKED, RX_DAMAGED, RX_DONE, RX_END, RX_IGNORE_CHECKSUMS, RX_WRONG, TX_CRC, TX_DONE,
+    TX_END, TX_REPORT,
+};
 use alloc::vec::Vec;
 use machine::AllocError;
 use machine::dma::{DmaBuffer, DmaRing};
@@ -35,6 +38,13 @@ struct Done {
     len: usize,
     /// Status in the low bits, errors from bit 24 on.
     status: u32,
+}
+
+impl Done {
+    /// Whether the device found all checksums right.
+    fn is_checked(&self) -> bool {
+        self.status & (RX_CHECKED | RX_IGNORE_CHECKSUMS | RX_WRONG) == RX_CHECKED
+    }
 }
 
 /// What became of a descriptor.
@@ -109,11 +119,12 @@ impl ReceiveRing {
         self.peek().is_some()
     }
 
-    /// Gives the next frame to `f` and makes its buffer ready again.
+    /// Gives the next frame to `f`, and whether the device found its checksums right, and
+    /// makes its buffer ready again.
     ///
     /// # Errors
     /// [`Overflow`]: the device cannot be trusted with these buffers any more.
-    pub(crate) fn take(&mut self, f: impl FnOnce(&[u8])) -> Result<Taken, Overflow> {
+    pub(crate) fn take(&mut self, f: impl FnOnce(&[u8], bool)) -> Result<Taken, Overflow> {
         let Some(done) = self.peek() else {
             return Ok(Taken::Nothing);
         };
@@ -123,7 +134,7 @@ impl ReceiveRing {
         let bytes = self.buffers.get(self.next).map(DmaBuffer::bytes);
         let frame = bytes.and_then(|b| b.get(..done.len)).ok_or(Overflow)?;
         let taken = if whole && done.status & RX_DAMAGED == 0 && !frame.is_empty() {
-            f(frame);
+            f(frame, done.is_checked());
             Taken::Frame(done.len)
         } else {
             Taken::Damaged

@@ -19,6 +19,8 @@ pub(super) struct Faults {
     pub(super) loses_interrupts: bool,
     /// It says that it wrote more than fits.
     pub(super) wrong_length: bool,
+    /// It says that it looked at a frame's checksums, and they were these bits' errors.
+    pub(super) checks: Option<u32>,
     /// It reports frames as damaged.
     pub(super) damages: bool,
     /// A reset never ends.
@@ -205,7 +207,8 @@ impl Fake {
         };
         let end = if ends { RX_END } else { 0 };
         let errors = if s.faults.damages { 1 << 24 } else { 0 };
-        let status = RX_DONE | end | errors;
+        let checked = s.faults.checks.map_or(0, |wrong| RX_CHECKED | wrong);
+        let status = RX_DONE | end | errors | checked;
         let [len0, len1] = len.to_le_bytes();
         let [s0, s1, s2, s3] = status.to_le_bytes();
         let words = match self.0.family.shape {

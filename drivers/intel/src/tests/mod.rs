@@ -25,6 +25,7 @@ const FAMILIES: [&Family; 4] = [&E1000, &E1000E, &E1000E_MSIX, &IGB];
 #[derive(Default)]
 struct Above {
     frames: Mutex<Vec<Vec<u8>>>,
+    checked: AtomicUsize,
     changes: AtomicUsize,
     ready: AtomicUsize,
 }
@@ -32,6 +33,10 @@ struct Above {
 impl Upper for Above {
     fn receive(&self, frame: &[u8]) {
         self.frames.lock().unwrap().push(frame.to_vec());
+    }
+    fn receive_checked(&self, frame: &[u8]) {
+        self.checked.fetch_add(1, SeqCst);
+        self.receive(frame);
     }
     fn link_changed(&self) {
         self.changes.fetch_add(1, SeqCst);
@@ -283,6 +288,65 @@ fn damaged_and_long_frames_are_dropped() {
 }
 
 #[test]
+fn checksums_count_as_right_only_if_the_device_says_so() {
+    for family in FAMILIES {
+        let s = start(family, Made::default());
+        let said = [
+            (None, 0),
+            (Some(0), 1),
+            (Some(RX_IGNORE_CHECKSUMS), 1),
+            (Some(1 << 29), 1),
+            (Some(1 << 30), 1),
+            (Some(0), 2),
+        ];
+        for (n, (checks, right)) in said.into_iter().enumerate() {
+            s.fake.set_faults(Faults {
+                checks,
+                ..Faults::default()
+            });
+            assert!(s.fake.receive(&[1; 60]));
+            let got = || s.above.frames.lock().unwrap().len() == n + 1;
+            assert!(within(SOON, got), "{}", family.name);
+            assert_eq!(s.above.checked.load(SeqCst), right, "{checks:x?}");
+        }
+    }
+}
+
+/// What is sent from within [`Upper::receive`] leaves all the same.
+#[test]
+fn answers_leave_after_their_batch() {
+    struct Echo(Mutex<Option<Arc<Nic<Fake>>>>);
+    impl Upper for Echo {
+        fn receive(&self, frame: &[u8]) {
+            let nic = self.0.lock().unwrap().clone().unwrap();
+            assert!(nic.transmit(frame));
+            nic.flush();
+        }
+        fn link_changed(&self) {}
+        fn transmit_ready(&self) {}
+    }
+    for family in FAMILIES {
+        let fake = Fake::new(family, Made::default());
+        let (nic, receiver) = Nic::open(fake.clone(), model(family), MTU).unwrap();
+        let echo = Arc::new(Echo(Mutex::new(Some(nic))));
+        receiver.start(echo.clone()).unwrap();
+        let wanted: Vec<_> = (0..200).map(frame).collect();
+        for f in &wanted {
+            assert!(within(SOON, || fake.receive(f)));
+        }
+        let sent = Mutex::new(Vec::new());
+        let all = || {
+            let mut sent = sent.lock().unwrap();
+            sent.extend(fake.take_sent());
+            sent.len() == wanted.len()
+        };
+        assert!(within(SOON, all), "{}", family.name);
+        assert_eq!(*sent.lock().unwrap(), wanted);
+        *echo.0.lock().unwrap() = None;
+    }
+}
+
+#[test]
 fn a_device_that_is_gone_is_given_up() {
     for family in FAMILIES {
         let s = start(family, Made::default());
@@ -357,7 +421,7 @@ proptest! {
             prop_assert!(device_write(at, &word.to_le_bytes()));
         }
         for _ in 0..2 * COUNT {
-            match ring.take(|f| assert!(!f.is_empty() && f.len() <= 2048)) {
+            match ring.take(|f, _| assert!(!f.is_empty() && f.len() <= 2048)) {
                 Err(Overflow) | Ok(Taken::Nothing) => break,
                 Ok(_) => {}
             }

@@ -71,6 +71,10 @@ pub struct LinkCounters {
 pub trait Upper: Send + Sync {
     /// A frame came in.
     fn receive(&self, frame: &[u8]);
+    /// A frame came in whose checksums (IP, and TCP or UDP) the device found right.
+    fn receive_checked(&self, frame: &[u8]) {
+        self.receive(frame);
+    }
     /// The frames at hand have been given; more come later.
     fn received_all(&self) {}
     /// The link went up or down.

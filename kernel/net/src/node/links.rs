@@ -6,6 +6,7 @@
 //! along where the device can take it, so that neighbours and leases stay what they
 //! were; a link that comes back is not moved to while the other works.
 
+use super::input::Checksums;
 use super::{Engines, Link, NetEvent, NetNode, Upper};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -131,12 +132,24 @@ pub struct Port {
     index: usize,
 }
 
+impl Port {
+    fn is_active(&self) -> bool {
+        self.index == self.node.links.active.load(Ordering::Relaxed)
+    }
+}
+
 impl Upper for Port {
     fn receive(&self, frame: &[u8]) {
         // What comes in on a link that stands by was sent to nobody here, or comes in
         // on the other link too.
-        if self.index == self.node.links.active.load(Ordering::Relaxed) {
+        if self.is_active() {
             self.node.receive(frame);
+        }
+    }
+
+    fn receive_checked(&self, frame: &[u8]) {
+        if self.is_active() {
+            self.node.receive_as(frame, Checksums::Right);
         }
     }
 
@@ -145,7 +158,7 @@ impl Upper for Port {
     }
 
     fn transmit_ready(&self) {
-        if self.index == self.node.links.active.load(Ordering::Relaxed) {
+        if self.is_active() {
             self.node.transmit_ready();
         }
     }

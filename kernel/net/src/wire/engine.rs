@@ -9,7 +9,7 @@ use machine::cpu;
 use machine::sync::{SpinGuard, SpinLock};
 use machine::time::Instant;
 use smoltcp::iface::{Config, Interface};
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::wire::HardwareAddress;
 
 /// The machine's time as smoltcp counts it.
@@ -58,6 +58,9 @@ fn capabilities(mtu: usize) -> DeviceCapabilities {
     let mut c = DeviceCapabilities::default();
     c.medium = Medium::Ip;
     c.max_transmission_unit = mtu;
+    // They are checked, here or by the device, before a packet comes here.
+    c.checksum.ipv4 = Checksum::Tx;
+    c.checksum.tcp = Checksum::Tx;
     c
 }
 
