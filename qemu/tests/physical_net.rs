@@ -14,6 +14,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -123,8 +124,8 @@ fn wait_told(node: &Node, after: u64, words: &str) -> Result<()> {
 
 /// Four downloads at once and an upload give the same bytes, and all that in a machine
 /// that has no virtio device.
-fn serves(name: &str, board: Board) -> Result<()> {
-    let mut node = start(&machine(name, board)?)?;
+fn serves(machine: &Machine) -> Result<()> {
+    let mut node = start(machine)?;
     let devices = node.qmp().monitor("info qtree")?;
     ensure!(!devices.contains("virtio"), "there is a virtio device");
     let address = node.address(NGINX);
@@ -149,18 +150,38 @@ fn serves(name: &str, board: Board) -> Result<()> {
 
 #[test]
 fn e1000e_serves() -> Result<()> {
-    serves("physical-e1000e", Board::Q35)
+    serves(&machine("physical-e1000e", Board::Q35)?)
 }
 
 #[test]
 fn e1000_serves() -> Result<()> {
-    serves("physical-e1000", Board::Pc)
+    serves(&machine("physical-e1000", Board::Pc)?)
+}
+
+/// Whether this QEMU has a device.
+fn has_device(model: &str) -> Result<bool> {
+    let help = Command::new("qemu-system-x86_64")
+        .args(["-device", &format!("{model},help")])
+        .output()?;
+    // It ends with status 0 in either case.
+    Ok(String::from_utf8_lossy(&help.stdout).contains("netdev="))
+}
+
+/// The 82576, which QEMU has from 8.0 on.
+#[test]
+fn igb_serves() -> Result<()> {
+    if !has_device("igb")? {
+        println!("not run: this QEMU has no igb");
+        return Ok(());
+    }
+    serves(&machine("physical-igb", Board::Q35)?.nic("igb"))?;
+    cable(&machine("physical-igb-cable", Board::Q35)?.nic("igb"))
 }
 
 /// A cable is pulled in the middle of a download and put back: nothing comes meanwhile,
 /// pages come at once afterwards, and the download ends with the right bytes.
-fn cable(name: &str, board: Board) -> Result<()> {
-    let mut node = start(&machine(name, board)?)?;
+fn cable(machine: &Machine) -> Result<()> {
+    let mut node = start(machine)?;
     let before = node.api().last_event()?;
     let address = node.address(NGINX);
     let download = thread::spawn(move || http::get(address, "/download", seconds(120)));
@@ -184,12 +205,12 @@ fn cable(name: &str, board: Board) -> Result<()> {
 
 #[test]
 fn e1000e_without_cable() -> Result<()> {
-    cable("physical-e1000e-cable", Board::Q35)
+    cable(&machine("physical-e1000e-cable", Board::Q35)?)
 }
 
 #[test]
 fn e1000_without_cable() -> Result<()> {
-    cable("physical-e1000-cable", Board::Pc)
+    cable(&machine("physical-e1000-cable", Board::Pc)?)
 }
 
 /// A cable is moved to another port: the node follows, there and back.
