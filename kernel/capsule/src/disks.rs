@@ -39,25 +39,35 @@ pub(crate) struct Grant(Arc<NodeDisk>);
 impl Disks {
     /// Adds a disk, whose name must not be taken.
     pub fn add(&self, id: DiskId, device: Arc<dyn BlockDevice>) {
-        let kib = device.sectors() / 2;
-        log::info!("disk {}: {kib} KiB", id.name());
-        let disk = Arc::new(NodeDisk {
-            id,
-            device,
-            holder: SpinLock::new(None),
-        });
+        let disk = NodeDisk::new(id, device);
         self.all.lock().push(disk.clone());
-        if let Some(hub) = self.hub.get() {
-            disk.report_to(hub);
-        }
+        self.welcome(&disk);
     }
 
     /// Adds a SATA or USB disk under the first free name of such; the name, unless all
     /// are taken.
     pub fn add_scsi(&self, device: Arc<dyn BlockDevice>) -> Option<DiskId> {
-        let id = (0..).map_while(DiskId::scsi).find(|id| !self.has(id))?;
-        self.add(id.clone(), device);
+        let mut all = self.all.lock();
+        let is_free = |id: &DiskId| !all.iter().any(|d| d.id == *id);
+        let id = (0..).map_while(DiskId::scsi).find(is_free)?;
+        let disk = NodeDisk::new(id.clone(), device);
+        all.push(disk.clone());
+        drop(all);
+        self.welcome(&disk);
         Some(id)
+    }
+
+    /// Tells of a disk; on a running node, to everybody.
+    fn welcome(&self, disk: &Arc<NodeDisk>) {
+        let name = disk.id.name();
+        log::info!("disk {name}: {} KiB", disk.device.sectors() / 2);
+        if let Some(hub) = self.hub.get() {
+            disk.report_to(hub);
+            hub.emit(Event::DeviceError {
+                device: String::from(name),
+                detail: String::from("it was plugged in"),
+            });
+        }
     }
 
     /// Forgets a disk that is not there any more. A capsule that holds it keeps what it
@@ -78,10 +88,6 @@ impl Disks {
         let all = self.snapshot();
         let pair = |d: &Arc<NodeDisk>| (d.id.clone(), d.device.clone());
         all.iter().map(pair).collect()
-    }
-
-    fn has(&self, id: &DiskId) -> bool {
-        self.all.lock().iter().any(|d| d.id == *id)
     }
 
     fn snapshot(&self) -> Vec<Arc<NodeDisk>> {
@@ -133,6 +139,14 @@ impl Disks {
 }
 
 impl NodeDisk {
+    fn new(id: DiskId, device: Arc<dyn BlockDevice>) -> Arc<NodeDisk> {
+        Arc::new(NodeDisk {
+            id,
+            device,
+            holder: SpinLock::new(None),
+        })
+    }
+
     fn report_to(&self, hub: &Arc<Hub>) {
         let reporter = Reporter {
             name: String::from(self.id.name()),
@@ -172,8 +186,8 @@ impl Reporter {
     /// Called by one thread, the driver's.
     fn tell(&self, trouble: Trouble) {
         let (last, now) = (self.last.load(Relaxed), Instant::now().0);
-        // A device that is given up says so once and nothing after it.
-        let is_last = trouble == Trouble::GivenUp;
+        // A device that is given up or pulled says so once and nothing after it.
+        let is_last = matches!(trouble, Trouble::GivenUp | Trouble::Pulled);
         if last != 0 && now.saturating_sub(last) < REPORT_PAUSE_NS && !is_last {
             self.untold.fetch_add(1, Relaxed);
             return;

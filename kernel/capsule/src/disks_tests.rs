@@ -91,8 +91,9 @@ fn disks_come_and_go() {
     let first = disks.add_scsi(late.clone()).unwrap();
     let second = disks.add_scsi(Arc::new(Idle::default())).unwrap();
     assert_eq!((first.name(), second.name()), ("sda", "sdb"));
+    assert_eq!(hub.emitted(), 2, "on a running node it is told who comes");
     late.tell(Trouble::Reset);
-    assert_eq!(hub.emitted(), 1, "who comes late is watched too");
+    assert_eq!(hub.emitted(), 3, "who comes late is watched too");
     let held = disks.grant(&names(&["sda"]), "one").unwrap();
     disks.remove(&first);
     assert!(disks.grant(&names(&["sda"]), "two").is_err());
@@ -115,6 +116,7 @@ fn a_flood_of_trouble_is_told_once() {
         device.tell(Trouble::Reset);
     }
     assert_eq!(hub.emitted(), 1);
+    device.tell(Trouble::Pulled);
     device.tell(Trouble::GivenUp);
-    assert_eq!(hub.emitted(), 2);
+    assert_eq!(hub.emitted(), 3);
 }

@@ -81,6 +81,8 @@ pub enum Trouble {
     },
     /// It hung or broke the rules, was reset, and works again.
     Reset,
+    /// It was pulled out: requests fail until it is back.
+    Pulled,
     /// It did not come back from a reset: every further request fails.
     GivenUp,
 }
@@ -96,6 +98,7 @@ impl fmt::Display for Trouble {
                 write!(f, "{operation} at sector {sector} failed")
             }
             Trouble::Reset => f.write_str("it did not answer and was reset"),
+            Trouble::Pulled => f.write_str("it was pulled out"),
             Trouble::GivenUp => f.write_str("it did not come back from a reset and is given up"),
         }
     }

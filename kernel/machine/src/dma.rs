@@ -315,6 +315,16 @@ impl Segment {
         self.len = end - self.offset;
     }
 
+    /// The physical address of its first byte, as devices see it; the others follow.
+    #[must_use]
+    pub fn phys(&self) -> u64 {
+        let start = match &self.memory {
+            Memory::Buffer(b) => b.phys(),
+            Memory::Frame(f) => f.phys(),
+        };
+        start + self.offset as u64
+    }
+
     /// Where it lies in the direct map.
     pub(crate) fn ptr(&self) -> NonNull<u8> {
         let start = match &self.memory {
@@ -382,6 +392,9 @@ mod tests {
         let f = Frame::zeroed(Account::kernel()).unwrap();
         let s = Segment::frame(f, 5000..6000, Direction::FromDevice);
         assert!(s.is_empty() && s.into_buffer().is_none());
+        let f = Frame::zeroed(Account::kernel()).unwrap();
+        let s = Segment::frame(f, 100..200, Direction::FromDevice);
+        assert_eq!((s.len(), Some(s.phys())), (100, phys_of(s.ptr())));
     }
 
     #[test]

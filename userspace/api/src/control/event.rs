@@ -122,7 +122,8 @@ pub enum Event {
         /// The device, for people.
         device: String,
     },
-    /// A device failed a request or was reset. Sent at most once a second per device.
+    /// A device failed a request, was reset, pulled out or plugged in. Sent at most once a second
+    /// per device, but for its end.
     DeviceError {
         /// Device name, such as `vda`.
         device: String,
