@@ -3,6 +3,7 @@
 //! Every driver is one row of [`DRIVERS`]. A device that nobody takes, or that fails, is
 //! named and left alone.
 
+use crate::usb;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -11,6 +12,7 @@ use capsule::Disks;
 use machine::pci::{self, Address, Device};
 use machine::virtio::{self, DeviceType};
 use net::{Link, NetNode, Upper};
+use skep_usb::Host;
 use skep_virtio::blk::VirtioBlk;
 use skep_virtio::entropy;
 use skep_virtio::net::VirtioNet;
@@ -25,6 +27,8 @@ pub(crate) struct Parts {
     /// Virtio disks seen so far: one that does not start keeps its number, and the
     /// others their names.
     virtio_disks: u32,
+    /// Its USB buses.
+    pub(crate) usb: Vec<Arc<Host>>,
     /// Which driver has which device.
     pub(crate) bound: Vec<(Address, &'static str)>,
 }
@@ -39,7 +43,7 @@ struct Driver {
 }
 
 /// All drivers; the first that takes a device has it.
-const DRIVERS: [Driver; 7] = [
+const DRIVERS: [Driver; 8] = [
     Driver {
         name: "virtio-net",
         takes: |d| is_virtio(d, DeviceType::Network),
@@ -75,6 +79,11 @@ const DRIVERS: [Driver; 7] = [
         takes: |d| is_intel(d, "igb"),
         start: intel_net,
     },
+    Driver {
+        name: "xhci",
+        takes: skep_usb::is_controller,
+        start: usb::start,
+    },
 ];
 
 const NO_THREADS: &str = "no memory for its threads";
@@ -85,6 +94,7 @@ pub(crate) fn start(net: &Arc<NetNode>) -> Parts {
         net: net.clone(),
         disks: Arc::default(),
         virtio_disks: 0,
+        usb: Vec::new(),
         bound: Vec::new(),
     };
     for device in pci::devices() {
@@ -96,6 +106,7 @@ pub(crate) fn start(net: &Arc<NetNode>) -> Parts {
             Err(e) => log::error!("device {} ({}): {e}", device.address, driver.name),
         }
     }
+    usb::settle(&parts.usb);
     parts
 }
 

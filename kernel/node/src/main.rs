@@ -20,6 +20,7 @@ mod devices;
 mod network;
 mod platform;
 mod ramdisk;
+mod usb;
 
 use alloc::boxed::Box;
 use alloc::string::String;
