@@ -50,7 +50,8 @@ struct Counters {
 /// A network device of the e1000, e1000e or igb family.
 pub struct Nic<B: Bus> {
     chip: Chip<B>,
-    mac: SpinLock<[u8; 6]>,
+    /// The hardware address in the low six bytes: it is asked for with every frame.
+    mac: AtomicU64,
     mtu: usize,
     is_up: AtomicBool,
     /// It must be set up again.
@@ -110,6 +111,11 @@ fn buffer_size(mtu: usize) -> BufferSize {
     }
 }
 
+/// A hardware address as one number.
+fn pack([a, b, c, d, e, f]: [u8; 6]) -> u64 {
+    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+}
+
 /// Hands a frame on.
 fn give(upper: &dyn Upper, frame: &[u8], is_checked: bool) {
     if is_checked {
@@ -150,7 +156,7 @@ impl<B: Bus> Nic<B> {
         chip.set_up(mac, &receive, &transmit, buffer_size(mtu))?;
         let nic = Nic {
             chip,
-            mac: SpinLock::new(mac),
+            mac: AtomicU64::new(pack(mac)),
             mtu,
             is_up: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
@@ -247,7 +253,7 @@ impl<B: Bus> Nic<B> {
         self.transmit.lock().is_off = true;
         self.chip.reset()?;
         let (receive, transmit) = rings(&self.chip.model, self.mtu)?;
-        let mac = *self.mac.lock();
+        let mac = self.mac();
         self.chip
             .set_up(mac, &receive, &transmit, buffer_size(self.mtu))?;
         let fresh = Transmit::new(transmit);
@@ -260,7 +266,8 @@ impl<B: Bus> Nic<B> {
 
 impl<B: Bus> net::Link for Nic<B> {
     fn mac(&self) -> [u8; 6] {
-        *self.mac.lock()
+        let [a, b, c, d, e, f, ..] = self.mac.load(Relaxed).to_le_bytes();
+        [a, b, c, d, e, f]
     }
 
     fn mtu(&self) -> usize {
@@ -320,7 +327,7 @@ impl<B: Bus> net::Link for Nic<B> {
     }
 
     fn set_mac(&self, mac: [u8; 6]) -> bool {
-        *self.mac.lock() = mac;
+        self.mac.store(pack(mac), Relaxed);
         self.chip.set_mac(mac);
         true
     }
