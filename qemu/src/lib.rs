@@ -43,6 +43,7 @@ pub mod client;
 pub mod command;
 pub mod compat;
 pub mod http;
+pub mod lan;
 pub mod machine;
 pub mod node;
 pub mod qmp;

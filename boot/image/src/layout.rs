@@ -29,7 +29,7 @@ pub const ALIGNMENT: u64 = 2048;
 const CONFIG_ROOM: u64 = 32 << 20;
 
 /// What the loader is told: nothing on screen or serial line but a failure.
-const BOOT_CONFIG: &str = r#"{
+pub const BOOT_CONFIG: &str = r#"{
   "frame_buffer": {},
   "log_level": "Error",
   "frame_buffer_logging": true,

@@ -78,6 +78,7 @@ const STAGES: [Stage; 5] = [
 ];
 
 /// The boot loader's binaries, read into memory.
+#[derive(Clone)]
 pub struct Stages {
     /// First sector of the disk, 512 bytes with an empty partition table.
     pub boot_sector: Vec<u8>,

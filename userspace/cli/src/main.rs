@@ -12,6 +12,7 @@ mod key;
 mod manifest;
 mod medium;
 mod pack;
+mod pxe;
 mod sign;
 mod units;
 
@@ -44,6 +45,9 @@ enum Action {
     Bundle(bundle::BundleArgs),
     /// Make an image that computers boot from, on a USB stick or a disk
     Image(medium::make::ImageArgs),
+    /// Boot the machines of a network
+    #[command(subcommand)]
+    Pxe(pxe::PxeAction),
     /// Check that a boot image is whole and signed by its owner
     Verify(medium::seal::VerifyArgs),
     /// Show what a manifest, tree, ramdisk or image contains
@@ -84,6 +88,7 @@ fn run(action: &Action) -> Result<()> {
             Ok(())
         }
         Action::Pack(args) => pack::run(args),
+        Action::Pxe(action) => pxe::run(action),
         Action::Sign(args) => sign::run(args),
         Action::Bundle(args) => bundle::run(args),
         Action::Image(args) => medium::make::run(args),

@@ -70,19 +70,19 @@ pub(crate) fn run(args: &ImageArgs) -> Result<()> {
         true => None,
         false => Some(key::load(&args.key)?),
     };
-    let system = system_folder(args.system.as_deref())?;
+    let system = System::load(args.system.as_deref())?;
     let ramdisk = match (&args.ramdisk, args.no_ramdisk) {
         (_, true) => None,
         (Some(path), _) => Some(read(path)?),
         (None, _) => Some(
-            read(&system.join("ramdisk"))
+            read(&system.folder.join("ramdisk"))
                 .context("name the node's ramdisk with --ramdisk; 'skep bundle' makes one")?,
         ),
     };
     let contents = Contents {
-        kernel: read(&system.join("skep-kernel"))?,
+        kernel: system.kernel,
         ramdisk,
-        stages: Stages::load(&system.join("stages"))?,
+        stages: system.stages,
         config: config(args)?,
     };
     write_image(&contents, &args.output)?;
@@ -99,6 +99,31 @@ pub(crate) fn run(args: &ImageArgs) -> Result<()> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// What every node boots: the kernel and the boot loader.
+pub(crate) struct System {
+    /// Where they are.
+    pub(crate) folder: PathBuf,
+    /// The kernel ELF.
+    pub(crate) kernel: Vec<u8>,
+    /// The boot loader.
+    pub(crate) stages: Stages,
+}
+
+impl System {
+    /// Reads them from a folder, or from where this program is.
+    ///
+    /// # Errors
+    /// They are not there.
+    pub(crate) fn load(named: Option<&Path>) -> Result<Self> {
+        let folder = system_folder(named)?;
+        Ok(Self {
+            kernel: read(&folder.join("skep-kernel"))?,
+            stages: Stages::load(&folder.join("stages"))?,
+            folder,
+        })
+    }
 }
 
 /// The folder with the kernel and the boot loader.
