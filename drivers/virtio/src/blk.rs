@@ -9,12 +9,12 @@
 mod shape;
 mod transfer;
 
-use crate::request::{Headers, Request};
+use crate::request::Headers;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use core::time::Duration;
-use machine::block::{BlockError, Observer, Operation, Trouble};
+use machine::block::{BlockError, Observer, Operation, Request, Trouble};
 use machine::dma::Direction;
 use machine::pci;
 use machine::sync::{Once, SpinLock};
@@ -185,7 +185,7 @@ impl VirtioBlk {
             }
             let headers = inner.free.pop()?;
             let chain = headers.frame(operation, sector, data.take()?);
-            Some(inner.give(chain, Request::new(operation, sector)))
+            Some(inner.give(chain, Arc::new(Request::new(operation, sector))))
         });
         if self.is_asleep.load(SeqCst) {
             // From now on there is a deadline.

@@ -1,15 +1,10 @@
-//! One request of a block device: its form on the wire, and who waits for it.
+//! The form of a block device's request on the wire.
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use machine::AllocError;
-use machine::block::{BlockError, Operation, Trouble};
+use machine::block::{BlockError, Operation};
 use machine::dma::{Direction, DmaBuffer, Segment};
-use machine::sync::SpinLock;
-use machine::time::Instant;
 use machine::virtio::{Chain, VirtioError};
-use machine::wait::WaitQueue;
 
 /// The number of an operation on the wire (virtio 1.2, 5.2.6).
 fn number(operation: Operation) -> u32 {
@@ -91,59 +86,6 @@ impl Headers {
     }
 }
 
-/// A request under way.
-pub(crate) struct Request {
-    operation: Operation,
-    sector: u64,
-    outcome: SpinLock<Option<Result<(), BlockError>>>,
-    done: WaitQueue,
-    /// When the device last got it.
-    since: AtomicU64,
-    tries: AtomicU32,
-}
-
-impl Request {
-    pub(crate) fn new(operation: Operation, sector: u64) -> Arc<Request> {
-        Arc::new(Request {
-            operation,
-            sector,
-            outcome: SpinLock::new(None),
-            done: WaitQueue::new(),
-            since: AtomicU64::new(Instant::now().0),
-            tries: AtomicU32::new(1),
-        })
-    }
-
-    pub(crate) fn since(&self) -> Instant {
-        Instant(self.since.load(Relaxed))
-    }
-
-    /// What to say of it if it has failed.
-    pub(crate) fn failure(&self) -> Trouble {
-        Trouble::Failed {
-            operation: self.operation,
-            sector: self.sector,
-        }
-    }
-
-    /// The device gets it once more, or would; how often it has had it.
-    pub(crate) fn count_try(&self) -> u32 {
-        self.since.store(Instant::now().0, Relaxed);
-        self.tries.fetch_add(1, Relaxed)
-    }
-
-    /// Ends it and wakes who waits.
-    pub(crate) fn finish(&self, answer: Result<(), BlockError>) {
-        *self.outcome.lock() = Some(answer);
-        self.done.wake_all();
-    }
-
-    /// Sleeps until it has ended.
-    pub(crate) fn wait(&self) -> Result<(), BlockError> {
-        self.done.wait(|| self.outcome.lock().take())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,16 +116,5 @@ mod tests {
         assert_eq!(chain[0].as_buffer().unwrap().bytes()[0], 4);
         let (_, answer) = Headers::unframe(chain).unwrap();
         assert_eq!(answer, Err(BlockError::Failed));
-    }
-
-    #[test]
-    fn a_waiter_gets_the_outcome() {
-        let r = Request::new(Operation::Read, 7);
-        let r2 = r.clone();
-        let t = std::thread::spawn(move || r2.wait());
-        r.finish(Err(BlockError::Failed));
-        assert_eq!(t.join().unwrap(), Err(BlockError::Failed));
-        let told = alloc::format!("{}", r.failure());
-        assert_eq!(told, "reading at sector 7 failed");
     }
 }

@@ -1,5 +1,11 @@
 //! Block devices: what drivers provide and rooms use.
 
+mod lead;
+mod request;
+
+pub use lead::Lead;
+pub use request::Request;
+
 use crate::addr::PAGE_SIZE;
 use crate::frame::Frame;
 use alloc::boxed::Box;
@@ -81,8 +87,12 @@ pub enum Trouble {
     },
     /// It hung or broke the rules, was reset, and works again.
     Reset,
+    /// It says that it is about to fail: too hot, worn out, or out of spare blocks.
+    Warning,
     /// It was pulled out: requests fail until it is back.
     Pulled,
+    /// It was put back and works again.
+    Returned,
     /// It did not come back from a reset: every further request fails.
     GivenUp,
 }
@@ -98,7 +108,9 @@ impl fmt::Display for Trouble {
                 write!(f, "{operation} at sector {sector} failed")
             }
             Trouble::Reset => f.write_str("it did not answer and was reset"),
+            Trouble::Warning => f.write_str("it warns of its own failure"),
             Trouble::Pulled => f.write_str("it was pulled out"),
+            Trouble::Returned => f.write_str("it is back"),
             Trouble::GivenUp => f.write_str("it did not come back from a reset and is given up"),
         }
     }

@@ -1,11 +1,11 @@
 //! Transfers: cut into requests, several of which are under way at once.
 
 use super::VirtioBlk;
-use crate::request::{self, Request};
+use crate::request;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use machine::addr::PAGE_SIZE;
-use machine::block::{self, BlockDevice, BlockError, Observer, Operation, SECTOR};
+use machine::block::{self, BlockDevice, BlockError, Observer, Operation, Request, SECTOR};
 use machine::dma::{DmaBuffer, Segment};
 use machine::frame::Frame;
 use machine::virtio::Chain;
