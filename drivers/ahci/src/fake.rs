@@ -52,6 +52,8 @@ pub(crate) struct Character {
     /// The adapter stops when it is told to.
     pub(crate) stops: bool,
     pub(crate) is_wired: bool,
+    /// What registers read as when the adapter is gone.
+    pub(crate) absent: u32,
 }
 
 impl Default for Character {
@@ -62,6 +64,7 @@ impl Default for Character {
             resets: u32::MAX,
             stops: true,
             is_wired: false,
+            absent: u32::MAX,
         }
     }
 }
@@ -367,7 +370,7 @@ impl Bus for FakeBus {
     fn read_u32(&self, offset: usize) -> u32 {
         let state = self.0.state.lock();
         if state.is_gone {
-            return u32::MAX;
+            return self.0.character.absent;
         }
         let base = port(PORT);
         if !(base..base + 0x80).contains(&offset) {

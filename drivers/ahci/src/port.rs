@@ -4,9 +4,9 @@ use crate::command::Task;
 use crate::hba::call;
 use crate::identify::Identity;
 use crate::registers::{
-    CI, CLB, CMD, CMD_ACTIVE, CMD_POWER, CMD_RECEIVE, CMD_RECEIVING, CMD_RUNNING, CMD_SPIN_UP,
-    CMD_START, FB, IE_WANTED, IS_CONNECT, IS_LINK, IS_PHY, IS_TASK, PX_IE, PX_IS, SACT, SCTL,
-    SCTL_NO_SLEEP, SCTL_RESET, SERR, SSTS, SSTS_UP, TFD, TFD_BUSY, port,
+    ALL_ONES, CI, CLB, CMD, CMD_ACTIVE, CMD_POWER, CMD_RECEIVE, CMD_RECEIVING, CMD_RUNNING,
+    CMD_SPIN_UP, CMD_START, FB, IE_WANTED, IS_CONNECT, IS_LINK, IS_PHY, IS_TASK, PX_IE, PX_IS,
+    SACT, SCTL, SCTL_NO_SLEEP, SCTL_RESET, SERR, SSTS, SSTS_UP, TFD, TFD_BUSY, port,
 };
 use crate::slots::{Refused, Slots, State, Ticket};
 use alloc::sync::Arc;
@@ -135,7 +135,7 @@ impl Port {
             return 0;
         }
         let interrupts = self.read(bus, PX_IS);
-        if interrupts == crate::registers::ALL_ONES {
+        if interrupts == ALL_ONES {
             self.calls.fetch_or(call::GONE, SeqCst);
             return 0;
         }
@@ -171,6 +171,12 @@ impl Port {
                 done = 0;
             }
         }
+        // Where nothing answers, some buses read zeros: then nothing is done, but gone.
+        if done != 0 && !self.is_running(bus) {
+            slots.state = State::Closed;
+            self.calls.fetch_or(call::GONE, SeqCst);
+            return 0;
+        }
         let answer = slots.answer();
         let mut finished = taken(done, &mut slots);
         drop(slots);
@@ -183,6 +189,12 @@ impl Port {
             self.room.wake_all();
         }
         count
+    }
+
+    /// Whether the adapter is there and the port started.
+    pub(crate) fn is_running(&self, bus: &impl Bus) -> bool {
+        let command = self.read(bus, CMD);
+        command != ALL_ONES && command & CMD_START != 0
     }
 
     /// Has one of those who wait look whether to lead.

@@ -57,7 +57,7 @@ impl<B: Bus> Hba<B> {
         if port.state() != State::Open {
             return;
         }
-        let why = if port.read(&self.bus, CMD) == crate::registers::ALL_ONES {
+        let why = if !port.is_running(&self.bus) {
             call::GONE
         } else if !port.is_up(&self.bus) {
             call::PLUG

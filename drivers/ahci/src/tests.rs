@@ -285,11 +285,16 @@ fn what_does_not_come_back_is_given_up() {
     fake.state.lock().faults = Vec::from([Fault::Silence]);
     assert_eq!(write(&disk, 3, 4), Err(BlockError::Gone));
     wait_for(|| *told.lock() == [Trouble::GivenUp]);
-    let (disk, fake) = honest();
-    let told = listen(&disk);
-    fake.state.lock().faults = Vec::from([Fault::Gone]);
-    assert_eq!(write(&disk, 3, 4), Err(BlockError::Gone));
-    wait_for(|| *told.lock() == [Trouble::GivenUp]);
+    for absent in [u32::MAX, 0] {
+        let (disk, fake) = start(Character {
+            absent,
+            ..Character::default()
+        });
+        let told = listen(&disk);
+        fake.state.lock().faults = Vec::from([Fault::Gone]);
+        assert_eq!(write(&disk, 3, 4), Err(BlockError::Gone));
+        wait_for(|| *told.lock() == [Trouble::GivenUp]);
+    }
 }
 
 #[test]

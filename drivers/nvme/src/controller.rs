@@ -427,6 +427,10 @@ impl<B: Bus> Nvme<B> {
             if ready && status & registers::CSTS_FATAL != 0 {
                 return Err(NvmeError::Fatal);
             }
+            // Where nothing answers, some buses read zeros.
+            if !self.bus.is_present() {
+                return Err(NvmeError::Gone);
+            }
             if Instant::now() >= deadline {
                 return Err(NvmeError::NotReady);
             }

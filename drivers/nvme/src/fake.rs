@@ -56,6 +56,8 @@ pub(crate) struct Character {
     pub(crate) starts: u32,
     /// It has another serial number after a reset.
     pub(crate) changes: bool,
+    /// What registers read as when it is gone.
+    pub(crate) absent: u32,
     /// Creation of I/O queues beyond this one fails.
     pub(crate) creates: u16,
 }
@@ -68,6 +70,7 @@ impl Default for Character {
             aborts: false,
             starts: u32::MAX,
             changes: false,
+            absent: u32::MAX,
             creates: u16::MAX,
         }
     }
@@ -444,7 +447,7 @@ impl Bus for FakeBus {
     fn read_u32(&self, offset: usize) -> u32 {
         let state = self.0.state.lock();
         if state.is_gone {
-            return u32::MAX;
+            return self.0.character.absent;
         }
         match offset {
             // 128 entries, half a second, NVM commands.

@@ -147,6 +147,9 @@ impl<B: Bus> Nvme<B> {
     /// it does not come back. Whether it did.
     fn recover(&self) -> bool {
         for n in 0..RESETS {
+            if !self.bus.is_present() {
+                break;
+            }
             for pair in self.pairs() {
                 pair.close();
             }

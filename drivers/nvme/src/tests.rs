@@ -222,18 +222,24 @@ fn a_broken_or_stopped_controller_is_back_within_a_second() {
 
 #[test]
 fn a_pulled_controller_is_given_up_at_once() {
-    let (disk, fake) = honest();
-    let told = listen(&disk);
-    fake.state.lock().faults = Vec::from([Fault::Pulled]);
-    let begun = Instant::now();
-    assert_eq!(write(&disk, 3, 4), Err(BlockError::Gone));
-    assert_eq!(read(&disk, 3), Err(BlockError::Gone));
-    assert!(Instant::now().since(begun) < Duration::from_millis(500));
-    wait_for(|| *told.lock() == [Trouble::GivenUp]);
-    // Pulled while nothing is under way: the next transfer finds out.
-    let (disk, fake) = honest();
-    fake.pull();
-    assert_eq!(read(&disk, 3), Err(BlockError::Gone));
+    for absent in [u32::MAX, 0] {
+        let character = Character {
+            absent,
+            ..Character::default()
+        };
+        let (disk, fake) = start(character.clone());
+        let told = listen(&disk);
+        fake.state.lock().faults = Vec::from([Fault::Pulled]);
+        let begun = Instant::now();
+        assert_eq!(write(&disk, 3, 4), Err(BlockError::Gone));
+        assert_eq!(read(&disk, 3), Err(BlockError::Gone));
+        assert!(Instant::now().since(begun) < Duration::from_millis(500));
+        wait_for(|| *told.lock() == [Trouble::GivenUp]);
+        // Pulled while nothing is under way: the next transfer finds out.
+        let (disk, fake) = start(character);
+        fake.pull();
+        assert_eq!(read(&disk, 3), Err(BlockError::Gone));
+    }
 }
 
 #[test]
