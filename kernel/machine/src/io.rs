@@ -8,7 +8,9 @@
 use crate::addr::PAGE_SIZE;
 use crate::error::Fault;
 use crate::frame::Frame;
+use crate::paging::Access;
 use crate::user;
+use alloc::vec::Vec;
 use smallvec::SmallVec;
 
 /// A buffer of the running program.
@@ -74,6 +76,19 @@ fn is_aligned(bufs: &[UserBuf], n: usize) -> bool {
 fn advance(buf: &mut UserBuf, n: usize) {
     buf.addr = buf.addr.wrapping_add(n);
     buf.len -= n.min(buf.len);
+}
+
+/// Adds whole pages from the start of a buffer to `frames`, as far as they can be had.
+fn pages(buf: Option<UserBuf>, left: usize, max: usize, access: Access, frames: &mut Vec<Frame>) {
+    let Some(buf) = buf else { return };
+    let whole = buf.len.min(left) / PAGE_SIZE;
+    for n in 0..whole.min(max) {
+        let page = user::page(buf.addr.wrapping_add(n * PAGE_SIZE), access);
+        match page {
+            Ok(frame) if frames.try_reserve(1).is_ok() => frames.push(frame),
+            _ => break,
+        }
+    }
 }
 
 impl<'a> Sink<'a> {
@@ -206,6 +221,34 @@ impl<'a> Sink<'a> {
         frame.with_bytes(|page| self.put(&page[start..end]))
     }
 
+    /// The program's own pages that come next, up to `max` whole ones, for a device that
+    /// fills them itself; [`Sink::filled`] then says how far it came. None where the
+    /// buffer does not begin with a page, or its memory cannot be written.
+    pub fn pages(&mut self, max: usize, frames: &mut Vec<Frame>) {
+        let left = self.left;
+        let next = match &mut self.target {
+            Target::Kernel(_) => None,
+            Target::One(buf) => Some(*buf),
+            Target::Many(bufs, at) => next_segment(bufs, at, left),
+        };
+        pages(next, left, max, Access::READ | Access::WRITE, frames);
+    }
+
+    /// A device has filled the next `n` bytes.
+    pub fn filled(&mut self, n: usize) {
+        match &mut self.target {
+            Target::Kernel(_) => return,
+            Target::One(buf) => advance(buf, n),
+            Target::Many(bufs, at) => {
+                if let Some(buf) = bufs.get_mut(*at) {
+                    advance(buf, n);
+                }
+            }
+        }
+        self.moved += n;
+        self.left -= n.min(self.left);
+    }
+
     /// Puts up to `n` zero bytes; how many fitted.
     ///
     /// # Errors
@@ -324,6 +367,34 @@ impl<'a> Source<'a> {
             self.left -= n;
         }
         Ok(done)
+    }
+
+    /// The program's own pages that come next, up to `max` whole ones, for a device that
+    /// reads them itself; [`Source::used`] then says how far it came. None where the
+    /// buffer does not begin with a page, or its memory cannot be read.
+    pub fn pages(&mut self, max: usize, frames: &mut Vec<Frame>) {
+        let left = self.left;
+        let next = match &mut self.origin {
+            Origin::Kernel(_) => None,
+            Origin::One(buf) => Some(*buf),
+            Origin::Many(bufs, at) => next_segment(bufs, at, left),
+        };
+        pages(next, left, max, Access::READ, frames);
+    }
+
+    /// A device has read the next `n` bytes.
+    pub fn used(&mut self, n: usize) {
+        match &mut self.origin {
+            Origin::Kernel(_) => return,
+            Origin::One(buf) => advance(buf, n),
+            Origin::Many(bufs, at) => {
+                if let Some(buf) = bufs.get_mut(*at) {
+                    advance(buf, n);
+                }
+            }
+        }
+        self.moved += n;
+        self.left -= n.min(self.left);
     }
 
     /// Fills `frame` from `offset` on with up to `len` bytes (cut to the page);

@@ -5,9 +5,11 @@
 //! [`crate::thread::Hooks::page_fault`] (so it may sleep), and reports
 //! [`Fault`] where that is refused. Never call one with a spin lock held.
 
-use crate::addr::is_user_range;
+use crate::addr::{PAGE_SIZE, is_user_range};
 use crate::arch;
 use crate::error::Fault;
+use crate::frame::Frame;
+use crate::paging::Access;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Copies `dst.len()` bytes from `src`.
@@ -126,6 +128,33 @@ pub fn load_u32(addr: usize) -> Result<u32, Fault> {
 pub fn compare_exchange_u32(addr: usize, old: u32, new: u32) -> Result<u32, Fault> {
     check_word(addr)?;
     arch::user_cmpxchg_u32(addr, old, new)
+}
+
+/// The frame of the page at `addr`, whose start it is, for a device that reads it, or
+/// with [`Access::WRITE`] writes it. The page is brought in, made the program's own
+/// and, to be written, marked so. It stays mapped or not as the program likes; the
+/// frame stays as long as the reference.
+///
+/// # Errors
+/// [`Fault`], also where the program may not do what the device is to do.
+pub fn page(addr: usize, access: Access) -> Result<Frame, Fault> {
+    /// Other threads may unmap and share pages as fast as they are brought in.
+    const TRIES: usize = 16;
+    if !addr.is_multiple_of(PAGE_SIZE) {
+        return Err(Fault);
+    }
+    for _ in 0..TRIES {
+        let word = load_u32(addr)?;
+        if access.contains(Access::WRITE) {
+            // A write that changes nothing: it copies a shared page.
+            compare_exchange_u32(addr, word, word)?;
+        }
+        let mapping = arch::user_mapping(addr);
+        if let Some(m) = mapping.filter(|m| m.access.contains(access)) {
+            return Ok(m.frame);
+        }
+    }
+    Err(Fault)
 }
 
 fn check_word(addr: usize) -> Result<(), Fault> {

@@ -3,7 +3,7 @@
 use super::{PageTable, UserRegs};
 use crate::error::AllocError;
 use crate::frame::Frame;
-use crate::paging::Access;
+use crate::paging::{Access, Mapping};
 use crate::sync::SpinLock;
 use crate::thread::{self, Builder, FpuInit, PageFault, Thread};
 use crate::time::Instant;
@@ -154,6 +154,12 @@ pub(crate) fn start(t: &Arc<Thread>) {
 
 pub(crate) fn set_space(space: Arc<PageTable>) {
     *thread::current().arch.space.lock() = Some(space);
+}
+
+/// What the running thread's space has mapped at `va`.
+pub(crate) fn user_mapping(va: usize) -> Option<Mapping> {
+    let space = thread::current().arch.space.lock().clone()?;
+    space.query(va)
 }
 
 /// The frame behind a user address, faulting it in as the hardware would.

@@ -8,6 +8,7 @@ use super::stacks::KernelStack;
 use super::turn::Turn;
 use super::{control, gdt, kmap, percpu};
 use crate::error::AllocError;
+use crate::paging::Mapping;
 use crate::sync::IrqLock;
 use crate::thread::{self, Builder, FpuInit, Thread};
 use crate::time::Instant;
@@ -446,6 +447,14 @@ pub(crate) fn set_space(space: Arc<PageTable>) {
     let old = u.space.lock().replace(space.clone());
     interrupts::without_interrupts(|| enter_space(&space));
     drop(old);
+}
+
+/// What the running thread's program has mapped at `va`.
+pub(crate) fn user_mapping(va: usize) -> Option<Mapping> {
+    // SAFETY: the running thread.
+    let me = unsafe { &*percpu::current_thread() };
+    let space = me.arch.user.as_ref()?.space.lock().clone()?;
+    space.query(va)
 }
 
 /// Whether a CPU runs the thread, or has not saved it yet since it gave way.

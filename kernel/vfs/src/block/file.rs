@@ -1,4 +1,7 @@
 //! Reading and writing a disk at any byte.
+//!
+//! Whole pages of a program's memory are the device's own to fill and to read. What is
+//! left goes through memory of the kernel's and is copied.
 
 use super::Disk;
 use super::slots::Use;
@@ -14,6 +17,9 @@ use machine::{Frame, thread};
 
 /// Bytes of one transfer: whole pages. A larger read or write is several.
 pub(super) const WINDOW: usize = 256 << 10;
+
+/// Pages of the program's own that one transfer uses.
+pub(super) const DIRECT: usize = (1 << 20) / PAGE_SIZE;
 
 /// The blocks around a part of a program's transfer, and the memory for them.
 struct Window {
@@ -37,6 +43,16 @@ impl Window {
             head,
             len,
             span: (head + len).next_multiple_of(block),
+        }
+    }
+
+    /// The window of `pages` whole pages from `at` on, where a block begins.
+    fn whole(at: u64, pages: usize) -> Window {
+        Window {
+            base: at,
+            head: 0,
+            len: pages * PAGE_SIZE,
+            span: pages * PAGE_SIZE,
         }
     }
 
@@ -95,19 +111,43 @@ impl Disk {
         Err(Error::Invalid)
     }
 
+    /// Reads from `at` on right into the program's pages; whether there were any.
+    fn read_direct(&self, sink: &mut Sink<'_>, at: u64) -> Result<bool> {
+        let mut frames = Vec::new();
+        if at.is_multiple_of(self.block_len() as u64) {
+            sink.pages(DIRECT, &mut frames);
+        }
+        if frames.is_empty() {
+            return Ok(false);
+        }
+        let mut window = Window::whole(at, frames.len());
+        let slot = self.slots.take(&window.sectors(), Use::Reads);
+        self.read_frames(&mut window, &frames)?;
+        drop(slot);
+        sink.filled(window.len);
+        Ok(true)
+    }
+
+    /// Reads the window into `frames`. If that fails, it is cut before the page that
+    /// cannot be read.
+    fn read_frames(&self, window: &mut Window, frames: &[Frame]) -> Result<()> {
+        match self.device.read(window.sector(), frames, window.span) {
+            Err(BlockError::Failed) if window.span > PAGE_SIZE => {
+                let good = self.readable(window, frames)?;
+                window.cut(good);
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
     /// Reads from `at` on until the window or the program's buffer is full.
     fn read_window(&self, sink: &mut Sink<'_>, at: u64) -> Result<()> {
         let mut window = Window::new(at, sink.left(), self.block_len());
         let slot = self.slots.take(&window.sectors(), Use::Reads);
         let frames = self.frames(window.span)?;
         window.cut(frames.len());
-        match self.device.read(window.sector(), &frames, window.span) {
-            Err(BlockError::Failed) if window.span > PAGE_SIZE => {
-                let good = self.readable(&window, &frames)?;
-                window.cut(good);
-            }
-            other => other?,
-        }
+        self.read_frames(&mut window, &frames)?;
         drop(slot);
         for (page, offset, n) in window.pieces() {
             let frame = frames.get(page).ok_or(Error::Io)?;
@@ -135,6 +175,23 @@ impl Disk {
             left -= len;
         }
         Ok(frames.len())
+    }
+
+    /// Writes from `at` on right from the program's pages; how many bytes.
+    fn write_direct(&self, source: &mut Source<'_>, at: u64) -> Result<usize> {
+        let mut frames = Vec::new();
+        if at.is_multiple_of(self.block_len() as u64) {
+            source.pages(DIRECT, &mut frames);
+        }
+        if frames.is_empty() {
+            return Ok(0);
+        }
+        let window = Window::whole(at, frames.len());
+        let slot = self.slots.take(&window.sectors(), Use::Writes);
+        self.device.write(window.sector(), &frames, window.span)?;
+        drop(slot);
+        source.used(window.len);
+        Ok(window.len)
     }
 
     /// Writes from `at` on until the window is full or the program's bytes are
@@ -192,7 +249,11 @@ impl Disk {
     fn write_all(&self, source: &mut Source<'_>, offset: u64) -> Result<usize> {
         let (mut at, mut more) = (offset, true);
         while more && source.left() > 0 {
-            match self.write_window(source, at) {
+            let written = match self.write_direct(source, at) {
+                Ok(0) => self.write_window(source, at),
+                other => other.map(|n| (n, true)),
+            };
+            match written {
                 Ok((n, there_is)) => (at, more) = (at + n as u64, there_is),
                 Err(e) if at == offset => return Err(e),
                 Err(_) => break,
@@ -233,7 +294,12 @@ impl FileOps for Disk {
         let start = sink.moved();
         while sink.left() > 0 {
             let moved = sink.moved() - start;
-            match self.read_window(sink, offset + moved as u64) {
+            let at = offset + moved as u64;
+            let read = match self.read_direct(sink, at) {
+                Ok(false) => self.read_window(sink, at),
+                other => other.map(drop),
+            };
+            match read {
                 Err(e) if sink.moved() == start => return Err(e),
                 Err(_) => break,
                 Ok(()) => {}

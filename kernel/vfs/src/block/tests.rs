@@ -15,6 +15,7 @@ use machine::Frame;
 use machine::addr::PAGE_SIZE;
 use machine::block::{self, Observer, Operation};
 use machine::io::{Sink, Source};
+use machine::paging::Access;
 use proptest::prelude::*;
 use std::sync::Mutex;
 use std::vec;
@@ -298,6 +299,85 @@ fn direct_transfers_are_aligned_or_refused() {
     }
     // At the end a read ends before its alignment matters.
     assert_eq!(read(&file, (1 << 20) + 1, 10).unwrap(), b"");
+}
+
+/// Whole pages of a program's memory are the device's; what is left is copied; pages
+/// that the program shares or may not write are not touched.
+#[test]
+fn pages_of_a_program_are_the_devices_own() {
+    const AT: usize = 0x10_0000;
+    let table = machine::paging::PageTable::new().unwrap();
+    machine::host::enter_space(table.clone());
+    let frames: Vec<_> = (0..5)
+        .map(|_| Frame::zeroed(Account::kernel()).unwrap())
+        .collect();
+    for (n, frame) in frames.iter().enumerate() {
+        let access = Access::READ | Access::WRITE;
+        table
+            .map(AT + n * PAGE_SIZE, frame.clone(), access)
+            .unwrap();
+    }
+    let device = Memory::new(1 << 20, 512);
+    let world = World::new(&device);
+    let file = world.file();
+    let disk = device.bytes.lock().unwrap().clone();
+    let buffer = |addr, len| machine::io::UserBuf { addr, len };
+    let asked = || core::mem::take(&mut *device.asked.lock().unwrap());
+    let memory = |at: usize, len: usize| {
+        let mut bytes = vec![0; len];
+        machine::user::read(at, &mut bytes).unwrap();
+        bytes
+    };
+    // Three whole pages and a part of the next.
+    let len = 3 * PAGE_SIZE + 100;
+    let mut sink = Sink::user(buffer(AT, len));
+    assert_eq!(file.pread(&mut sink, 1024), Ok(len));
+    assert_eq!(
+        memory(AT, len + 1),
+        [&disk[1024..1024 + len], &[0]].concat()
+    );
+    let rest = (Operation::Read, 512);
+    assert_eq!(asked(), [(Operation::Read, 3 * PAGE_SIZE), rest]);
+    // A buffer or a place on the disk that is crooked.
+    for (addr, offset) in [(AT + 8, 0), (AT, 8)] {
+        let mut sink = Sink::user(buffer(addr, 2 * PAGE_SIZE));
+        assert_eq!(file.pread(&mut sink, offset), Ok(2 * PAGE_SIZE));
+        let start = offset as usize;
+        assert_eq!(
+            memory(addr, 2 * PAGE_SIZE),
+            disk[start..start + 2 * PAGE_SIZE]
+        );
+        assert_eq!(asked().len(), 1);
+    }
+    // Written from several buffers.
+    let bufs = [
+        buffer(AT, PAGE_SIZE),
+        buffer(AT + 2 * PAGE_SIZE, 2 * PAGE_SIZE),
+    ];
+    let mut source = Source::user_vec(bufs.into_iter().collect());
+    assert_eq!(file.pwrite(&mut source, 4096), Ok(3 * PAGE_SIZE));
+    let pages = [
+        memory(AT, PAGE_SIZE),
+        memory(AT + 2 * PAGE_SIZE, 2 * PAGE_SIZE),
+    ]
+    .concat();
+    assert_eq!(device.bytes.lock().unwrap()[4096..][..3 * PAGE_SIZE], pages);
+    assert_eq!(asked().len(), 2);
+    // A page that may not be written ends the transfer, and keeps its bytes.
+    let before = memory(AT + PAGE_SIZE, PAGE_SIZE);
+    let second = AT + PAGE_SIZE..AT + 2 * PAGE_SIZE;
+    table.protect(second.clone(), Access::READ, false);
+    let mut sink = Sink::user(buffer(AT, 2 * PAGE_SIZE));
+    assert_eq!(file.pread(&mut sink, 65536), Ok(PAGE_SIZE));
+    assert_eq!(memory(second.start, PAGE_SIZE), before);
+    // What is bad on the disk ends it too.
+    table.protect(second, Access::READ | Access::WRITE, false);
+    let bad = (Operation::Read, (65536 + 4096) / 512);
+    device.broken.lock().unwrap().push(bad);
+    let mut sink = Sink::user(buffer(AT, 3 * PAGE_SIZE));
+    assert_eq!(file.pread(&mut sink, 65536), Ok(PAGE_SIZE));
+    let mut sink = Sink::user(buffer(AT, PAGE_SIZE));
+    assert_eq!(file.pread(&mut sink, 65536 + 4096), Err(Error::Io));
 }
 
 #[test]
