@@ -212,6 +212,11 @@ impl Machine {
     pub fn disk_on(mut self, bus: Bus, id: &str, image: &Path) -> Self {
         let drive = format!("if=none,id={id},format=raw,file={}", escape(image));
         self.arguments.extend(["-drive".into(), drive.into()]);
+        self.attach(bus, id)
+    }
+
+    /// Adds the device `id-device` of this kind for a drive `id` that is there already.
+    pub fn attach(mut self, bus: Bus, id: &str) -> Self {
         for device in devices(bus, id) {
             self.arguments.extend(["-device".into(), device.into()]);
         }

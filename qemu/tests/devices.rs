@@ -2,18 +2,20 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use skep_api::manifest::{Manifest, RestartPolicy};
 use skep_qemu::{
-    Artifacts, Machine, Node, Visitor, command, http, long,
+    Bus, Machine, Visitor, command,
+    disks::{
+        a_while, broken_disk, data, disk_image, ensure_durable, error, run_beside_nginx, scripted,
+        start_with_nginx, throttle, tools,
+    },
+    http,
     machine::escape,
     node::TempFolder,
-    ramdisk::{Image, Ramdisk, manifest, standard_manifest},
+    ramdisk::{Image, Ramdisk, standard_manifest},
     seconds,
-    twin::Packages,
 };
 use std::{
     fs,
-    path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -24,8 +26,6 @@ const NGINX: u16 = 8081;
 const CABLE: &str = "net0-device";
 /// How long the cable is out.
 const OUT: Duration = seconds(3);
-/// Bytes of a disk.
-const DISK: u64 = 32 << 20;
 
 /// Pulls the cable while a client downloads: nothing comes meanwhile, the download
 /// goes on when it is back and gives the same bytes, and the node tells of both.
@@ -106,130 +106,6 @@ fn a_second_console() -> Result<()> {
     Ok(())
 }
 
-/// How long a disk is under load.
-fn a_while() -> u64 {
-    if long() { 120 } else { 5 }
-}
-
-/// Debian's bash, coreutils and blockdev, and our program for disks.
-fn tools() -> Result<Image> {
-    let program = fs::read(Artifacts::new().program("disk"))?;
-    let packages = Packages::pack("disks", &["bash", "coreutils", "util-linux"])?;
-    packages.image(&[
-        ("/usr/bin/disk", 0o755, &program),
-        ("/data", 0o644, &data()),
-    ])
-}
-
-/// A capsule that runs a script of bash and holds these devices.
-fn scripted(name: &str, image: &Image, script: &str, words: &[&str], devices: &[&str]) -> Manifest {
-    let command = [&["/bin/bash", "-c", script, "bash"], words].concat();
-    let mut capsule = manifest(name, image, &command);
-    capsule.devices = devices.iter().map(|name| name.to_string()).collect();
-    capsule.restart.policy = RestartPolicy::Never;
-    // Programs that run as process 1 do not hear SIGTERM.
-    capsule.stop.grace_ms = 100;
-    capsule
-}
-
-/// An empty disk image.
-fn disk_image(folder: &TempFolder, name: &str) -> Result<PathBuf> {
-    let path = folder.path().join(name);
-    fs::File::create(&path)?.set_len(DISK)?;
-    Ok(path)
-}
-
-/// A disk as [`Machine::disk`], whose requests fail as QEMU's blkdebug is told.
-fn broken_disk(machine: Machine, id: &str, image: &Path, errors: &Value) -> Machine {
-    let drive = json!({
-        "driver": "blkdebug",
-        "node-name": id,
-        "image": { "driver": "file", "filename": image },
-        "inject-error": errors,
-    });
-    machine.option("-blockdev", &drive.to_string()).option(
-        "-device",
-        &format!("virtio-blk-pci,drive={id},id={id}-device"),
-    )
-}
-
-/// Requests of this kind that touch the sector at `offset` fail with EIO.
-fn error(what: &str, offset: Option<u64>, once: bool) -> Value {
-    let mut error = json!({ "event": "none", "iotype": what, "errno": 5, "once": once });
-    if let Some(offset) = offset {
-        error["sector"] = json!(offset / 512);
-    }
-    error
-}
-
-/// A node with nginx and these capsules, the idle ones started by the owner later.
-fn node(
-    machine: Machine,
-    image: &Image,
-    capsules: &[&Manifest],
-    idle: &[&Manifest],
-) -> Result<Node> {
-    let mut ramdisk = Ramdisk::with_nginx()?;
-    for capsule in capsules {
-        ramdisk.capsule(capsule, image)?;
-    }
-    for capsule in idle {
-        ramdisk.idle_capsule(capsule, image)?;
-    }
-    let path = ramdisk.write(&machine.name)?;
-    let mut node = machine.cpus(2).ramdisk(&path).start()?;
-    node.wait_http(NGINX, "/", seconds(60))?;
-    node.wait_http(8080, "/", seconds(30))?;
-    Ok(node)
-}
-
-/// Starts a capsule, waits for its end with status 0 while nginx is visited, and
-/// gives what it printed.
-fn run_beside_nginx(node: &Node, name: &str, limit: Duration) -> Result<String> {
-    let api = node.api();
-    let visitor = Visitor::start(node.address(NGINX), "/");
-    api.command(&format!("capsules/{name}/start"), &Value::Null)?;
-    let ended = api.wait_finished(name, limit);
-    let visits = visitor.finish();
-    let log = api.log(name)?;
-    let how = ended.with_context(|| format!("it printed: {log}"))?;
-    ensure!(how == "exit code 0", "{how}: {log}");
-    visits.expect_all_served("nginx beside the disk", 5)?;
-    let restarts = api.capsule("nginx")?["restarts"].clone();
-    ensure!(restarts == 0, "nginx was restarted");
-    println!("{log}");
-    Ok(log)
-}
-
-/// The checksum that `disk load` prints of a part, of these bytes.
-fn checksum(bytes: &[u8]) -> u64 {
-    let words = bytes.chunks_exact(8);
-    words.fold(0xcbf2_9ce4_8422_2325, |sum: u64, word| {
-        let number = word
-            .iter()
-            .rev()
-            .fold(0, |n, byte| n << 8 | u64::from(*byte));
-        (sum ^ number).wrapping_mul(0x100_0000_01b3)
-    })
-}
-
-/// Whether the image holds what each thread of `disk load` had made durable.
-fn ensure_durable(log: &str, image: &[u8]) -> Result<()> {
-    let sums: Vec<_> = log
-        .lines()
-        .filter(|line| line.starts_with("part "))
-        .collect();
-    ensure!(sums.len() == 4, "not four parts: {log}");
-    for line in sums {
-        let words: Vec<&str> = line.split(' ').collect();
-        let part: usize = words[1].parse()?;
-        let bytes = &image[part << 20..][..1 << 20];
-        let sum = format!("{:016x}", checksum(bytes));
-        ensure!(sum == words[2], "part {part} of the image differs: {sum}");
-    }
-    Ok(())
-}
-
 /// Programs of Debian and a load on a disk: they see it as on Linux, and what they
 /// made durable is in the host's file.
 #[test]
@@ -239,10 +115,16 @@ fn a_disk_for_a_capsule() -> Result<()> {
     let image = tools()?;
     let script = include_str!("scripts/disk-tools.sh");
     let time = a_while().to_string();
-    let tools = scripted("tools", &image, script, &[&time], &["vda", "vdb"]);
+    let tools = scripted(
+        "tools",
+        &image,
+        script,
+        &[&time, "vda", "vdb"],
+        &["vda", "vdb"],
+    );
     let machine = Machine::new("devices-disk");
     let machine = machine.disk("d0", &file).disk("d1", &other);
-    let mut node = node(machine, &image, &[], &[&tools])?;
+    let mut node = start_with_nginx(machine, &image, &[], &[&tools])?;
     let log = run_beside_nginx(&node, "tools", seconds(180))?;
     for line in [
         "device: block special file fe:0 0 660",
@@ -288,18 +170,8 @@ fn a_disk_for_a_capsule() -> Result<()> {
     Ok(())
 }
 
-/// A file that the node copies to its disk: no block of it is like another, and its
-/// last is not whole.
-fn data() -> Vec<u8> {
-    let words = (0..325_001u32).map(|n| n.wrapping_mul(0x9e37_79b9));
-    words.flat_map(u32::to_le_bytes).collect()
-}
-
-/// A disk that fails at some places, once or always: the program gets EIO there and
-/// right bytes everywhere else, while the disk is under load and nginx serves.
-#[test]
-fn a_disk_with_errors() -> Result<()> {
-    const SCRIPT: &str = "disk load /dev/vda $1 & load=$!
+/// Meets the errors of [`a_disk_with_errors`].
+const ERRORS: &str = "disk load /dev/vda $1 & load=$!
         disk expect /dev/vda read 10485760 always || exit 11
         disk expect /dev/vda write 12582912 always || exit 12
         disk expect /dev/vda read 14680064 once || exit 13
@@ -312,6 +184,11 @@ fn a_disk_with_errors() -> Result<()> {
         sync --file-system /dev/vda && exit 18
         sync || exit 19
         wait $load || exit 17";
+
+/// A disk that fails at some places, once or always: the program gets EIO there and
+/// right bytes everywhere else, while the disk is under load and nginx serves.
+#[test]
+fn a_disk_with_errors() -> Result<()> {
     let folder = TempFolder::new()?;
     let files = ["a", "b", "c"].map(|name| disk_image(&folder, name));
     let [a, b, c] = files;
@@ -319,17 +196,35 @@ fn a_disk_with_errors() -> Result<()> {
     let image = tools()?;
     let time = a_while().to_string();
     let devices = ["vda", "vdb", "vdc"];
-    let capsule = scripted("load", &image, SCRIPT, &[&time], &devices);
+    let capsule = scripted("load", &image, ERRORS, &[&time], &devices);
     let places = json!([
         error("read", Some(10 << 20), false),
         error("write", Some(12 << 20), false),
         error("read", Some(14 << 20), true),
         error("write", Some(16 << 20), true),
     ]);
-    let machine = broken_disk(Machine::new("devices-errors"), "d0", &a, &places);
-    let machine = broken_disk(machine, "d1", &b, &json!([error("flush", None, true)]));
-    let machine = broken_disk(machine, "d2", &c, &json!([error("flush", None, false)]));
-    let mut node = node(machine, &image, &[], &[&capsule])?;
+    let machine = broken_disk(
+        Machine::new("devices-errors"),
+        Bus::Virtio,
+        "d0",
+        &a,
+        &places,
+    );
+    let machine = broken_disk(
+        machine,
+        Bus::Virtio,
+        "d1",
+        &b,
+        &json!([error("flush", None, true)]),
+    );
+    let machine = broken_disk(
+        machine,
+        Bus::Virtio,
+        "d2",
+        &c,
+        &json!([error("flush", None, false)]),
+    );
+    let mut node = start_with_nginx(machine, &image, &[], &[&capsule])?;
     let before = node.api().last_event()?;
     let log = run_beside_nginx(&node, "load", seconds(180))?;
     ensure!(log.contains("good before the bad: 65536"), "{log}");
@@ -367,7 +262,7 @@ fn a_disk_that_does_not_answer() -> Result<()> {
     let script = "exec disk watch /dev/vda 600";
     let capsule = scripted("watch", &image, script, &[], &["vda"]);
     let machine = Machine::new("devices-silent").disk("d0", &file);
-    let mut node = node(machine, &image, &[&capsule], &[])?;
+    let mut node = start_with_nginx(machine, &image, &[&capsule], &[])?;
     let api = node.api();
     let before = api.last_event()?;
     let wait = |words: &[&str]| -> Result<String> {
@@ -385,9 +280,9 @@ fn a_disk_that_does_not_answer() -> Result<()> {
     };
     wait(&["works"])?;
     let visitor = Visitor::start(node.address(NGINX), "/");
-    throttle(&mut node, 1)?;
+    throttle(&mut node, "d0", 1)?;
     let log = wait(&["works", "EIO"])?;
-    throttle(&mut node, 0)?;
+    throttle(&mut node, "d0", 0)?;
     visitor
         .finish()
         .expect_all_served("nginx beside the disk", 5)?;
@@ -406,16 +301,6 @@ fn a_disk_that_does_not_answer() -> Result<()> {
     api.command("capsules/watch/stop", &Value::Null)?;
     api.wait_capsule("watch", seconds(30), |c| c["state"] == "stopped")?;
     node.shut_down(seconds(60))
-}
-
-/// Lets the disk move this many bytes a second; 0 is no limit.
-fn throttle(node: &mut Node, bytes: u64) -> Result<()> {
-    let limits = json!({
-        "device": "d0", "bps": bytes, "bps_rd": 0, "bps_wr": 0,
-        "iops": 0, "iops_rd": 0, "iops_wr": 0,
-    });
-    let done = node.qmp().execute_with("block_set_io_throttle", &limits);
-    done.map(drop)
 }
 
 /// A disk is its holder's alone: others do not see it, cannot make a way to it and
@@ -439,7 +324,7 @@ fn a_disk_has_one_holder() -> Result<()> {
     let dreamer = scripted("dreamer", &image, "exit 0", &[], &["vdq"]);
     let machine = Machine::new("devices-holder").disk("d0", &file);
     let idle = [&next, &dreamer];
-    let node = node(machine, &image, &[&holder, &outsider], &idle)?;
+    let node = start_with_nginx(machine, &image, &[&holder, &outsider], &idle)?;
     let api = node.api();
     let how = api.wait_finished("outsider", seconds(60))?;
     ensure!(how == "exit code 0", "{how}: {}", api.log("outsider")?);

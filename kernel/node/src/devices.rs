@@ -27,6 +27,8 @@ pub(crate) struct Parts {
     /// Virtio disks seen so far: one that does not start keeps its number, and the
     /// others their names.
     virtio_disks: u32,
+    /// NVMe controllers seen so far, likewise.
+    nvme_controllers: u32,
     /// Its USB buses.
     pub(crate) usb: Vec<Arc<Host>>,
     /// Which driver has which device.
@@ -43,7 +45,7 @@ struct Driver {
 }
 
 /// All drivers; the first that takes a device has it.
-const DRIVERS: [Driver; 8] = [
+const DRIVERS: [Driver; 10] = [
     Driver {
         name: "virtio-net",
         takes: |d| is_virtio(d, DeviceType::Network),
@@ -63,6 +65,16 @@ const DRIVERS: [Driver; 8] = [
         name: "virtio-console",
         takes: |d| is_virtio(d, DeviceType::Console),
         start: |d, _| in_words(skep_virtio::console::start(d)),
+    },
+    Driver {
+        name: "nvme",
+        takes: skep_nvme::is_nvme,
+        start: nvme,
+    },
+    Driver {
+        name: "ahci",
+        takes: skep_ahci::is_ahci,
+        start: ahci,
     },
     Driver {
         name: "e1000",
@@ -94,6 +106,7 @@ pub(crate) fn start(net: &Arc<NetNode>) -> Parts {
         net: net.clone(),
         disks: Arc::default(),
         virtio_disks: 0,
+        nvme_controllers: 0,
         usb: Vec::new(),
         bound: Vec::new(),
     };
@@ -127,6 +140,27 @@ fn virtio_blk(device: &'static Device, parts: &mut Parts) -> Result<(), String> 
     parts.virtio_disks += 1;
     let driver = in_words(VirtioBlk::start(device))?;
     parts.disks.add(DiskId::virtio(number), driver);
+    Ok(())
+}
+
+/// Each namespace of an NVMe controller is a disk.
+fn nvme(device: &'static Device, parts: &mut Parts) -> Result<(), String> {
+    let number = parts.nvme_controllers;
+    parts.nvme_controllers += 1;
+    for namespace in in_words(skep_nvme::start(device))? {
+        let id = DiskId::nvme(number, namespace.id());
+        parts.disks.add(id, namespace);
+    }
+    Ok(())
+}
+
+/// Each disk of an AHCI adapter, in the order of its ports.
+fn ahci(device: &'static Device, parts: &mut Parts) -> Result<(), String> {
+    for disk in in_words(skep_ahci::start(device))? {
+        if parts.disks.add_scsi(disk).is_none() {
+            log::warn!("device {}: there are too many disks", device.address);
+        }
+    }
     Ok(())
 }
 

@@ -1,10 +1,11 @@
 # Debian's programs on a disk: what they say of it, and bytes there and back.
+# Arguments: seconds of load, name of the disk, name of another for speed.
 set -eu
-disk=/dev/vda
+disk=/dev/$2
 
 echo "device: $(stat -c '%F %t:%T %s %a' $disk)"
 echo "bytes: $(blockdev --getsize64 $disk)"
-echo "sectors: $(blockdev --getsz $disk) $(cat /sys/block/vda/size)"
+echo "sectors: $(blockdev --getsz $disk) $(cat /sys/block/$2/size)"
 echo "blocks: $(blockdev --getss $disk) $(blockdev --getpbsz $disk) $(blockdev --getro $disk)"
 echo "partitions:" $(tail -n +3 /proc/partitions)
 
@@ -23,4 +24,4 @@ dd if=$disk of=/dev/null bs=1000 count=1 iflag=direct status=none 2>&1 | tail -n
 dd if=/dev/zero of=$disk bs=4096 seek=8191 count=2 conv=notrunc status=none 2>&1 | tail -n 1
 blockdev --flushbufs $disk
 disk load $disk "$1"
-disk speed /dev/vdb
+disk speed /dev/$3

@@ -8,6 +8,8 @@
 //!   to work.
 //! * `disk watch PATH SECONDS` writes and reads a block again and again and prints
 //!   whenever that begins to work or to fail, and how long the failure took.
+//! * `disk log PATH SECONDS` writes one block after the other and prints how many are
+//!   durable, after each fsync of 16.
 //! * `disk speed PATH` prints how fast large and small transfers are.
 //!
 //! Ends with 0 when all is as it must be, 1 when bytes differ, 2 when something else
@@ -42,10 +44,11 @@ fn main() -> ExitCode {
             expect(Path::new(path), what, offset.parse().unwrap_or(0), times)
         }
         ["watch", path, seconds] => watch(Path::new(path), seconds.parse().unwrap_or(5)),
+        ["log", path, seconds] => log(Path::new(path), seconds.parse().unwrap_or(5)),
         ["speed", path] => speed(Path::new(path)),
         _ => Err(io::Error::other(
             "usage: disk load PATH SECONDS | expect PATH read|write|flush OFFSET once|always \
-             | watch PATH SECONDS | speed PATH",
+             | watch PATH SECONDS | log PATH SECONDS | speed PATH",
         )),
     };
     match done {
@@ -207,6 +210,25 @@ fn watch(path: &Path, seconds: u64) -> io::Result<bool> {
             break;
         }
         thread::sleep(Duration::from_millis(20));
+    }
+    Ok(true)
+}
+
+/// Writes block after block, and tells of those that are durable.
+fn log(path: &Path, seconds: u64) -> io::Result<bool> {
+    const BATCH: u64 = 16;
+    let mut file = open(path)?;
+    let blocks = file.seek(SeekFrom::End(0))? / BLOCK as u64;
+    let until = Instant::now() + Duration::from_secs(seconds);
+    for number in 0..blocks {
+        file.write_all_at(&block(number, 0), number * BLOCK as u64)?;
+        if (number + 1) % BATCH == 0 {
+            file.sync_all()?;
+            println!("durable {}", number + 1);
+        }
+        if Instant::now() >= until {
+            break;
+        }
     }
     Ok(true)
 }

@@ -11,9 +11,11 @@ const ROOMS: [&str; 8] = [
 ];
 
 /// Crates beside the kernel's rooms, and which of ours each may use.
-const OTHERS: [(&str, &[&str]); 10] = [
+const OTHERS: [(&str, &[&str]); 12] = [
     ("skep-virtio", &["machine", "net"]),
     ("skep-usb", &["machine"]),
+    ("skep-nvme", &["machine"]),
+    ("skep-ahci", &["machine"]),
     ("skep-console", &["machine"]),
     ("skep-intel", &["machine", "net"]),
     ("skep-api", &[]),
@@ -26,7 +28,14 @@ const OTHERS: [(&str, &[&str]); 10] = [
 
 /// Drivers and shared types, which rooms may use: the drivers only the last one.
 const USED_BY_ROOMS: &str = "skep-api";
-const DRIVERS: [&str; 4] = ["skep-virtio", "skep-usb", "skep-console", "skep-intel"];
+const DRIVERS: [&str; 6] = [
+    "skep-virtio",
+    "skep-nvme",
+    "skep-ahci",
+    "skep-usb",
+    "skep-console",
+    "skep-intel",
+];
 
 /// Packages that carry a lint table of their own: the two that use `unsafe`, the
 /// node, which exports the one symbol that the machine room calls, and the programs
