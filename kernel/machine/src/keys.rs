@@ -1,9 +1,7 @@
 //! Keys that are pressed on the machine's keyboards, of whatever kind: drivers bring
 //! them in, the console takes them.
 
-use crate::error::WaitError;
-use crate::sync::SpinLock;
-use crate::wait::{Until, WaitQueue};
+use crate::sync::{Once, SpinLock};
 
 /// Keys that wait for the console; further ones are lost, as if not pressed.
 const WAITING_MAX: usize = 32;
@@ -69,20 +67,25 @@ impl Keys {
 }
 
 static KEYS: SpinLock<Keys> = SpinLock::new(Keys::NONE);
-static NEWS: WaitQueue = WaitQueue::new();
+static LISTENER: Once<fn()> = Once::new();
 
 /// A driver's thread saw this key go down, or repeat itself. Does not wait.
 pub fn press(key: Key) {
     KEYS.lock().push(key);
-    NEWS.wake_one();
+    if let Some(tell) = LISTENER.get() {
+        tell();
+    }
 }
 
-/// Sleeps until a key was pressed, and takes it.
-///
-/// # Errors
-/// [`WaitError`] when `until` ended the sleep first.
-pub fn wait(until: Until) -> Result<Key, WaitError> {
-    NEWS.wait_until(until, || KEYS.lock().pop())
+/// The oldest key that nobody has taken.
+pub fn take() -> Option<Key> {
+    KEYS.lock().pop()
+}
+
+/// Has `tell` called after each key, on the driver's thread; it must not wait. Only the
+/// first call counts.
+pub fn listen(tell: fn()) {
+    LISTENER.call_once(|| tell);
 }
 
 #[cfg(test)]
@@ -104,13 +107,16 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_gets_what_was_pressed() {
+    fn who_listens_is_told_of_every_key() {
+        use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+        static TOLD: AtomicU32 = AtomicU32::new(0);
+        listen(|| {
+            TOLD.fetch_add(1, Relaxed);
+        });
         press(Key::PageUp);
-        assert_eq!(wait(Until::default()), Ok(Key::PageUp));
-        let until = Until {
-            deadline: Some(crate::time::Instant::now()),
-            interruptible: false,
-        };
-        assert_eq!(wait(until), Err(WaitError::TimedOut));
+        press(Key::Char(b'a'));
+        assert_eq!(TOLD.load(Relaxed), 2);
+        assert_eq!((take(), take()), (Some(Key::PageUp), Some(Key::Char(b'a'))));
+        assert_eq!(take(), None);
     }
 }

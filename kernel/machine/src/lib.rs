@@ -34,6 +34,7 @@ pub mod account;
 pub mod addr;
 pub mod block;
 pub mod bus;
+pub mod chipset;
 pub mod cpu;
 pub mod dma;
 pub mod error;
@@ -41,6 +42,8 @@ pub mod error;
 mod firmware;
 pub mod frame;
 pub mod framebuffer;
+pub mod health;
+pub mod inventory;
 pub mod io;
 pub mod irq;
 pub mod keys;
@@ -53,6 +56,7 @@ pub mod mmio;
 mod ordered;
 pub mod paging;
 pub mod pci;
+pub mod port;
 #[cfg(target_os = "none")]
 pub mod power;
 pub mod random;
@@ -67,6 +71,7 @@ pub mod user;
 pub mod vdso;
 pub mod virtio;
 pub mod wait;
+pub mod watchdog;
 
 #[cfg(target_os = "none")]
 pub mod boot;

@@ -7,6 +7,7 @@
 //! list it is in. Section numbers are those of ACPI 6.5.
 
 use super::sleep::{self, SoftOff};
+use crate::inventory::TableName;
 use alloc::vec::Vec;
 
 /// Physical memory as the tables refer to it.
@@ -29,6 +30,8 @@ pub(crate) struct Tables {
     pub(crate) hpet: Option<u64>,
     pub(crate) fixed: Option<Fixed>,
     pub(crate) soft_off: Option<SoftOff>,
+    /// All tables, whether anything was taken from them or not.
+    pub(crate) names: Vec<TableName>,
 }
 
 impl Tables {
@@ -42,6 +45,7 @@ impl Tables {
         hpet: None,
         fixed: None,
         soft_off: None,
+        names: Vec::new(),
     };
 
     /// The global interrupt of ISA interrupt `irq`, and how it is signalled.
@@ -171,6 +175,7 @@ pub(crate) fn read(memory: &impl Memory, rsdp: u64) -> Tables {
         let Some((signature, body)) = phys.and_then(|p| table(memory, p)) else {
             continue;
         };
+        tables.names.extend(phys.and_then(|p| name(memory, p)));
         match signature {
             b"APIC" => madt(body, &mut tables),
             b"MCFG" => mcfg(body, &mut tables),
@@ -181,6 +186,10 @@ pub(crate) fn read(memory: &impl Memory, rsdp: u64) -> Tables {
         }
     }
     let dsdt = tables.fixed.and_then(|f| table(memory, f.dsdt));
+    if dsdt.is_some() {
+        let name = tables.fixed.and_then(|f| name(memory, f.dsdt));
+        tables.names.extend(name);
+    }
     tables.soft_off = dsdt
         .filter(|(signature, _)| *signature == b"DSDT")
         .and_then(|(_, body)| sleep::soft_off(body))
@@ -222,6 +231,16 @@ fn table(memory: &impl Memory, phys: u64) -> Option<(&[u8; 4], &[u8])> {
         return None;
     }
     Some((all.first_chunk()?, all.get(HEADER_LEN..)?))
+}
+
+/// What the header of the table at `phys` says.
+fn name(memory: &impl Memory, phys: u64) -> Option<TableName> {
+    let header = memory.bytes(phys, HEADER_LEN)?;
+    Some(TableName {
+        signature: *header.first_chunk()?,
+        maker: *header.get(10..)?.first_chunk()?,
+        bytes: u32_at(header, 4)?,
+    })
 }
 
 /// The interrupt controllers (5.2.12).
@@ -451,6 +470,8 @@ mod tests {
         assert_eq!(f.pm_timer, Some(Register::Port(0x608)));
         assert_eq!(f.pm1b_control, None);
         assert!(f.has_power_button());
+        let names: Vec<_> = t.names.iter().map(|n| n.signature).collect();
+        assert_eq!(names, [*b"APIC", *b"FACP", *b"MCFG", *b"HPET", *b"DSDT"]);
     }
 
     #[test]

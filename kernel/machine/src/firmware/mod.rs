@@ -3,3 +3,4 @@
 pub(crate) mod acpi;
 pub(crate) mod rtc;
 pub(crate) mod sleep;
+pub(crate) mod smbios;

@@ -182,6 +182,31 @@ pub(crate) fn pci_read(_at: crate::pci::Address, _offset: u16) -> u32 {
 
 pub(crate) fn pci_write(_at: crate::pci::Address, _offset: u16, _value: u32) {}
 
+pub(crate) fn pci_read_part(_at: crate::pci::Address, _offset: u16, _len: u8) -> u32 {
+    u32::MAX
+}
+
+pub(crate) fn pci_write_part(_at: crate::pci::Address, _offset: u16, _len: u8, _value: u32) {}
+
+/// Nor are there ports.
+pub(crate) fn port_read_u8(_port: u16) -> u8 {
+    u8::MAX
+}
+
+pub(crate) fn port_read_u16(_port: u16) -> u16 {
+    u16::MAX
+}
+
+pub(crate) fn port_read_u32(_port: u16) -> u32 {
+    u32::MAX
+}
+
+pub(crate) fn port_write_u8(_port: u16, _value: u8) {}
+
+pub(crate) fn port_write_u16(_port: u16, _value: u16) {}
+
+pub(crate) fn port_write_u32(_port: u16, _value: u32) {}
+
 pub(crate) fn map_mmio(_phys: usize, _len: usize) -> Option<core::ptr::NonNull<u8>> {
     None
 }

@@ -34,6 +34,31 @@ pub trait ConfigSpace {
 #[derive(Clone, Copy, Debug)]
 pub struct Function(pub(super) Address);
 
+impl Function {
+    /// Reads the byte at `offset`, as a byte: some registers answer to their own
+    /// width only.
+    #[must_use]
+    pub fn read_u8(&self, offset: u16) -> u8 {
+        arch::pci_read_part(self.0, offset & 0xfff, 1) as u8
+    }
+
+    /// Writes a byte as one.
+    pub fn write_u8(&self, offset: u16, value: u8) {
+        arch::pci_write_part(self.0, offset & 0xfff, 1, value.into());
+    }
+
+    /// Reads the word at `offset`, an even number, as a word.
+    #[must_use]
+    pub fn read_u16(&self, offset: u16) -> u16 {
+        arch::pci_read_part(self.0, offset & 0xffe, 2) as u16
+    }
+
+    /// Writes a word as one.
+    pub fn write_u16(&self, offset: u16, value: u16) {
+        arch::pci_write_part(self.0, offset & 0xffe, 2, value.into());
+    }
+}
+
 impl ConfigSpace for Function {
     fn read(&self, offset: u16) -> u32 {
         arch::pci_read(self.0, offset & 0xffc)

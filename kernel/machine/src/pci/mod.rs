@@ -7,20 +7,23 @@
 
 mod bar;
 mod capability;
+mod class;
 mod config;
 mod msi;
 mod scan;
 
 pub use bar::Bar;
 pub use capability::Capability;
-pub use config::ConfigSpace;
+pub use class::class_name;
+pub use config::{ConfigSpace, Function};
 pub use msi::{Interrupts, Kind};
-pub use scan::devices;
+pub use scan::{bridges, devices};
 
 use crate::mmio::Mmio;
+use crate::port::Ports;
 use crate::time::Instant;
 use alloc::vec::Vec;
-use config::{COMMAND, Function};
+use config::COMMAND;
 use core::fmt;
 use core::time::Duration;
 
@@ -44,7 +47,8 @@ impl fmt::Display for Address {
 /// What went wrong with a PCI device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PciError {
-    /// The BAR does not exist, is no memory, or the firmware gave it no address.
+    /// The BAR does not exist, is of the other kind, or the firmware gave it no
+    /// address.
     NoBar(u8),
     /// No room to map its registers.
     NoSpace,
@@ -135,6 +139,19 @@ impl Device {
             Some(Some(Bar::Memory { address, size, .. })) if *address != 0 => {
                 let len = usize::try_from(*size).map_err(|_| PciError::NoSpace)?;
                 Mmio::map(*address, len).ok_or(PciError::NoSpace)
+            }
+            _ => Err(PciError::NoBar(index)),
+        }
+    }
+
+    /// The ports of I/O BAR `index`.
+    ///
+    /// # Errors
+    /// [`PciError::NoBar`].
+    pub fn io_bar(&self, index: u8) -> Result<Ports, PciError> {
+        match self.bars.get(usize::from(index)) {
+            Some(Some(Bar::Io { port, size })) if *port != 0 => {
+                Ports::new(*port, *size).ok_or(PciError::NoBar(index))
             }
             _ => Err(PciError::NoBar(index)),
         }

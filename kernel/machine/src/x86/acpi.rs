@@ -2,6 +2,8 @@
 
 use super::phys_ptr;
 use crate::firmware::acpi::{self, Memory, Tables};
+use crate::firmware::smbios;
+use crate::inventory::{MemoryKind, Product};
 use crate::sync::Once;
 
 /// Physical memory through the direct map, which covers whatever the firmware's
@@ -42,4 +44,26 @@ pub(crate) fn init(rsdp: Option<u64>) -> &'static Tables {
 pub(crate) fn tables() -> &'static Tables {
     static NONE: Tables = Tables::EMPTY;
     TABLES.get().unwrap_or(&NONE)
+}
+
+/// Looks for SMBIOS tables: where BIOSes put their entry point, and in what UEFI
+/// firmware keeps for itself.
+pub(crate) fn find_product() -> Option<Product> {
+    const AREA: u64 = 0xf_0000;
+    const AREA_LEN: usize = 0x1_0000;
+    /// What is looked through of one range.
+    const RANGE_MAX: u64 = 16 << 20;
+    let in_area = DirectMap.bytes(AREA, AREA_LEN);
+    if let Some(found) = in_area.and_then(|a| smbios::find(&DirectMap, a)) {
+        return Some(found);
+    }
+    let kept = |r: &crate::inventory::MemoryRange| {
+        let memory = matches!(r.kind, MemoryKind::Firmware | MemoryKind::Tables);
+        memory && r.start >= 1 << 20 && r.start.is_multiple_of(16)
+    };
+    super::boot::ranges().filter(kept).find_map(|r| {
+        crate::thread::cond_resched();
+        let len = (r.end - r.start).min(RANGE_MAX) as usize;
+        smbios::find(&DirectMap, DirectMap.bytes(r.start, len)?)
+    })
 }

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::addr::PAGE_SIZE;
 use crate::frame;
+use crate::inventory::{MemoryKind, MemoryRange};
 use crate::sync::Once;
 use crate::thread::Builder;
 use bootloader_api::config::{BootloaderConfig, Mapping};
@@ -50,6 +51,8 @@ struct Region {
     start: usize,
     end: usize,
     kind: Kind,
+    /// As the loader calls it.
+    told: MemoryRegionKind,
 }
 
 const REGIONS_MAX: usize = 256;
@@ -95,6 +98,30 @@ pub(crate) fn take_framebuffer() -> Option<(NonNull<u8>, FrameBufferInfo)> {
         kmap::map_device(phys, len, kmap::Cache::WriteCombining)?,
         info,
     ))
+}
+
+/// The memory map as the firmware told it.
+pub(crate) fn ranges() -> impl Iterator<Item = MemoryRange> {
+    let s = state();
+    s.regions[..s.regions_n].iter().map(|r| MemoryRange {
+        start: r.start as u64,
+        end: r.end as u64,
+        kind: kind_of(r.told),
+    })
+}
+
+/// What a region is (ACPI 6.5, table 15.4; UEFI 2.10, 7.2).
+fn kind_of(told: MemoryRegionKind) -> MemoryKind {
+    match told {
+        MemoryRegionKind::Usable | MemoryRegionKind::Bootloader => MemoryKind::Usable,
+        MemoryRegionKind::UnknownBios(3) | MemoryRegionKind::UnknownUefi(9) => MemoryKind::Tables,
+        MemoryRegionKind::UnknownBios(4) | MemoryRegionKind::UnknownUefi(5 | 6 | 10) => {
+            MemoryKind::Firmware
+        }
+        MemoryRegionKind::UnknownUefi(11 | 12) => MemoryKind::Devices,
+        MemoryRegionKind::UnknownBios(5) | MemoryRegionKind::UnknownUefi(8) => MemoryKind::Broken,
+        _ => MemoryKind::Reserved,
+    }
 }
 
 static FRAME_TABLE: AtomicUsize = AtomicUsize::new(0);
@@ -242,6 +269,7 @@ fn regions(info: &BootInfo) -> ([Region; REGIONS_MAX], usize) {
         start: 0,
         end: 0,
         kind: Kind::Other,
+        told: MemoryRegionKind::UnknownBios(0),
     }; REGIONS_MAX];
     let mut n = 0;
     for r in info.memory_regions.iter() {
@@ -257,7 +285,12 @@ fn regions(info: &BootInfo) -> ([Region; REGIONS_MAX], usize) {
             _ => (start.next_multiple_of(PAGE_SIZE), end & !(PAGE_SIZE - 1)),
         };
         if start < end && n < REGIONS_MAX {
-            out[n] = Region { start, end, kind };
+            out[n] = Region {
+                start,
+                end,
+                kind,
+                told: r.kind,
+            };
             n += 1;
         }
     }

@@ -6,6 +6,7 @@ pub(crate) mod boot;
 pub(crate) mod clock;
 mod control;
 pub mod crash;
+mod describe;
 mod entropy;
 mod entry;
 mod fpu;
@@ -37,6 +38,7 @@ pub(crate) use apic::id_of as apic_id;
 pub(crate) use boot::{frame_table, take_framebuffer};
 pub(crate) use clock::{monotonic_ns, user_clock};
 pub(crate) use control::{cpu_number_by_tscp, fsgsbase};
+pub(crate) use describe::describe_cpu;
 pub(crate) use entropy::entropy;
 pub(crate) use ioapic::{
     route_isa as irq_route, set_masked as irq_set_masked, wire_of as irq_wire,
@@ -44,8 +46,11 @@ pub(crate) use ioapic::{
 pub(crate) use kmap::map_mmio;
 pub(crate) use pages::{copy_page, zero_page};
 pub use paging::PageTable;
-pub(crate) use pci::{pci_read, pci_write};
+pub(crate) use pci::{pci_read, pci_read_part, pci_write, pci_write_part};
 pub(crate) use percpu::{cpu_count, cpu_current, current_thread, resched_due};
+pub(crate) use port::{
+    port_read_u8, port_read_u16, port_read_u32, port_write_u8, port_write_u16, port_write_u32,
+};
 pub(crate) use sched::GroupState;
 pub use thread::UserRegs;
 pub(crate) use thread::{

@@ -41,6 +41,64 @@ pub(crate) fn pci_write(at: Address, offset: u16, value: u32) {
     }
 }
 
+/// Reads `len` bytes, 1 or 2, at `offset`: some devices answer to the width that
+/// their specification names only.
+pub(crate) fn pci_read_part(at: Address, offset: u16, len: u8) -> u32 {
+    if offset < PORT_SPACE && has_ports() {
+        let _alone = PORTS.lock();
+        // SAFETY: the host bridge's ports.
+        return unsafe {
+            port::write_u32(0xcf8, port_address(at, offset));
+            match len {
+                1 => port::read_u8(0xcfc + (offset & 3)).into(),
+                _ => port::read_u16(0xcfc + (offset & 2)).into(),
+            }
+        };
+    }
+    match register(at, offset & 0xffc) {
+        // SAFETY: as in `pci_read`; the part lies inside of the register.
+        Some(p) => unsafe {
+            let part = p.cast::<u8>().add(usize::from(offset & 3));
+            match len {
+                1 => part.read_volatile().into(),
+                _ => part
+                    .map_addr(|a| a & !1)
+                    .cast::<u16>()
+                    .read_volatile()
+                    .into(),
+            }
+        },
+        None => u32::MAX,
+    }
+}
+
+/// Writes `len` bytes, 1 or 2.
+pub(crate) fn pci_write_part(at: Address, offset: u16, len: u8, value: u32) {
+    if offset < PORT_SPACE && has_ports() {
+        let _alone = PORTS.lock();
+        // SAFETY: the host bridge's ports.
+        unsafe {
+            port::write_u32(0xcf8, port_address(at, offset));
+            match len {
+                1 => port::write_u8(0xcfc + (offset & 3), value as u8),
+                _ => port::write_u16(0xcfc + (offset & 2), value as u16),
+            }
+        }
+    } else if let Some(p) = register(at, offset & 0xffc) {
+        // SAFETY: as in `pci_write`; the part lies inside of the register.
+        unsafe {
+            let part = p.cast::<u8>().add(usize::from(offset & 3));
+            match len {
+                1 => part.write_volatile(value as u8),
+                _ => part
+                    .map_addr(|a| a & !1)
+                    .cast::<u16>()
+                    .write_volatile(value as u16),
+            }
+        }
+    }
+}
+
 /// Whether a host bridge answers at the ports: its address register keeps what is
 /// written to it.
 fn has_ports() -> bool {

@@ -61,3 +61,24 @@ pub(crate) unsafe fn write_u32(port: u16, value: u32) {
     // SAFETY: the caller's.
     unsafe { PortWriteOnly::new(port).write(value) };
 }
+
+macro_rules! device {
+    ($name:ident, $write:ident, $read_port:ident, $write_port:ident, $t:ty) => {
+        /// Reads a port of a device that [`crate::port::Ports`] stands for.
+        pub(crate) fn $name(port: u16) -> $t {
+            // SAFETY: the range was made in this room for a device whose registers
+            // do not reach memory.
+            unsafe { $read_port(port) }
+        }
+
+        /// Writes one.
+        pub(crate) fn $write(port: u16, value: $t) {
+            // SAFETY: as for reading.
+            unsafe { $write_port(port, value) };
+        }
+    };
+}
+
+device!(port_read_u8, port_write_u8, read_u8, write_u8, u8);
+device!(port_read_u16, port_write_u16, read_u16, write_u16, u16);
+device!(port_read_u32, port_write_u32, read_u32, write_u32, u32);

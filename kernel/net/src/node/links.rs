@@ -10,6 +10,7 @@ use super::input::Checksums;
 use super::{Engines, Link, NetEvent, NetNode, Upper};
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 use machine::sync::{Once, SpinLock};
@@ -67,6 +68,12 @@ impl Links {
         self.slots
             .get(self.active.load(Ordering::Relaxed))
             .and_then(Once::get)
+    }
+
+    /// All links by name, in the machine's order.
+    pub(super) fn all(&self) -> Vec<(String, Arc<dyn Link>)> {
+        let there = self.slots.iter().filter_map(Once::get);
+        there.map(|a| (a.name.clone(), a.link.clone())).collect()
     }
 
     fn add(&self, attached: Attached) -> Option<usize> {

@@ -27,7 +27,9 @@ use crate::stack::{NetStack, StackConfig};
 use crate::udp::UdpCore;
 use crate::wire::{Engines, Flows, Timers};
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use machine::sync::{Once, SpinLock};
@@ -104,6 +106,12 @@ impl NetNode {
     #[inline]
     pub(crate) fn link(&self) -> Option<&Arc<dyn Link>> {
         self.links.active().map(|a| &a.link)
+    }
+
+    /// The links there are, by name.
+    #[must_use]
+    pub fn links(&self) -> Vec<(String, Arc<dyn Link>)> {
+        self.links.all()
     }
 
     pub(crate) fn engines(&self) -> Option<&Engines> {
