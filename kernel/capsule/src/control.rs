@@ -4,6 +4,7 @@ use crate::lifecycle::explain;
 use crate::room::Capsules;
 use crate::session::Session;
 use crate::verify::{Accepted, words};
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -15,7 +16,8 @@ use machine::thread::CpuGroup;
 use machine::time::Instant;
 use process::signal::Signal;
 use skep_api::control::{
-    CapsuleId, ControlError, KillScope, ManifestSource, NodeInfo, Reply, Request, UnknownCall,
+    CapsuleId, ControlError, KillScope, ManifestSource, NodeInfo, Reply, Request, StartCause,
+    UnknownCall,
 };
 use vfs::Error;
 
@@ -99,6 +101,7 @@ impl Capsules {
                 Ok(Reply::Done)
             }
             Request::NodeInfo => Ok(Reply::Node(self.node_info())),
+            Request::Hardware => Ok(Reply::Hardware(Box::new(self.hardware()))),
             Request::ReadCrash => Ok(Reply::Crash(self.platform.crash())),
             Request::ClearCrash => {
                 self.platform.clear_crash();
@@ -114,13 +117,20 @@ impl Capsules {
                 Ok(Reply::Done)
             }
             Request::LoadState => Ok(Reply::State(self.saved.lock().clone())),
-            Request::Pong { token } => match session.pong(token) {
-                true => Ok(Reply::Done),
-                false => Err(ControlError::Invalid(String::from("token"))),
-            },
+            Request::Pong { token } => self.pong(session, token),
             Request::Reboot => self.go_down(false),
             Request::PowerOff => self.go_down(true),
         }
+    }
+
+    fn pong(&self, session: &Session, token: u64) -> Answer {
+        if !session.pong(token) {
+            return Err(ControlError::Invalid(String::from("token")));
+        }
+        if let Some(guard) = &self.guard {
+            guard.answered();
+        }
+        Ok(Reply::Done)
     }
 
     fn hello(&self, session: &Session, client: &str) -> Reply {
@@ -240,11 +250,24 @@ impl Capsules {
                 })
                 .collect(),
             boot_steps: self.boot.steps(),
+            start_cause: self.start_cause(),
+            watchdog: self.guard.as_ref().and_then(|g| g.info()),
+        }
+    }
+
+    /// Why the machine started, as far as it shows.
+    fn start_cause(&self) -> StartCause {
+        if self.guard.as_ref().is_some_and(|g| g.has_fired()) {
+            StartCause::Watchdog
+        } else if self.platform.had_crash() {
+            StartCause::Crash
+        } else {
+            StartCause::Other
         }
     }
 
     /// The node's addresses with the length of their prefix.
-    fn addresses(&self) -> Vec<String> {
+    pub(crate) fn addresses(&self) -> Vec<String> {
         let config = self.net.config();
         let v4 = config.v4.iter().map(ToString::to_string);
         v4.chain(config.v6.iter().map(ToString::to_string))

@@ -17,7 +17,13 @@ impl Platform for Bench {
     fn crash(&self) -> Option<CrashRecord> {
         None
     }
+    fn had_crash(&self) -> bool {
+        false
+    }
     fn clear_crash(&self) {}
+    fn hardware(&self) -> skep_api::control::hardware::Hardware {
+        Default::default()
+    }
     fn can_power_off(&self) -> bool {
         false
     }
@@ -38,6 +44,7 @@ fn room() -> Arc<Capsules> {
         net: NetNode::new(),
         disks: Arc::default(),
         platform: Box::new(Bench),
+        guard: None,
         boot: &BOOT,
     };
     Capsules::new(setup).unwrap()

@@ -10,9 +10,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use machine::Account;
-use machine::block::{BlockDevice, BlockError, Trouble};
+use machine::block::{BlockDevice, BlockError, Health, SECTOR, Trouble};
 use machine::sync::{Once, SpinLock};
 use machine::time::Instant;
+use skep_api::control::hardware::{DiskHealth, DiskReport};
 use skep_api::control::{Event, Refusal};
 use vfs::block::{Disk, DiskId};
 
@@ -31,6 +32,8 @@ struct NodeDisk {
     device: Arc<dyn BlockDevice>,
     /// Name of the capsule that holds it.
     holder: SpinLock<Option<String>>,
+    /// What it last said of its health.
+    health: SpinLock<Option<Health>>,
 }
 
 /// A disk in a capsule's hands; dropping it takes it away.
@@ -90,6 +93,29 @@ impl Disks {
         all.iter().map(pair).collect()
     }
 
+    /// Asks all disks how they are, and tells of those that have begun to fail. Sleeps as
+    /// long as the disks take.
+    pub(crate) fn look_after(&self) {
+        for disk in self.snapshot() {
+            let health = disk.device.health().ok();
+            let failing = |h: &Option<Health>| h.as_ref().is_some_and(|h| h.is_failing);
+            let is_new = failing(&health) && !failing(&disk.health.lock());
+            let reason = health.as_ref().map(|h| h.reason.clone());
+            *disk.health.lock() = health;
+            if let (true, Some(reason), Some(hub)) = (is_new, reason, self.hub.get()) {
+                let device = String::from(disk.id.name());
+                log::warn!("{device}: the disk says that it fails: {reason}");
+                let detail = format!("the disk says that it fails: {reason}");
+                hub.emit(Event::DeviceError { device, detail });
+            }
+        }
+    }
+
+    /// The disks, for the hardware report.
+    pub(crate) fn report(&self) -> Vec<DiskReport> {
+        self.snapshot().iter().map(|d| d.report()).collect()
+    }
+
     fn snapshot(&self) -> Vec<Arc<NodeDisk>> {
         self.all.lock().clone()
     }
@@ -144,7 +170,23 @@ impl NodeDisk {
             id,
             device,
             holder: SpinLock::new(None),
+            health: SpinLock::new(None),
         })
+    }
+
+    fn report(&self) -> DiskReport {
+        let identity = self.device.identity();
+        DiskReport {
+            name: String::from(self.id.name()),
+            bytes: self.device.sectors().saturating_mul(SECTOR as u64),
+            block_bytes: u32::try_from(self.device.block_len()).unwrap_or(u32::MAX),
+            read_only: self.device.is_read_only(),
+            model: identity.model,
+            serial: identity.serial,
+            firmware: identity.firmware,
+            holder: self.holder.lock().clone(),
+            health: self.health.lock().clone().map(health_report),
+        }
     }
 
     fn report_to(&self, hub: &Arc<Hub>) {
@@ -156,6 +198,21 @@ impl NodeDisk {
         };
         let tell = move |trouble| reporter.tell(trouble);
         self.device.observe(alloc::boxed::Box::new(tell));
+    }
+}
+
+fn health_report(h: Health) -> DiskHealth {
+    DiskHealth {
+        failing: h.is_failing,
+        reason: h.reason,
+        temperature: h.temperature,
+        power_on_hours: h.power_on_hours,
+        unsafe_shutdowns: h.unsafe_shutdowns,
+        used_percent: h.used_percent,
+        spare_percent: h.spare_percent,
+        media_errors: h.media_errors,
+        read_bytes: h.read_bytes,
+        written_bytes: h.written_bytes,
     }
 }
 

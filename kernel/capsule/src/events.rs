@@ -89,6 +89,15 @@ impl Hub {
         silent
     }
 
+    /// Whether somebody has said hello, and listens.
+    pub(crate) fn has_listener(&self) -> bool {
+        let sessions = self.inner.lock().sessions.clone();
+        sessions
+            .iter()
+            .filter_map(Weak::upgrade)
+            .any(|s| s.is_greeted())
+    }
+
     /// Tells everyone concerned of `event`, which happened just now.
     pub fn emit(&self, event: Event) {
         let family = family(&event);

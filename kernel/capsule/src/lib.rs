@@ -8,10 +8,12 @@
 //!   is the way from a manifest to a running capsule and back to nothing, [`root`]
 //!   its file tree, [`launch`] and [`exec`] its programs, [`log_ring`] what they
 //!   print.
+//! * [`status`] is what the node's screen shows, [`hardware`] what it is made of.
 //! * [`disks`]: which capsule holds which of the node's disks.
 //! * [`control`] answers the 3Bot over [`device`], with a [`session`] for each
 //!   opening; [`events`] tells it what happens. The [`keeper`] is the room's own
-//!   thread: it clears up and keeps the 3Bot alive (design D9, level 3).
+//!   thread: it clears up and keeps the 3Bot alive (design D9, level 3). The [`guard`]
+//!   feeds the hardware watchdog while all of that works (level 0).
 #![no_std]
 // Nothing a program, a packet, a disk or an image contains may stop the kernel.
 #![cfg_attr(
@@ -36,6 +38,8 @@ mod device;
 mod disks;
 pub mod events;
 mod exec;
+pub mod guard;
+mod hardware;
 pub mod image;
 mod keeper;
 mod launch;
@@ -46,6 +50,7 @@ mod platform;
 mod room;
 mod root;
 mod session;
+mod status;
 #[cfg(test)]
 mod testing;
 pub mod verify;
@@ -54,5 +59,7 @@ pub use capsule::Capsule;
 pub use control::{KERNEL, SESSIONS_MAX};
 pub use device::Device;
 pub use disks::Disks;
+pub use guard::Guard;
 pub use platform::{BootLog, Platform};
 pub use room::{Capsules, Setup};
+pub use status::StatusPage;

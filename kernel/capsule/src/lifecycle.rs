@@ -285,11 +285,17 @@ impl Capsules {
         if self.closing.swap(true, Relaxed) {
             return Ok(());
         }
+        if let Some(guard) = &self.guard {
+            guard.going_down();
+        }
         let room = self.clone();
         let run = move || {
             log::info!("the node goes down");
             room.stop_all();
             room.disks.flush();
+            if let Some(guard) = &room.guard {
+                guard.end();
+            }
             if power_off {
                 room.platform.power_off();
                 log::error!("this machine cannot be switched off by its kernel");

@@ -81,7 +81,13 @@ impl Platform for Bench {
     fn crash(&self) -> Option<CrashRecord> {
         None
     }
+    fn had_crash(&self) -> bool {
+        false
+    }
     fn clear_crash(&self) {}
+    fn hardware(&self) -> skep_api::control::hardware::Hardware {
+        Default::default()
+    }
     fn can_power_off(&self) -> bool {
         true
     }
@@ -124,6 +130,7 @@ fn node(change: impl Fn(&mut Manifest)) -> Node {
         net: NetNode::new(),
         disks,
         platform: Box::new(Bench),
+        guard: None,
         boot: &BOOT,
     };
     let room = Capsules::new(setup).unwrap();

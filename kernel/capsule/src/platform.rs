@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use machine::sync::SpinLock;
 use machine::time::Instant;
+use skep_api::control::hardware::Hardware;
 use skep_api::control::{BootStep, CrashRecord};
 
 /// Most steps of a boot that are kept.
@@ -14,8 +15,15 @@ pub trait Platform: Send + Sync {
     /// The record of the last kernel panic.
     fn crash(&self) -> Option<CrashRecord>;
 
+    /// Whether a kernel panic ended the boot before this one, even if its record has
+    /// been forgotten.
+    fn had_crash(&self) -> bool;
+
     /// Forgets that record.
     fn clear_crash(&self);
+
+    /// What the machine is made of, but for disks and links.
+    fn hardware(&self) -> Hardware;
 
     /// Whether [`Platform::power_off`] will work.
     fn can_power_off(&self) -> bool;

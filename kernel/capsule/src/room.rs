@@ -4,6 +4,7 @@ use crate::blobs::BlobStore;
 use crate::capsule::Capsule;
 use crate::disks::Disks;
 use crate::events::Hub;
+use crate::guard::Guard;
 use crate::image::Image;
 use crate::keeper::{Job, Keeper};
 use crate::log_ring::Log;
@@ -34,6 +35,8 @@ pub struct Setup {
     pub disks: Arc<Disks>,
     /// The machine.
     pub platform: Box<dyn Platform>,
+    /// What feeds the watchdog; `None` in tests.
+    pub guard: Option<Arc<Guard>>,
     /// When the steps of the boot were done.
     pub boot: &'static BootLog,
 }
@@ -46,6 +49,7 @@ pub struct Capsules {
     pub(crate) net: Arc<NetNode>,
     pub(crate) disks: Arc<Disks>,
     pub(crate) platform: Box<dyn Platform>,
+    pub(crate) guard: Option<Arc<Guard>>,
     pub(crate) boot: &'static BootLog,
     pub(crate) boot_id: [u8; 16],
     pub(crate) hub: Arc<Hub>,
@@ -102,6 +106,7 @@ impl Capsules {
             net: setup.net,
             disks: setup.disks,
             platform: setup.platform,
+            guard: setup.guard,
             boot: setup.boot,
             boot_id,
             hub: Hub::new(),
@@ -125,6 +130,9 @@ impl Capsules {
     /// and of the disks.
     pub fn begin(self: &Arc<Self>) {
         self.disks.report_to(&self.hub);
+        if self.watch_disks().is_err() {
+            log::warn!("no memory to watch over the disks' health");
+        }
         let weak = Arc::downgrade(self);
         self.net.observe(move |event| {
             if let Some(room) = weak.upgrade() {

@@ -1,11 +1,15 @@
 //! Where the node talks to people: the serial line and the screen.
 //!
 //! Until the configuration is known messages go to the serial line, and a panic is
-//! told there whatever it says. The screen shows the log from its beginning.
+//! told there whatever it says. The screen shows the log from its beginning, then the
+//! node's status; the keyboard pages through the log.
 
+use alloc::sync::Arc;
+use capsule::Capsules;
 use log::LevelFilter;
 use machine::klog;
 use skep_api::node::{Console, LogLevel};
+use skep_console::Status;
 
 /// Shows what `console` wants to be shown, where it wants it.
 pub(crate) fn set(console: &Console) {
@@ -26,5 +30,21 @@ pub(crate) fn set(console: &Console) {
     if !console.serial {
         log::info!("no more is told here: the node's configuration says so");
         klog::set_serial(false);
+    }
+}
+
+/// Has the screen show the node's status once there is one, and the keyboard page
+/// through the messages.
+pub(crate) fn show_status(capsules: &Arc<Capsules>) {
+    let capsules = capsules.clone();
+    skep_console::show_status(move || {
+        let page = capsules.status_page()?;
+        Some(Status {
+            text: page.text,
+            code: page.url,
+        })
+    });
+    if let Err(e) = skep_ps2::start() {
+        log::debug!("PS/2: {e}");
     }
 }

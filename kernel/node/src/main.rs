@@ -17,6 +17,7 @@ extern crate alloc;
 
 mod console;
 mod devices;
+mod hardware;
 mod network;
 mod platform;
 mod ramdisk;
@@ -24,7 +25,8 @@ mod usb;
 
 use alloc::boxed::Box;
 use alloc::string::String;
-use capsule::{BootLog, Capsules, KERNEL, Setup};
+use alloc::sync::Arc;
+use capsule::{BootLog, Capsules, Guard, KERNEL, Setup};
 use core::time::Duration;
 use machine::thread::{self, Builder};
 use machine::time::Instant;
@@ -47,14 +49,17 @@ fn skep_main() {
     BOOT.done("machine");
     log::info!("{KERNEL} on {} CPUs", machine::cpu::count());
     platform::tell_of_crash();
-    match start() {
+    let started = Guard::start(skep_watchdog::find())
+        .map_err(|_| no_memory())
+        .and_then(start);
+    match started {
         Ok(()) => {}
         Err(why) => stay_idle(&why),
     }
 }
 
 /// Everything from the ramdisk to the 3Bot; why not, in words.
-fn start() -> Result<(), String> {
+fn start(guard: Arc<Guard>) -> Result<(), String> {
     let opened = ramdisk::open();
     match &opened {
         Ok((_, config)) => console::set(&config.console),
@@ -68,17 +73,21 @@ fn start() -> Result<(), String> {
     let net = NetNode::new();
     let devices = devices::start(&net);
     BOOT.done("devices");
+    let mut bound = devices.bound;
+    bound.extend(guard.device());
     network::configure(&net, &config.network);
     let setup = Setup {
         store,
         config,
         net,
         disks: devices.disks,
-        platform: Box::new(Machine),
+        platform: Box::new(Machine { bound }),
+        guard: Some(guard),
         boot: &BOOT,
     };
     let capsules = Capsules::new(setup).map_err(|_| no_memory())?;
     platform::watch_power_button(&capsules).map_err(|_| no_memory())?;
+    console::show_status(&capsules);
     capsules.begin();
     capsules.report_refusals();
     Ok(())

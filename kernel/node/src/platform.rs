@@ -2,12 +2,15 @@
 
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use capsule::{Capsules, KERNEL, Platform};
+use machine::pci::Address;
 use machine::power::{self, PowerButton};
 use machine::sync::SpinLock;
 use machine::thread::Builder;
 use machine::{AllocError, crash};
 use skep_api::control::CrashRecord;
+use skep_api::control::hardware::Hardware;
 
 /// Whether the last crash has been taken note of.
 static FORGOTTEN: SpinLock<bool> = SpinLock::new(false);
@@ -15,30 +18,29 @@ static FORGOTTEN: SpinLock<bool> = SpinLock::new(false);
 const YEAR_MS: u64 = 365 * 24 * 60 * 60 * 1000;
 
 /// The machine under the capsules.
-pub(crate) struct Machine;
+pub(crate) struct Machine {
+    /// Which driver has which device.
+    pub(crate) bound: Vec<(Address, &'static str)>,
+}
 
 impl Platform for Machine {
     fn crash(&self) -> Option<CrashRecord> {
         if *FORGOTTEN.lock() {
             return None;
         }
-        let record = crash::previous()?;
-        let text = record.text.trim_start();
-        let (reason, detail) = text.split_once('\n').unwrap_or((text, ""));
-        let wall_ms = u64::try_from(record.wall_ns / 1_000_000).ok();
-        Some(CrashRecord {
-            // A clock that nobody has set says little more than the uptime.
-            unix_ms: wall_ms.filter(|ms| *ms > record.uptime_ns / 1_000_000 + YEAR_MS),
-            uptime_ns: record.uptime_ns,
-            cpu: u32::try_from(record.cpu).unwrap_or(u32::MAX),
-            kernel: String::from(KERNEL),
-            reason: String::from(reason),
-            detail: String::from(detail),
-        })
+        last_crash()
+    }
+
+    fn had_crash(&self) -> bool {
+        crash::previous().is_some()
     }
 
     fn clear_crash(&self) {
         *FORGOTTEN.lock() = true;
+    }
+
+    fn hardware(&self) -> Hardware {
+        crate::hardware::report(&self.bound)
     }
 
     fn can_power_off(&self) -> bool {
@@ -54,9 +56,26 @@ impl Platform for Machine {
     }
 }
 
+/// What the machine room wrote down when the kernel last panicked.
+fn last_crash() -> Option<CrashRecord> {
+    let record = crash::previous()?;
+    let text = record.text.trim_start();
+    let (reason, detail) = text.split_once('\n').unwrap_or((text, ""));
+    let wall_ms = u64::try_from(record.wall_ns / 1_000_000).ok();
+    Some(CrashRecord {
+        // A clock that nobody has set says little more than the uptime.
+        unix_ms: wall_ms.filter(|ms| *ms > record.uptime_ns / 1_000_000 + YEAR_MS),
+        uptime_ns: record.uptime_ns,
+        cpu: u32::try_from(record.cpu).unwrap_or(u32::MAX),
+        kernel: String::from(KERNEL),
+        reason: String::from(reason),
+        detail: String::from(detail),
+    })
+}
+
 /// Says on the console that the last boot ended in a panic, and why.
 pub(crate) fn tell_of_crash() {
-    if let Some(record) = Machine.crash() {
+    if let Some(record) = last_crash() {
         log::warn!("the last boot ended in a crash: {}", record.reason);
     }
 }

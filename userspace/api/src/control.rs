@@ -46,12 +46,14 @@
 //! body. Postcard numbers enum variants in order, so **any** change of these types raises
 //! [`PROTOCOL_VERSION`]; kernel and 3Bot ship in one image and must agree exactly.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 mod event;
 pub mod frame;
+pub mod hardware;
 mod limits;
 mod state;
 
@@ -60,7 +62,7 @@ pub use frame::{FRAME_BYTES_MAX, FrameError, PROTOCOL_VERSION};
 pub use state::{
     BootStep, CapsuleInfo, CapsuleState, CrashRecord, ExitCause, ExitStatus, ExitSummary,
     LimitKind, Limits, ManifestEntry, ManifestRole, NodeInfo, PortState, Protocol, Refusal,
-    UnknownCall, Usage,
+    StartCause, UnknownCall, Usage, WatchdogInfo,
 };
 
 /// Most bytes of state that [`Request::SaveState`] takes.
@@ -163,6 +165,8 @@ pub enum Request {
     },
     /// Answered by [`Reply::Node`].
     NodeInfo,
+    /// Asks what the machine is made of. Answered by [`Reply::Hardware`].
+    Hardware,
     /// Reads the record of the last kernel panic. Answered by [`Reply::Crash`].
     ReadCrash,
     /// Forgets the record of the last kernel panic. Answered by [`Reply::Done`].
@@ -273,6 +277,8 @@ pub enum Reply {
     },
     /// To [`Request::NodeInfo`].
     Node(NodeInfo),
+    /// To [`Request::Hardware`].
+    Hardware(Box<hardware::Hardware>),
     /// To [`Request::ReadCrash`]; `None` when there is no record.
     Crash(Option<CrashRecord>),
     /// To [`Request::ListManifests`].

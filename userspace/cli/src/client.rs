@@ -1,6 +1,7 @@
 //! The commands that talk to a running node.
 
 mod connection;
+mod hardware;
 mod show;
 
 use crate::manifest::signal;
@@ -109,10 +110,26 @@ impl NodeArgs {
 }
 
 /// `skep status`.
-pub(crate) fn status(args: &NodeArgs) -> Result<()> {
-    let text = args.connect()?.get("/api/v1/status")?;
-    if args.json {
+#[derive(Debug, clap::Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Show what the machine is made of instead
+    #[arg(long)]
+    hardware: bool,
+}
+
+/// `skep status`.
+pub(crate) fn status(args: &StatusArgs) -> Result<()> {
+    let path = match args.hardware {
+        true => "/api/v1/hardware",
+        false => "/api/v1/status",
+    };
+    let text = args.node.connect()?.get(path)?;
+    if args.node.json {
         println!("{text}");
+    } else if args.hardware {
+        print!("{}", hardware::show(&parse(&text)?));
     } else {
         let status: Status = parse(&text)?;
         print!("{}", show::status(&status));

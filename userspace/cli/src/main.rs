@@ -55,7 +55,7 @@ enum Action {
     /// Write the files of an image to a folder
     Unpack(image::unpack::UnpackArgs),
     /// Show a node and its capsules
-    Status(client::NodeArgs),
+    Status(client::StatusArgs),
     /// Print what a capsule has written
     Logs(client::LogsArgs),
     /// Print what has happened on a node

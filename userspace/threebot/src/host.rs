@@ -147,6 +147,7 @@ impl HostRuntime {
             Request::Start {
                 manifest: ManifestSource::Signed(_),
             }
+            | Request::Hardware
             | Request::Reboot
             | Request::PowerOff => return Err(ControlError::Unsupported),
         })

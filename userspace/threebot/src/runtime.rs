@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use skep_api::control::hardware::Hardware;
 use skep_api::control::{
     CapsuleId, CapsuleInfo, CapsuleSummary, ControlError, CrashRecord, EventMask, EventRecord,
     ExecId, KillScope, ManifestEntry, ManifestSource, NodeInfo, Reply, Request,
@@ -257,6 +258,15 @@ impl Control {
     /// [`Failure`].
     pub async fn node(&self) -> Result<NodeInfo, Failure> {
         expect!(self.ask(Request::NodeInfo).await, Reply::Node(node) => node)
+    }
+
+    /// See [`Request::Hardware`].
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`].
+    pub async fn hardware(&self) -> Result<Hardware, Failure> {
+        expect!(self.ask(Request::Hardware).await, Reply::Hardware(hardware) => *hardware)
     }
 
     /// See [`Request::ReadCrash`].

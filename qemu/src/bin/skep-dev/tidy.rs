@@ -11,13 +11,15 @@ const ROOMS: [&str; 8] = [
 ];
 
 /// Crates beside the kernel's rooms, and which of ours each may use.
-const OTHERS: [(&str, &[&str]); 12] = [
+const OTHERS: &[(&str, &[&str])] = &[
     ("skep-virtio", &["machine", "net"]),
     ("skep-usb", &["machine"]),
     ("skep-nvme", &["machine"]),
     ("skep-ahci", &["machine"]),
     ("skep-console", &["machine"]),
     ("skep-intel", &["machine", "net"]),
+    ("skep-watchdog", &["machine"]),
+    ("skep-ps2", &["machine"]),
     ("skep-api", &[]),
     ("threebot", &["skep-api"]),
     ("skep-volume", &[]),
@@ -28,13 +30,15 @@ const OTHERS: [(&str, &[&str]); 12] = [
 
 /// Drivers and shared types, which rooms may use: the drivers only the last one.
 const USED_BY_ROOMS: &str = "skep-api";
-const DRIVERS: [&str; 6] = [
+const DRIVERS: &[&str] = &[
     "skep-virtio",
     "skep-nvme",
     "skep-ahci",
     "skep-usb",
     "skep-console",
     "skep-intel",
+    "skep-watchdog",
+    "skep-ps2",
 ];
 
 /// Packages that carry a lint table of their own: the two that use `unsafe`, the

@@ -237,6 +237,32 @@ pub struct NodeInfo {
     pub unknown_calls: Vec<UnknownCall>,
     /// The steps of this boot in order; at most 64.
     pub boot_steps: Vec<BootStep>,
+    /// Why the machine started.
+    pub start_cause: StartCause,
+    /// The hardware watchdog, if the machine has one that can be used.
+    pub watchdog: Option<WatchdogInfo>,
+}
+
+/// Why a machine started, as far as it shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StartCause {
+    /// It was switched on, or restarted by someone, or nothing tells.
+    Other,
+    /// The kernel panicked and restarted it.
+    Crash,
+    /// The hardware watchdog reset it, because nobody fed it.
+    Watchdog,
+}
+
+/// A hardware watchdog that resets the machine when the kernel locks up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchdogInfo {
+    /// What it is, such as `iTCO`.
+    pub device: String,
+    /// How long it waits, in milliseconds.
+    pub timeout_ms: u32,
+    /// Why it is not fed at the moment, for people; `None` while it is.
+    pub withheld: Option<String>,
 }
 
 /// How often a Linux call that the kernel does not have was made.

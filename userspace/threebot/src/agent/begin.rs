@@ -4,7 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use skep_api::control::{CapsuleState, CapsuleSummary, EventMask, ManifestEntry, ManifestRole};
+use skep_api::control::{
+    CapsuleState, CapsuleSummary, EventMask, ManifestEntry, ManifestRole, StartCause,
+};
 use skep_api::manifest::SignedManifest;
 use skep_api::owner::Verifier;
 use tokio::sync::Notify;
@@ -92,6 +94,7 @@ impl Agent {
     /// on their way when the (perhaps slow) console is written to.
     async fn record_beginning(self: Rc<Self>) {
         let crash = self.control.crash().await;
+        let node = self.control.node().await;
         let text = match self.agent_starts {
             0 | 1 => "the 3Bot has begun".to_owned(),
             starts => format!("the 3Bot was restarted (start {starts} of this boot)"),
@@ -112,6 +115,10 @@ impl Agent {
                 None,
                 format!("the kernel crashed: {}", crash.reason),
             );
+        }
+        if node.is_ok_and(|node| node.start_cause == StartCause::Watchdog) {
+            let text = "the watchdog reset the machine, which did not run any more";
+            self.record(RecordKind::Crash, None, text.to_owned());
         }
     }
 }

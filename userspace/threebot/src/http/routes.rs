@@ -44,6 +44,7 @@ async fn get(agent: &Rc<Agent>, request: &Request<Incoming>) -> Result<Answer, P
     match api_path(path).as_deref() {
         Some(["status"]) => Ok(json(&view::status(agent).await)),
         Some(["node"]) => Ok(json(&view::node(agent).await?)),
+        Some(["hardware"]) => Ok(json(&view::hardware(agent).await?)),
         Some(["capsules"]) => Ok(json(&view::capsules(agent).await)),
         Some(["capsules", name]) => Ok(json(&view::capsule(agent, name).await?)),
         Some(["capsules", name, "logs"]) => logs(agent, name, query).await,

@@ -3,7 +3,8 @@
 use std::rc::Rc;
 
 use serde::Serialize;
-use skep_api::control::{CapsuleId, CapsuleInfo, CrashRecord, NodeInfo};
+use skep_api::control::hardware::Hardware;
+use skep_api::control::{CapsuleId, CapsuleInfo, CrashRecord, NodeInfo, StartCause};
 
 use super::command::failed;
 use super::reply::Problem;
@@ -35,12 +36,21 @@ pub(super) struct NodeView {
     addresses: Vec<String>,
     unknown_calls: Vec<UnknownCallView>,
     boot: Vec<BootView>,
+    start_cause: &'static str,
+    watchdog: Option<WatchdogView>,
 }
 
 #[derive(Serialize)]
 struct UnknownCallView {
     number: u32,
     count: u64,
+}
+
+#[derive(Serialize)]
+struct WatchdogView {
+    device: String,
+    timeout_ms: u32,
+    withheld: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -178,6 +188,11 @@ pub(super) async fn node(agent: &Agent) -> Result<NodeView, Problem> {
     Ok(node_view(agent, node))
 }
 
+pub(super) async fn hardware(agent: &Agent) -> Result<Hardware, Problem> {
+    let hardware = agent.control.hardware().await;
+    hardware.map_err(|failure| failed(&failure))
+}
+
 fn node_view(agent: &Agent, node: NodeInfo) -> NodeView {
     let unknown = node.unknown_calls.into_iter();
     let steps = node.boot_steps.into_iter();
@@ -205,6 +220,16 @@ fn node_view(agent: &Agent, node: NodeInfo) -> NodeView {
                 done_ms: step.done_ns as f64 / 1e6,
             })
             .collect(),
+        start_cause: match node.start_cause {
+            StartCause::Other => "other",
+            StartCause::Crash => "crash",
+            StartCause::Watchdog => "watchdog",
+        },
+        watchdog: node.watchdog.map(|watchdog| WatchdogView {
+            device: watchdog.device,
+            timeout_ms: watchdog.timeout_ms,
+            withheld: watchdog.withheld,
+        }),
     }
 }
 

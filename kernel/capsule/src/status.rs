@@ -1,0 +1,219 @@
+//! The node's status as its screen shows it, for whoever stands before the machine.
+//!
+//! It says nothing that changes from second to second, so that a screen is drawn
+//! again only when something has happened.
+
+use crate::capsule::Capsule;
+use crate::control::KERNEL;
+use crate::room::Capsules;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt::Write;
+use core::sync::atomic::Ordering::Relaxed;
+use machine::klog;
+use machine::sync::Once;
+use machine::time::Instant;
+use skep_api::Hash;
+use skep_api::control::{CapsuleState, ExitStatus, hardware::Product};
+
+/// Columns that are left for text beside the code.
+const COLUMNS: usize = 78;
+/// Capsules that are listed, and last messages that are shown.
+const CAPSULES_SHOWN: usize = 12;
+const MESSAGES_SHOWN: usize = 8;
+/// Bytes of the log that are looked at for them.
+const LOG_TAIL: usize = 2048;
+/// The port of the 3Bot's API and status page.
+const API_PORT: u16 = 8080;
+
+/// What the screen shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusPage {
+    /// Lines of text.
+    pub text: String,
+    /// The address of the node's status page; empty while the node has none.
+    pub url: String,
+}
+
+impl Capsules {
+    /// The status; `None` before the 3Bot has begun: until then the messages say more.
+    #[must_use]
+    pub fn status_page(&self) -> Option<StatusPage> {
+        if self.agent_starts.load(Relaxed) == 0 || !self.hub.has_listener() {
+            return None;
+        }
+        let url = self.url();
+        let mut text = String::new();
+        self.head(&url, &mut text);
+        self.list_capsules(&mut text);
+        let _ = writeln!(text, "\n Last messages");
+        for line in last_messages() {
+            let _ = writeln!(text, "   {line}");
+        }
+        let _ = write!(text, "\n Page Up: all messages   Escape: back");
+        Some(StatusPage { text, url })
+    }
+
+    fn head(&self, url: &str, text: &mut String) {
+        let addresses = self.addresses();
+        let address = match addresses.is_empty() {
+            true => String::from("none yet"),
+            false => addresses.join("  "),
+        };
+        let frames = machine::frame::stats();
+        let mib = (frames.total * machine::addr::PAGE_SIZE) >> 20;
+        let cpus = machine::cpu::count();
+        let _ = writeln!(text, "\n {}   {KERNEL}\n", self.config.name);
+        let _ = writeln!(text, " Node ID    {}", self.node_id());
+        let _ = writeln!(text, " Address    {address}");
+        let page = if url.is_empty() { "none yet" } else { url };
+        let _ = writeln!(text, " Status at  {page}");
+        let _ = writeln!(text, " Machine    {cpus} CPUs, {mib} MiB of memory");
+        let _ = writeln!(text, " Up         {}", uptime(Instant::now()));
+        if let Some(info) = self.guard.as_ref().and_then(|g| g.info()) {
+            let fed = info.withheld.unwrap_or_else(|| String::from("all is well"));
+            let _ = writeln!(text, " Watchdog   {}: {fed}", info.device);
+        }
+        if let Some(record) = self.platform.crash() {
+            let _ = writeln!(text, " Crash      {}", cut(&record.reason));
+        }
+    }
+
+    fn list_capsules(&self, text: &mut String) {
+        let all = self.all();
+        let mut others: Vec<&Arc<Capsule>> = all.iter().filter(|c| !c.is_system()).collect();
+        others.sort_unstable_by_key(|c| String::from(c.name()));
+        let _ = writeln!(text, "\n Capsules");
+        if others.is_empty() {
+            let _ = writeln!(text, "   none");
+        }
+        for capsule in others.iter().take(CAPSULES_SHOWN) {
+            let state = state(&capsule.summary().state);
+            let _ = writeln!(text, "   {:<24} {state}", capsule.name());
+        }
+        if let Some(more @ 1..) = others.len().checked_sub(CAPSULES_SHOWN) {
+            let _ = writeln!(text, "   and {more} more");
+        }
+    }
+
+    fn url(&self) -> String {
+        let config = self.net.config();
+        match &config.v4 {
+            Some(v4) => {
+                let text = v4.to_string();
+                let address = text.split('/').next().unwrap_or_default();
+                format!("http://{address}:{API_PORT}/")
+            }
+            None => String::new(),
+        }
+    }
+
+    /// A name of this machine that stays the same over its boots and proves nothing.
+    fn node_id(&self) -> &'static str {
+        // Asked for often, and it must not follow an address that moves between links.
+        static ID: Once<String> = Once::new();
+        ID.call_once(|| self.machine_id())
+    }
+
+    fn machine_id(&self) -> String {
+        let macs = self.net.links().into_iter().map(|(_, l)| l.mac());
+        machine_id(&self.platform.hardware().product, macs.min())
+    }
+}
+
+/// A short hash of what the machine's maker has given it alone.
+fn machine_id(product: &Product, mac: Option<[u8; 6]>) -> String {
+    let parts = [
+        &*product.maker,
+        &*product.name,
+        &*product.serial,
+        &*product.uuid,
+    ];
+    let text = format!("skep machine\n{}\n{mac:?}", parts.join("\n"));
+    let hash = Hash::of(text.as_bytes()).0;
+    let mut id = String::new();
+    for (place, pair) in hash.chunks(2).take(4).enumerate() {
+        if place > 0 {
+            id.push('-');
+        }
+        for byte in pair {
+            let _ = write!(id, "{byte:02x}");
+        }
+    }
+    id
+}
+
+/// In minutes, hours or days.
+fn uptime(now: Instant) -> String {
+    let minutes = now.0 / 60_000_000_000;
+    match minutes {
+        0 => String::from("less than a minute"),
+        1..60 => format!("{minutes} min"),
+        60..1440 => format!("{} h {:02} min", minutes / 60, minutes % 60),
+        _ => format!("{} days {} h", minutes / 1440, minutes / 60 % 24),
+    }
+}
+
+fn state(state: &CapsuleState) -> String {
+    match state {
+        CapsuleState::Created => String::from("starting"),
+        CapsuleState::Running => String::from("running"),
+        CapsuleState::Stopping => String::from("stopping"),
+        CapsuleState::Exited(exit) => match exit.status {
+            ExitStatus::Code(code) => format!("ended with code {code}"),
+            ExitStatus::Signal(signal) => format!("ended by signal {signal}"),
+        },
+        CapsuleState::Refused(why) => format!("refused: {}", crate::verify::words(why)),
+    }
+}
+
+fn cut(line: &str) -> String {
+    line.chars().take(COLUMNS).collect()
+}
+
+/// The end of the log, line by line.
+fn last_messages() -> Vec<String> {
+    let mut tail = [0; LOG_TAIL];
+    let from = klog::written().saturating_sub(LOG_TAIL as u64);
+    let (start, n) = klog::read(from, &mut tail);
+    let text = String::from_utf8_lossy(tail.get(..n).unwrap_or_default());
+    // The first line may have lost its beginning.
+    let whole = if start > 0 { 1 } else { 0 };
+    let lines: Vec<String> = text.lines().skip(whole).map(cut).collect();
+    let first = lines.len().saturating_sub(MESSAGES_SHOWN);
+    lines.into_iter().skip(first).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_has_an_id_of_its_own_that_stays() {
+        let with = |serial: &str| Product {
+            serial: serial.into(),
+            ..Product::default()
+        };
+        let id = machine_id(&with("7"), Some([1; 6]));
+        assert_eq!(id.len(), 4 * 4 + 3);
+        assert_eq!(id, machine_id(&with("7"), Some([1; 6])));
+        assert_ne!(id, machine_id(&with("8"), Some([1; 6])));
+        assert_ne!(id, machine_id(&with("7"), None));
+    }
+
+    #[test]
+    fn uptimes_change_once_a_minute_at_most() {
+        let at = |s: u64| uptime(Instant(s * 1_000_000_000));
+        assert_eq!(at(59), "less than a minute");
+        assert_eq!(at(61), at(119));
+        assert_eq!(at(3_661), "1 h 01 min");
+        assert_eq!(at(200_000), "2 days 7 h");
+    }
+
+    #[test]
+    fn long_messages_are_cut() {
+        assert_eq!(cut(&"x".repeat(500)).len(), COLUMNS);
+    }
+}
