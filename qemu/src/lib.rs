@@ -43,6 +43,7 @@ pub mod client;
 pub mod command;
 pub mod compat;
 pub mod disks;
+pub mod gdb;
 pub mod http;
 pub mod lan;
 pub mod machine;

@@ -113,6 +113,13 @@ impl Qmp {
             .map(drop)
     }
 
+    /// Presses a key of the node's keyboard, by QEMU's name for it.
+    pub fn press_key(&mut self, name: &str) -> Result<()> {
+        let keys = json!([{ "type": "qcode", "data": name }]);
+        self.execute_with("send-key", &json!({ "keys": keys }))
+            .map(drop)
+    }
+
     /// Writes a picture of the screen as PPM.
     pub fn screendump(&mut self, out: &Path) -> Result<()> {
         let arguments = json!({ "filename": out, "format": "ppm" });

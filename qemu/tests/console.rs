@@ -82,3 +82,23 @@ fn without_screen_the_serial_line_has_it() -> Result<()> {
     ensure!(other.is_err(), "the screen was used");
     Ok(())
 }
+
+/// Once the node is up its screen shows the status, not the messages; the keyboard pages
+/// through these and goes back.
+#[test]
+fn the_screen_shows_the_status_and_keys_page_through_the_messages() -> Result<()> {
+    let mut node = serving("console-status", true, true)?;
+    let status = wait_screen(&mut node, "Status at  http://10.0.2.15:8080/", seconds(30))?;
+    ensure!(status.contains("Node ID"), "no node ID: {status}");
+    let status = wait_screen(&mut node, "running", seconds(30))?;
+    ensure!(
+        status.contains("nginx") && !status.contains("clock: TSC"),
+        "not the status: {status}"
+    );
+    node.qmp().press_key("home")?;
+    let log = wait_screen(&mut node, "clock: TSC", seconds(30))?;
+    ensure!(!log.contains("Node ID"), "not the messages: {log}");
+    node.qmp().press_key("esc")?;
+    wait_screen(&mut node, "Node ID", seconds(30))?;
+    Ok(())
+}
