@@ -1,11 +1,12 @@
 //! Frames in. Everything here is a stranger's: lengths are checked by smoltcp's
 //! packet types, and what does not parse is dropped.
 
-use super::{ETHERNET_HEADER, NetNode, Protocol};
+use super::{ETHERNET_HEADER, NetNode, Protocol, vlan};
 use crate::wire::{Flow, Segment};
 use alloc::sync::Arc;
 use core::hash::BuildHasher;
 use core::net::{IpAddr, SocketAddr};
+use core::sync::atomic::Ordering;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol, Icmpv4DstUnreachable,
@@ -43,6 +44,18 @@ impl NetNode {
 
     pub(super) fn receive_as(self: &Arc<Self>, frame: &[u8], checksums: Checksums) {
         let Some(link) = self.link() else { return };
+        let bare;
+        let frame = match self.vlan.load(Ordering::Relaxed) {
+            _ if self.is_held() => return,
+            0 => frame,
+            number => {
+                let Some(found) = vlan::untagged(frame, number) else {
+                    return;
+                };
+                bare = found;
+                &bare
+            }
+        };
         let Ok(ethernet) = EthernetFrame::new_checked(frame) else {
             return;
         };

@@ -7,7 +7,7 @@
 //! were; a link that comes back is not moved to while the other works.
 
 use super::input::Checksums;
-use super::{Engines, Link, NetEvent, NetNode, Upper};
+use super::{Engines, Link, NetEvent, NetNode, Upper, vlan};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -177,6 +177,7 @@ impl NetNode {
     /// [`NetNode::configure_static`].
     pub fn attach_link(self: &Arc<Self>, name: &str, link: Arc<dyn Link>) -> Option<Arc<Port>> {
         let engines = Engines::new(link.mtu());
+        let link = Arc::new(vlan::Tagged::new(link, self.vlan.clone()));
         let index = self.links.add(Attached {
             link,
             engines,
@@ -199,6 +200,9 @@ impl NetNode {
 
     /// A driver saw its link go up or down.
     pub fn link_changed(self: &Arc<Self>) {
+        if self.is_held() {
+            return;
+        }
         let chosen = self.links.choose();
         let up = self.link().is_some_and(|l| l.is_up());
         let was_up = self.is_up.swap(up, Ordering::Relaxed);

@@ -16,6 +16,7 @@ mod neighbours;
 mod output;
 mod published;
 mod reset;
+mod vlan;
 
 pub use config::{NetConfig, StaticConfig};
 pub use link::{Link, LinkCounters, LinkStatus, NetEvent, Upper};
@@ -31,7 +32,7 @@ use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use machine::sync::{Once, SpinLock};
 use machine::timer::Timer;
 
@@ -56,6 +57,10 @@ pub struct NetNode {
     observer: Once<Box<dyn Fn(NetEvent) + Send + Sync>>,
     resets: reset::Limit,
     is_up: AtomicBool,
+    /// The links are not to be used yet.
+    is_held: AtomicBool,
+    /// Number of the VLAN of all links; 0: frames have no tag.
+    vlan: Arc<AtomicU16>,
     next_stack: AtomicU64,
 }
 
@@ -78,8 +83,28 @@ impl NetNode {
             observer: Once::new(),
             resets: reset::Limit::default(),
             is_up: AtomicBool::new(false),
+            is_held: AtomicBool::new(false),
+            vlan: Arc::default(),
             next_stack: AtomicU64::new(1),
         })
+    }
+
+    /// Keeps all links silent until [`NetNode::release`]: it is not known yet how they
+    /// are to be used.
+    pub fn hold(&self) {
+        self.is_held.store(true, Ordering::Release);
+    }
+
+    /// Uses the links from now on: in the VLAN of this number, or untagged.
+    pub fn release(self: &Arc<Self>, vlan: Option<u16>) {
+        self.vlan.store(vlan.unwrap_or(0), Ordering::Release);
+        self.is_held.store(false, Ordering::Release);
+        self.link_changed();
+    }
+
+    /// Whether the links are not to be used yet.
+    fn is_held(&self) -> bool {
+        self.is_held.load(Ordering::Acquire)
     }
 
     /// The timers that packets of a link need.

@@ -56,7 +56,13 @@ impl Link for End {
         true
     }
     fn transmit(&self, frame: &[u8]) -> bool {
-        assert!(frame.len() <= 1514, "a frame of {} bytes", frame.len());
+        // A tag makes a frame four bytes longer.
+        let max = if frame[12..14] == [0x81, 0] {
+            1518
+        } else {
+            1514
+        };
+        assert!(frame.len() <= max, "a frame of {} bytes", frame.len());
         self.sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (lost, twice, late) = (self.roll(), self.roll(), self.roll());
         let mut q = self.out.frames.lock().unwrap();

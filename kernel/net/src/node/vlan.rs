@@ -1,0 +1,103 @@
+//! A VLAN under the node (IEEE 802.1Q): frames leave with its tag, and only frames
+//! that have it come in, without it. What is above knows nothing of it.
+
+use super::Link;
+use super::link::LinkStatus;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU16, Ordering};
+use machine::sync::SpinLock;
+
+/// Ethertype of the tag.
+const TPID: [u8; 2] = [0x81, 0x00];
+/// Where the tag is: behind the two addresses.
+const TAG_AT: usize = 12;
+const TAG_BYTES: usize = 4;
+/// Bits of the number in the tag; the others are priority and drop eligibility.
+const NUMBER: u16 = 0x0fff;
+
+/// A link that tags what it sends, once its node is in a VLAN. The line must carry
+/// frames with a tag, four bytes longer than others, as every one does that knows VLANs.
+pub(super) struct Tagged {
+    link: Arc<dyn Link>,
+    /// Number of the node's VLAN; 0: there is none.
+    vlan: Arc<AtomicU16>,
+    /// A frame while its tag is put in.
+    scratch: SpinLock<Vec<u8>>,
+}
+
+impl Tagged {
+    pub(super) fn new(link: Arc<dyn Link>, vlan: Arc<AtomicU16>) -> Tagged {
+        Tagged {
+            link,
+            vlan,
+            scratch: SpinLock::new(Vec::new()),
+        }
+    }
+}
+
+impl Link for Tagged {
+    fn mac(&self) -> [u8; 6] {
+        self.link.mac()
+    }
+
+    fn set_mac(&self, mac: [u8; 6]) -> bool {
+        self.link.set_mac(mac)
+    }
+
+    fn mtu(&self) -> usize {
+        self.link.mtu()
+    }
+
+    fn is_up(&self) -> bool {
+        self.link.is_up()
+    }
+
+    #[inline]
+    fn transmit(&self, frame: &[u8]) -> bool {
+        let number = self.vlan.load(Ordering::Relaxed);
+        if number == 0 {
+            return self.link.transmit(frame);
+        }
+        let Some((addresses, rest)) = frame.split_at_checked(TAG_AT) else {
+            return false;
+        };
+        let mut scratch = self.scratch.lock();
+        scratch.clear();
+        if scratch.try_reserve(frame.len() + TAG_BYTES).is_err() {
+            return false;
+        }
+        scratch.extend_from_slice(addresses);
+        scratch.extend_from_slice(&TPID);
+        scratch.extend_from_slice(&(number & NUMBER).to_be_bytes());
+        scratch.extend_from_slice(rest);
+        self.link.transmit(&scratch)
+    }
+
+    fn room(&self) -> usize {
+        self.link.room()
+    }
+
+    fn flush(&self) {
+        self.link.flush();
+    }
+
+    fn status(&self) -> LinkStatus {
+        self.link.status()
+    }
+}
+
+/// The frame without its tag, if it has that of VLAN `number`.
+pub(super) fn untagged(frame: &[u8], number: u16) -> Option<Vec<u8>> {
+    let (addresses, rest) = frame.split_at_checked(TAG_AT)?;
+    let (tag, rest) = rest.split_first_chunk::<TAG_BYTES>()?;
+    let found = u16::from_be_bytes([tag[2], tag[3]]) & NUMBER;
+    if tag[..2] != TPID || found != number {
+        return None;
+    }
+    let mut bare = Vec::new();
+    bare.try_reserve_exact(frame.len() - TAG_BYTES).ok()?;
+    bare.extend_from_slice(addresses);
+    bare.extend_from_slice(rest);
+    Some(bare)
+}
