@@ -276,6 +276,7 @@ impl Ramdisk {
                 system: THREEBOT.to_string(),
                 start: Vec::new(),
                 network: Network::Dhcp,
+                vlan: None,
                 console: console(),
             },
             owner,

@@ -252,6 +252,7 @@ impl Capsules {
             boot_steps: self.boot.steps(),
             start_cause: self.start_cause(),
             watchdog: self.guard.as_ref().and_then(|g| g.info()),
+            settings: self.settings.clone(),
         }
     }
 

@@ -40,6 +40,7 @@ fn room() -> Arc<Capsules> {
     let store = crate::blobs::BlobStore::open(Memory::new(bundle.build())).unwrap();
     let setup = Setup {
         store,
+        owners: crate::OwnersFiles::none(config.owner),
         config,
         net: NetNode::new(),
         disks: Arc::default(),

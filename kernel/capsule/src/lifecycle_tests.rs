@@ -126,6 +126,7 @@ fn node(change: impl Fn(&mut Manifest)) -> Node {
     disks.add(vfs::block::DiskId::virtio(0), Arc::new(Idle::default()));
     let setup = Setup {
         store: BlobStore::open(Memory::new(bundle.build())).unwrap(),
+        owners: crate::OwnersFiles::none(config.owner),
         config,
         net: NetNode::new(),
         disks,

@@ -8,6 +8,7 @@ use crate::guard::Guard;
 use crate::image::Image;
 use crate::keeper::{Job, Keeper};
 use crate::log_ring::Log;
+use crate::owners::OwnersFiles;
 use crate::platform::{BootLog, Platform};
 use crate::verify::{Manifests, brief, words};
 use alloc::boxed::Box;
@@ -20,7 +21,9 @@ use machine::sync::Mutex;
 use machine::time::Instant;
 use net::{NetEvent, NetNode};
 use skep_api::Hash;
-use skep_api::control::{CAPSULES_MAX, CapsuleId, ControlError, Event, ExecId, Refusal};
+use skep_api::control::{
+    CAPSULES_MAX, CapsuleId, ControlError, Event, ExecId, Refusal, SettingsInfo,
+};
 use skep_api::node::NodeConfig;
 
 /// What the room is built from.
@@ -29,6 +32,8 @@ pub struct Setup {
     pub store: Arc<BlobStore>,
     /// The node's configuration.
     pub config: NodeConfig,
+    /// What its owner wrote beside it.
+    pub owners: OwnersFiles,
     /// The node's network.
     pub net: Arc<NetNode>,
     /// The node's disks, to be granted.
@@ -45,6 +50,7 @@ pub struct Setup {
 pub struct Capsules {
     pub(crate) store: Arc<BlobStore>,
     pub(crate) config: NodeConfig,
+    pub(crate) settings: SettingsInfo,
     pub(crate) manifests: Manifests,
     pub(crate) net: Arc<NetNode>,
     pub(crate) disks: Arc<Disks>,
@@ -98,10 +104,19 @@ impl Capsules {
     pub fn new(setup: Setup) -> Result<Arc<Capsules>, machine::AllocError> {
         let mut boot_id = [0; 16];
         machine::random::fill(&mut boot_id);
-        let manifests = Manifests::new(setup.store.bundle(), &setup.config);
+        let OwnersFiles {
+            maker,
+            manifests: own,
+            info: settings,
+        } = setup.owners;
+        let mut manifests = Manifests::new(setup.store.bundle(), &setup.config, maker);
+        for (name, bytes) in own {
+            manifests.add(name, bytes);
+        }
         let room = Arc::new(Capsules {
             store: setup.store,
             config: setup.config,
+            settings,
             manifests,
             net: setup.net,
             disks: setup.disks,

@@ -54,6 +54,7 @@ pub(crate) fn config(start: &[&str]) -> NodeConfig {
         system: "threebot".into(),
         start: start.iter().map(|s| String::from(*s)).collect(),
         network: Network::Dhcp,
+        vlan: None,
         console: Console::default(),
     }
 }

@@ -129,13 +129,17 @@ struct Entry {
     bytes: Result<&'static [u8], Refusal>,
     hash: Hash,
     role: ManifestRole,
+    /// Whether it came with the ramdisk, whose maker may have signed it.
+    is_built_in: bool,
     checked: Once<Result<Accepted, Refusal>>,
 }
 
-/// The manifests of the boot bundle.
+/// The manifests of the boot bundle, and those that the owner put beside it.
 pub struct Manifests {
     entries: Vec<Entry>,
     owners: Vec<PublicKey>,
+    /// The owner's keys and that of the ramdisk's maker.
+    makers: Vec<PublicKey>,
     /// The system capsule's and those that the 3Bot starts, in this order: whose
     /// ports count first.
     order: Vec<String>,
@@ -144,31 +148,61 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// The manifests of `bundle` for a node of this configuration. No signature is
-    /// checked yet.
+    /// The manifests of `bundle`, which the owner or `maker` has signed, for a node of
+    /// this configuration. No signature is checked yet.
     #[must_use]
-    pub fn new(bundle: BundleView<'static>, config: &NodeConfig) -> Manifests {
-        let role = |name: &str| match name {
-            n if n == config.system => ManifestRole::System,
-            n if config.start.iter().any(|s| s == n) => ManifestRole::Start,
-            _ => ManifestRole::Idle,
-        };
+    pub fn new(bundle: BundleView<'static>, config: &NodeConfig, maker: PublicKey) -> Manifests {
+        let mut order = Vec::from([config.system.clone()]);
+        order.extend(config.start.iter().cloned());
+        let role = |name: &str| role(&order, name);
         let all = bundle.entries().filter(|e| e.kind == EntryKind::Manifest);
         let entries = all.map(|e| Entry {
             name: String::from(e.name),
             bytes: bundle.content(&e).map_err(|why| lost(&why)),
             hash: e.hash,
             role: role(e.name),
+            is_built_in: true,
             checked: Once::new(),
         });
-        let mut order = Vec::from([config.system.clone()]);
-        order.extend(config.start.iter().cloned());
         Manifests {
             entries: entries.collect(),
             owners: Vec::from([config.owner]),
+            makers: Vec::from([config.owner, maker]),
             order,
             sequences: Mutex::new(HashMap::new()),
         }
+    }
+
+    /// Adds a manifest that is not the ramdisk's, for the rest of this boot. It takes
+    /// the place of one of the same name if the owner has signed it and it is newer;
+    /// if not, it stands beside that and is refused.
+    pub fn add(&mut self, name: String, bytes: Vec<u8>) {
+        let hash = Hash::of(&bytes);
+        let mut entry = Entry {
+            role: role(&self.order, &name),
+            name,
+            // Kept as the ramdisk is: for ever.
+            bytes: Ok(bytes.leak()),
+            hash,
+            is_built_in: false,
+            checked: Once::new(),
+        };
+        let place = self.entries.iter().position(|e| e.name == entry.name);
+        let Some((place, old)) = place.and_then(|n| Some((n, self.entries.get(n)?))) else {
+            self.entries.push(entry);
+            return;
+        };
+        let is_newer = match (self.checked(&entry), self.checked(old)) {
+            (Ok(new), Ok(old)) => new.manifest.sequence > old.manifest.sequence,
+            (new, _) => new.is_ok(),
+        };
+        if is_newer && let Some(slot) = self.entries.get_mut(place) {
+            *slot = entry;
+            return;
+        }
+        entry.name = format!("{}-beside", entry.name);
+        entry.role = ManifestRole::Idle;
+        self.entries.push(entry);
     }
 
     /// The owner's keys.
@@ -182,9 +216,13 @@ impl Manifests {
     }
 
     fn checked<'a>(&self, entry: &'a Entry) -> &'a Result<Accepted, Refusal> {
+        let signers = match entry.is_built_in {
+            true => &self.makers,
+            false => &self.owners,
+        };
         entry
             .checked
-            .call_once(|| check_signed(entry.bytes.clone()?, &self.owners))
+            .call_once(|| check_signed(entry.bytes.clone()?, signers))
     }
 
     /// The signed bytes of the entry `name`, whatever is in them.
@@ -302,6 +340,15 @@ impl Manifests {
                 None => taken.extend(ports()),
             }
         }
+    }
+}
+
+/// What a manifest is for, on a node that starts these: the system capsule first.
+fn role(order: &[String], name: &str) -> ManifestRole {
+    match order.iter().position(|other| other == name) {
+        Some(0) => ManifestRole::System,
+        Some(_) => ManifestRole::Start,
+        None => ManifestRole::Idle,
     }
 }
 

@@ -5,7 +5,7 @@ use skep_api::manifest::Validity;
 
 fn open(bundle: Bundle, config: &NodeConfig) -> Manifests {
     let bytes: &'static [u8] = bundle.build().leak();
-    Manifests::new(BundleView::parse(bytes).unwrap(), config)
+    Manifests::new(BundleView::parse(bytes).unwrap(), config, config.owner)
 }
 
 fn refusal_of(list: &[ManifestEntry], name: &str) -> Option<Refusal> {
@@ -151,4 +151,63 @@ proptest! {
     fn noise_is_refused_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(check_signed(&bytes, &[owner().public()]).is_err());
     }
+}
+
+/// A new owner takes over a node that somebody else has built: what is in the ramdisk
+/// may still run, and whatever else there is must be the new owner's.
+#[test]
+fn the_maker_signs_what_is_built_in_and_nothing_else() {
+    let maker = owner();
+    let mut config = config(&["web", "own", "foreign"]);
+    let mut bundle = Bundle::new(&config);
+    let tree = Hash([1; 32]);
+    bundle.manifest("web", signed(&manifest("web", tree, 81), &maker));
+    config.owner = stranger().public();
+    let bytes: &'static [u8] = bundle.build().leak();
+    let bundle = BundleView::parse(bytes).unwrap();
+    let mut all = Manifests::new(bundle, &config, maker.public());
+    all.add(
+        "own".into(),
+        signed(&manifest("own", tree, 82), &stranger()),
+    );
+    all.add(
+        "foreign".into(),
+        signed(&manifest("foreign", tree, 83), &maker),
+    );
+    let list = all.list();
+    for name in ["web", "own"] {
+        assert_eq!(refusal_of(&list, name), None, "{name}");
+    }
+    assert_eq!(refusal_of(&list, "foreign"), Some(Refusal::UnknownKey));
+    assert_eq!(all.owners(), [stranger().public()]);
+    assert!(
+        all.check(&signed(&manifest("x", tree, 84), &maker))
+            .is_err()
+    );
+}
+
+#[test]
+fn a_newer_manifest_beside_the_ramdisk_takes_the_place_of_the_one_in_it() {
+    let config = config(&["web"]);
+    let mut bundle = Bundle::new(&config);
+    let tree = Hash([1; 32]);
+    let web = manifest("web", tree, 81);
+    bundle.manifest("web", signed(&web, &owner()));
+    let mut all = open(bundle, &config);
+    let mut newer = web.clone();
+    newer.sequence += 1;
+    newer.tree = Hash([2; 32]);
+    all.add("web".into(), signed(&newer, &stranger()));
+    assert_eq!(all.get("web").unwrap().unwrap().manifest.tree, tree);
+    assert_eq!(
+        refusal_of(&all.list(), "web-beside"),
+        Some(Refusal::UnknownKey)
+    );
+    all.add("web".into(), signed(&newer, &owner()));
+    assert_eq!(all.get("web").unwrap().unwrap().manifest.tree, newer.tree);
+    let role = all.list().iter().find(|l| l.name == "web").unwrap().role;
+    assert_eq!(role, ManifestRole::Start);
+    // The older one comes too late.
+    all.add("web".into(), signed(&web, &owner()));
+    assert_eq!(all.get("web").unwrap().unwrap().manifest.tree, newer.tree);
 }

@@ -39,6 +39,12 @@ pub fn set_serial(on: bool) {
     SERIAL.store(on, Relaxed);
 }
 
+/// Whether the log goes to the serial line.
+#[must_use]
+pub fn has_serial() -> bool {
+    SERIAL.load(Relaxed)
+}
+
 /// A line that is cut where it gets too long.
 struct Line {
     text: [u8; LINE_MAX],

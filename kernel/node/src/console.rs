@@ -2,7 +2,8 @@
 //!
 //! Until the configuration is known messages go to the serial line, and a panic is
 //! told there whatever it says. The screen shows the log from its beginning, then the
-//! node's status; the keyboard pages through the log.
+//! node's status; it begins when the disks have been searched for the owner's settings.
+//! The keyboard pages through the log.
 
 use alloc::sync::Arc;
 use capsule::Capsules;
@@ -13,13 +14,6 @@ use skep_console::Status;
 
 /// Shows what `console` wants to be shown, where it wants it.
 pub(crate) fn set(console: &Console) {
-    log::set_max_level(match console.level {
-        LogLevel::Error => LevelFilter::Error,
-        LogLevel::Warn => LevelFilter::Warn,
-        LogLevel::Info => LevelFilter::Info,
-        LogLevel::Debug => LevelFilter::Debug,
-        LogLevel::Trace => LevelFilter::Trace,
-    });
     if console.screen {
         match skep_console::start() {
             Ok(true) => {}
@@ -27,10 +21,22 @@ pub(crate) fn set(console: &Console) {
             Err(e) => log::warn!("the screen shows nothing: {e:?}"),
         }
     }
-    if !console.serial {
+    set_serial(console);
+}
+
+/// The same, of the serial line alone.
+pub(crate) fn set_serial(console: &Console) {
+    log::set_max_level(match console.level {
+        LogLevel::Error => LevelFilter::Error,
+        LogLevel::Warn => LevelFilter::Warn,
+        LogLevel::Info => LevelFilter::Info,
+        LogLevel::Debug => LevelFilter::Debug,
+        LogLevel::Trace => LevelFilter::Trace,
+    });
+    if !console.serial && klog::has_serial() {
         log::info!("no more is told here: the node's configuration says so");
-        klog::set_serial(false);
     }
+    klog::set_serial(console.serial);
 }
 
 /// Has the screen show the node's status once there is one, and the keyboard page

@@ -21,6 +21,7 @@ mod hardware;
 mod network;
 mod platform;
 mod ramdisk;
+mod settings;
 mod usb;
 
 use alloc::boxed::Box;
@@ -62,23 +63,30 @@ fn skep_main() {
 fn start(guard: Arc<Guard>) -> Result<(), String> {
     let opened = ramdisk::open();
     match &opened {
-        Ok((_, config)) => console::set(&config.console),
+        // The rest of it, when the owner's word on it is known.
+        Ok((_, config)) => console::set_serial(&config.console),
         // Whoever stands before the machine is to see why it does nothing.
         Err(_) => console::set(&Console::default()),
     }
-    let (store, config) = opened?;
+    let (store, mut config) = opened?;
     BOOT.done("ramdisk");
     syscall::hooks::install();
-    syscall::hooks::set_trace(config.console.level == LogLevel::Trace);
     let net = NetNode::new();
+    net.hold();
     let devices = devices::start(&net);
     BOOT.done("devices");
     let mut bound = devices.bound;
     bound.extend(guard.device());
+    let owners = settings::apply(&devices.disks, store.bundle(), &mut config);
+    BOOT.done("settings");
+    console::set(&config.console);
+    syscall::hooks::set_trace(config.console.level == LogLevel::Trace);
+    net.release(config.vlan);
     network::configure(&net, &config.network);
     let setup = Setup {
         store,
         config,
+        owners,
         net,
         disks: devices.disks,
         platform: Box::new(Machine { bound }),

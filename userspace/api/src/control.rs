@@ -62,7 +62,7 @@ pub use frame::{FRAME_BYTES_MAX, FrameError, PROTOCOL_VERSION};
 pub use state::{
     BootStep, CapsuleInfo, CapsuleState, CrashRecord, ExitCause, ExitStatus, ExitSummary,
     LimitKind, Limits, ManifestEntry, ManifestRole, NodeInfo, PortState, Protocol, Refusal,
-    StartCause, UnknownCall, Usage, WatchdogInfo,
+    SettingsInfo, StartCause, UnknownCall, Usage, WatchdogInfo,
 };
 
 /// Most bytes of state that [`Request::SaveState`] takes.

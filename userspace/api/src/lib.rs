@@ -4,7 +4,7 @@
 //! here, once: the hash that names content ([`hash`]), content that proves
 //! itself piece by piece ([`blob`]), the file tree of a capsule ([`tree`]), the
 //! signed description of a capsule ([`manifest`]), the configuration of a node
-//! ([`node`]), the ramdisk that carries them all ([`bundle`]), the messages of the
+//! ([`node`], and what its owner writes over it by hand: [`settings`]), the ramdisk that carries them all ([`bundle`]), the messages of the
 //! control device ([`control`]) and the requests that an owner signs ([`owner`]).
 //!
 //! Every parser takes its input as hostile: it returns a typed error or a view
@@ -23,6 +23,7 @@ pub mod key;
 pub mod manifest;
 pub mod node;
 pub mod owner;
+pub mod settings;
 pub mod tree;
 
 pub use hash::Hash;

@@ -2,13 +2,14 @@
 
 use crate::key::PublicKey;
 use crate::manifest::{FieldError, Problem, is_capsule_name, require};
+use crate::settings::VLAN_MAX;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 /// Version of the configuration that this module reads and writes.
-pub const NODE_VERSION: u8 = 1;
+pub const NODE_VERSION: u8 = 2;
 /// Name of the bundle's entry of kind [`Node`](crate::bundle::EntryKind::Node).
 pub const ENTRY_NAME: &str = "node";
 /// Largest configuration, in bytes.
@@ -34,6 +35,9 @@ pub struct NodeConfig {
     pub start: Vec<String>,
     /// How the node gets its address.
     pub network: Network,
+    /// The VLAN that the node's link is tagged for (IEEE 802.1Q), 1 to
+    /// [`VLAN_MAX`](crate::settings::VLAN_MAX); `None` sends and takes untagged frames.
+    pub vlan: Option<u16>,
     /// Where the node talks to people.
     pub console: Console,
 }
@@ -185,6 +189,11 @@ impl NodeConfig {
                 "start",
                 Problem::Duplicate,
             )?;
+        }
+        if let Some(vlan) = self.vlan {
+            let least = require(vlan > 0, "vlan", Problem::Empty);
+            least?;
+            require(vlan <= VLAN_MAX, "vlan", Problem::TooLarge(VLAN_MAX.into()))?;
         }
         if let Network::Static { prefix, dns, .. } = &self.network {
             require(*prefix <= 32, "network.prefix", Problem::TooLarge(32))?;

@@ -10,6 +10,7 @@ use skep_api::blob::BlobVerifier;
 use skep_api::bundle::BundleView;
 use skep_api::manifest::{Manifest, SignedManifest};
 use skep_api::node::NodeConfig;
+use skep_api::settings::{Settings, TEMPLATE};
 use skep_api::tree::{NodeKind, TreeView};
 use skep_api::{Hash, PublicKey, Signature};
 
@@ -166,5 +167,29 @@ proptest! {
         signature[..32].copy_from_slice(&r);
         signature[32..].copy_from_slice(&s);
         prop_assert!(!PublicKey(key).verifies("x", &[b"y"], &Signature(signature)));
+    }
+}
+
+proptest! {
+    /// Text that people broke, and bytes that no one wrote: an error has a line of the
+    /// file, and its words one line.
+    #[test]
+    fn settings_are_read_or_told_by_line(
+        invented in prop::collection::vec(any::<u8>(), 0..400),
+        places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let template = TEMPLATE.replace("\n#", "\n");
+        let mut damaged = template.into_bytes();
+        for (place, byte) in places {
+            let at = place.index(damaged.len());
+            damaged[at] = byte;
+        }
+        for bytes in [invented, damaged] {
+            if let Err(error) = Settings::parse(&bytes) {
+                let lines = 1 + bytes.iter().filter(|byte| **byte == b'\n').count();
+                prop_assert!((1..=lines).contains(&error.line), "{error}");
+                prop_assert!(!error.to_string().contains('\n'), "{error}");
+            }
+        }
     }
 }

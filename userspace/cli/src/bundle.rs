@@ -47,6 +47,7 @@ struct NodeSource {
     start: Vec<String>,
     #[serde(default)]
     network: Network,
+    vlan: Option<u16>,
     #[serde(default)]
     console: Console,
 }
@@ -62,6 +63,7 @@ fn read_config(path: &Path, owner: Option<&str>) -> Result<NodeConfig> {
         system: source.system,
         start: source.start,
         network: source.network,
+        vlan: source.vlan,
         console: source.console,
     };
     config

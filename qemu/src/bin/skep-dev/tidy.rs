@@ -28,8 +28,8 @@ const OTHERS: &[(&str, &[&str])] = &[
     ("skep-programs", &[]),
 ];
 
-/// Drivers and shared types, which rooms may use: the drivers only the last one.
-const USED_BY_ROOMS: &str = "skep-api";
+/// What rooms share with programs, and drivers: the drivers only for the last room.
+const USED_BY_ROOMS: [&str; 2] = ["skep-api", "skep-volume"];
 const DRIVERS: &[&str] = &[
     "skep-virtio",
     "skep-nvme",
@@ -136,7 +136,7 @@ fn may_use(package: &str, used: &str) -> bool {
     match (place(package), place(used)) {
         (Some(room), Some(other)) => other < room,
         (Some(room), None) => {
-            used == USED_BY_ROOMS || (DRIVERS.contains(&used) && room == ROOMS.len() - 1)
+            USED_BY_ROOMS.contains(&used) || (DRIVERS.contains(&used) && room == ROOMS.len() - 1)
         }
         _ => false,
     }

@@ -241,6 +241,8 @@ pub struct NodeInfo {
     pub start_cause: StartCause,
     /// The hardware watchdog, if the machine has one that can be used.
     pub watchdog: Option<WatchdogInfo>,
+    /// What the owner wrote on the boot medium.
+    pub settings: SettingsInfo,
 }
 
 /// Why a machine started, as far as it shows.
@@ -263,6 +265,15 @@ pub struct WatchdogInfo {
     pub timeout_ms: u32,
     /// Why it is not fed at the moment, for people; `None` while it is.
     pub withheld: Option<String>,
+}
+
+/// What became of `skep.toml` on the partition `SKEP`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsInfo {
+    /// The disk that has the partition; `None`: no disk has one.
+    pub place: Option<String>,
+    /// Why the file is not used, for people, with line and key.
+    pub problem: Option<String>,
 }
 
 /// How often a Linux call that the kernel does not have was made.

@@ -107,6 +107,7 @@ pub fn node_config() -> NodeConfig {
             gateway: Some([10, 0, 2, 2].into()),
             dns: vec![[10, 0, 2, 3].into()],
         },
+        vlan: None,
         console: Console::default(),
     }
 }

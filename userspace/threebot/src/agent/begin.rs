@@ -37,7 +37,8 @@ impl Agent {
             control.manifests(),
             control.list(),
         );
-        let (greeting, clock) = (greeting?, Clock::new(&node?));
+        let (greeting, node) = (greeting?, node?);
+        let clock = Clock::new(&node);
         subscribed?;
         // Without its memory the 3Bot begins afresh; without a kernel it cannot begin.
         let saved = memory::decode(&unless_refused(saved)?);
@@ -74,7 +75,7 @@ impl Agent {
             resyncing: Cell::new(false),
         });
         agent.adopt_and_start(&capsules);
-        agent.spawn(Self::record_beginning);
+        agent.spawn(|agent| agent.record_beginning(node.settings.problem));
         Ok(agent)
     }
 
@@ -92,7 +93,7 @@ impl Agent {
 
     /// Tells how it began. A question to the kernel goes first, so that the starts are already
     /// on their way when the (perhaps slow) console is written to.
-    async fn record_beginning(self: Rc<Self>) {
+    async fn record_beginning(self: Rc<Self>, settings_problem: Option<String>) {
         let crash = self.control.crash().await;
         let node = self.control.node().await;
         let text = match self.agent_starts {
@@ -102,6 +103,9 @@ impl Agent {
         self.record(RecordKind::Agent, None, text);
         if self.agent_starts > 1 {
             return;
+        }
+        if let Some(problem) = settings_problem {
+            self.record(RecordKind::Warning, None, format!("not used: {problem}"));
         }
         for known in &self.manifests {
             if let Some(why) = &known.refusal {

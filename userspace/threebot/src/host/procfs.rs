@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use skep_api::control::{NodeInfo, StartCause, Usage};
+use skep_api::control::{NodeInfo, SettingsInfo, StartCause, Usage};
 
 /// Length of a page and of a clock tick on x86-64 Linux, as `/proc` counts them.
 const PAGE_BYTES: u64 = 4096;
@@ -67,6 +67,7 @@ pub(super) fn node_info(clock: &BootClock) -> io::Result<NodeInfo> {
         boot_steps: Vec::new(), // that of the host is not ours to tell
         start_cause: StartCause::Other,
         watchdog: None,
+        settings: SettingsInfo::default(),
     })
 }
 

@@ -38,6 +38,13 @@ pub(super) struct NodeView {
     boot: Vec<BootView>,
     start_cause: &'static str,
     watchdog: Option<WatchdogView>,
+    settings: SettingsView,
+}
+
+#[derive(Serialize)]
+struct SettingsView {
+    disk: Option<String>,
+    problem: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -230,6 +237,10 @@ fn node_view(agent: &Agent, node: NodeInfo) -> NodeView {
             timeout_ms: watchdog.timeout_ms,
             withheld: watchdog.withheld,
         }),
+        settings: SettingsView {
+            disk: node.settings.place,
+            problem: node.settings.problem,
+        },
     }
 }
 

@@ -159,6 +159,7 @@ impl Node {
             system: "threebot".to_owned(),
             start: entries.iter().map(|(name, _)| name.clone()).collect(),
             network: Network::default(),
+            vlan: None,
             console: Console::default(),
         };
         fs::write(folder.join("node"), node.encode().expect("valid")).expect("written");
