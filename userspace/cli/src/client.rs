@@ -49,6 +49,19 @@ pub(crate) struct NodeArgs {
     json: bool,
 }
 
+/// `skep status`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Show how long each step of the node's boot took instead
+    #[arg(long)]
+    boot: bool,
+    /// Show what the machine is made of instead
+    #[arg(long, conflicts_with = "boot")]
+    hardware: bool,
+}
+
 /// A capsule of a node.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CapsuleArgs {
@@ -110,16 +123,6 @@ impl NodeArgs {
 }
 
 /// `skep status`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct StatusArgs {
-    #[command(flatten)]
-    node: NodeArgs,
-    /// Show what the machine is made of instead
-    #[arg(long)]
-    hardware: bool,
-}
-
-/// `skep status`.
 pub(crate) fn status(args: &StatusArgs) -> Result<()> {
     let path = match args.hardware {
         true => "/api/v1/hardware",
@@ -132,7 +135,13 @@ pub(crate) fn status(args: &StatusArgs) -> Result<()> {
         print!("{}", hardware::show(&parse(&text)?));
     } else {
         let status: Status = parse(&text)?;
-        print!("{}", show::status(&status));
+        print!(
+            "{}",
+            match args.boot {
+                true => show::boot(&status),
+                false => show::status(&status),
+            }
+        );
     }
     Ok(())
 }

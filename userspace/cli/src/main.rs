@@ -45,6 +45,8 @@ enum Action {
     Bundle(bundle::BundleArgs),
     /// Make an image that computers boot from, on a USB stick or a disk
     Image(medium::make::ImageArgs),
+    /// Write a boot image to a disk, and read it back
+    Flash(medium::flash::FlashArgs),
     /// Boot the machines of a network
     #[command(subcommand)]
     Pxe(pxe::PxeAction),
@@ -92,6 +94,7 @@ fn run(action: &Action) -> Result<()> {
         Action::Sign(args) => sign::run(args),
         Action::Bundle(args) => bundle::run(args),
         Action::Image(args) => medium::make::run(args),
+        Action::Flash(args) => medium::flash::run(args),
         Action::Verify(args) => medium::seal::verify(args),
         Action::Inspect(args) => inspect::run(args),
         Action::Unpack(args) => image::unpack::run(args),

@@ -4,7 +4,10 @@
 //! `skep.img.sha256` and `skep.img.sig`; the last two are about the image itself,
 //! however it is stored.
 
+mod device;
+pub(crate) mod flash;
 pub(crate) mod make;
+mod progress;
 pub(crate) mod seal;
 mod source;
 

@@ -105,3 +105,118 @@ fn an_unsigned_image_has_no_old_signature_beside_it() {
     );
     assert!(keyless.contains("skep keygen"), "{keyless}");
 }
+
+#[test]
+fn a_wrong_skep_toml_does_not_get_onto_an_image() {
+    let place = place();
+    let folder = place.path();
+    fs::write(folder.join("mine.toml"), "\nnmae = 'garden'\n").unwrap();
+    let arguments = [
+        "image",
+        "usb",
+        "--system",
+        "system",
+        "--config",
+        "mine.toml",
+    ];
+    let told = fails(folder, &arguments);
+    assert!(
+        told.contains("line 2, nmae: there is no such key"),
+        "{told}"
+    );
+    fs::write(folder.join("mine.toml"), "name = 'garden'\n").unwrap();
+    ok(folder, &arguments);
+}
+
+#[test]
+fn flashing_to_a_plain_file_needs_force_and_gives_the_image() {
+    let place = place();
+    let folder = place.path();
+    image(folder, &["--compress"]);
+    fs::write(folder.join("target"), "precious").unwrap();
+    let refused = fails(folder, &["flash", "target", "--yes"]);
+    assert!(
+        refused.contains("plain file") && refused.contains("--force"),
+        "{refused}"
+    );
+    let asked = fails(folder, &["flash", "target", "--force"]);
+    assert!(asked.contains("nobody to ask"), "{asked}");
+    assert_eq!(fs::read(folder.join("target")).unwrap(), b"precious");
+    let first = fs::read(folder.join("skep.img")).unwrap();
+    for source in ["skep.img", "skep.img.gz"] {
+        fs::write(folder.join("target"), "precious").unwrap();
+        let said = ok(
+            folder,
+            &["flash", "target", "-i", source, "--force", "--yes"],
+        );
+        assert!(said.contains("read back the same"), "{said}");
+        assert!(
+            fs::read(folder.join("target")).unwrap() == first,
+            "{source}"
+        );
+    }
+    let mut damaged = first.clone();
+    damaged[9_000_000] ^= 1;
+    fs::write(folder.join("skep.img"), damaged).unwrap();
+    let told = fails(folder, &["flash", "target", "--force", "--yes"]);
+    assert!(told.contains("damaged"), "{told}");
+    assert!(
+        fs::read(folder.join("target")).unwrap() == first,
+        "it was written to"
+    );
+}
+
+/// A loop device over a file, given back when this is dropped.
+struct Loop(String);
+
+impl Loop {
+    fn over(file: &Path) -> Option<Self> {
+        let mut losetup = Command::new("losetup");
+        let output = losetup.args(["--find", "--show"]).arg(file).output().ok()?;
+        let name = String::from_utf8(output.stdout).ok()?;
+        output
+            .status
+            .success()
+            .then(|| Self(name.trim().to_string()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+/// A real block device, larger than the image.
+#[test]
+fn flashing_to_a_device_fits_the_partition_table_to_it() {
+    let place = place();
+    let folder = place.path();
+    image(folder, &[]);
+    let disk = folder.join("disk");
+    fs::File::create(&disk).unwrap().set_len(100 << 20).unwrap();
+    let Some(device) = Loop::over(&disk) else {
+        eprintln!("not tested: no loop devices here");
+        return;
+    };
+    let refused = fails(folder, &["flash", &device.0, "--yes"]);
+    assert!(refused.contains("is built into this machine"), "{refused}");
+    let said = ok(folder, &["flash", &device.0, "--yes", "--force"]);
+    assert!(
+        said.contains("loop device over") && said.contains("100.0 MiB"),
+        "{said}"
+    );
+    assert!(said.contains("read back the same"), "{said}");
+    let image = fs::read(folder.join("skep.img")).unwrap();
+    let written = fs::read(&disk).unwrap();
+    assert!(written[34 * 512..image.len()] == image[34 * 512..]);
+    if let Ok(output) = Command::new("sgdisk").arg("--verify").arg(&disk).output() {
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains("No problems found"), "{said}");
+    }
+    let small = folder.join("small");
+    fs::File::create(&small).unwrap().set_len(10 << 20).unwrap();
+    let small = Loop::over(&small).unwrap();
+    let refused = fails(folder, &["flash", &small.0, "--yes", "--force"]);
+    assert!(refused.contains("the image needs"), "{refused}");
+}

@@ -22,6 +22,20 @@ struct Node {
     memory_free_bytes: u64,
     cpus: u32,
     addresses: Vec<String>,
+    #[serde(default)]
+    boot: Vec<BootStep>,
+    settings: Option<Settings>,
+}
+
+#[derive(Debug, Deserialize)]
+struct BootStep {
+    step: String,
+    done_ms: f64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Settings {
+    problem: Option<String>,
 }
 
 /// One capsule, as `status`, `start` and `stop` give it.
@@ -174,6 +188,10 @@ pub(super) fn status(status: &Status) -> String {
             plain(reason)
         );
     }
+    let settings = status.node.as_ref().and_then(|node| node.settings.as_ref());
+    if let Some(problem) = settings.and_then(|settings| settings.problem.as_ref()) {
+        let _ = writeln!(wrong, "not used: {}", plain(problem));
+    }
     if let Some(crash) = &status.crash {
         let age = show_age(crash.uptime_ms);
         let _ = writeln!(
@@ -186,6 +204,23 @@ pub(super) fn status(status: &Status) -> String {
         let _ = write!(out, "\n{wrong}");
     }
     out
+}
+
+/// The steps of a node's boot: when each was done, and what it took.
+pub(super) fn boot(status: &Status) -> String {
+    let steps = status.node.iter().flat_map(|node| &node.boot);
+    let mut rows = vec![["STEP", "TOOK", "DONE AFTER"].map(String::from)];
+    let mut before = 0.0;
+    for step in steps {
+        let took = step.done_ms - before;
+        rows.push([
+            plain(&step.step),
+            format!("{took:.1} ms"),
+            format!("{:.1} ms", step.done_ms),
+        ]);
+        before = step.done_ms;
+    }
+    table(&rows)
 }
 
 fn row(capsule: &Capsule) -> [String; 9] {
@@ -260,7 +295,9 @@ mod tests {
     const STATUS: &str = r#"{
         "node": {"name": "node", "kernel": "skep 0.1.0", "agent": "threebot 0.1.0", "uptime_ms": 61000,
             "memory_total_bytes": 134217728, "memory_free_bytes": 67108864, "cpus": 2,
-            "addresses": ["10.0.2.15/24"]},
+            "addresses": ["10.0.2.15/24"],
+            "boot": [{"step": "machine", "done_ms": 12.5}, {"step": "ramdisk", "done_ms": 20.25}],
+            "settings": {"disk": "vda", "problem": "skep.toml on vda: line 3, name: 3 is not"}},
         "capsules": [
             {"name": "nginx", "state": "running", "health": "ready", "reason": null,
              "running_ms": 1500, "restarts": 2, "last_exit": {"how": "SIGKILL", "uptime_ms": 1},
@@ -282,11 +319,20 @@ mod tests {
         assert!(text.contains("8081->80\n"));
         assert!(text.contains("nginx: last ended: SIGKILL\n"));
         assert!(text.contains("manifest old refused: expired\n"));
+        assert!(text.contains("not used: skep.toml on vda: line 3, name"));
         assert!(text.contains("the kernel crashed after 3.0s: NMI\n"));
         assert!(
             !text.contains('\u{1b}'),
             "a capsule must not steer the terminal"
         );
+    }
+
+    #[test]
+    fn a_boot_is_told_step_by_step() {
+        let text = boot(&serde_json::from_str(STATUS).unwrap());
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[1], "machine  12.5 ms  12.5 ms");
+        assert_eq!(lines[2], "ramdisk  7.8 ms   20.2 ms");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use skep_api::manifest::SignedManifest;
+use skep_api::settings::{MANIFEST_END, Settings, TEMPLATE};
 use skep_image::stages::Stages;
 use skep_image::{Config, Contents, write_image};
 use std::fs::{self, File};
@@ -145,8 +146,13 @@ fn system_folder(named: Option<&Path>) -> Result<PathBuf> {
 /// The files for the partition `SKEP`.
 fn config(args: &ImageArgs) -> Result<Config> {
     let toml = match &args.config {
-        Some(path) => read(path)?,
-        None => Vec::new(),
+        Some(path) => {
+            let bytes = read(path)?;
+            Settings::parse(&bytes)
+                .with_context(|| format!("the node would not use {}", path.display()))?;
+            bytes
+        }
+        None => TEMPLATE.as_bytes().to_vec(),
     };
     let mut manifests: Vec<(String, Vec<u8>)> = Vec::new();
     for path in &args.manifest {
@@ -154,7 +160,7 @@ fn config(args: &ImageArgs) -> Result<Config> {
         let manifest = SignedManifest::decode(&bytes)
             .and_then(|signed| signed.payload_unverified())
             .with_context(|| format!("{}", path.display()))?;
-        let name = format!("{}.manifest", manifest.name);
+        let name = format!("{}{MANIFEST_END}", manifest.name);
         if manifests.iter().any(|(other, _)| *other == name) {
             bail!("two manifests are called {}; leave one out", manifest.name);
         }

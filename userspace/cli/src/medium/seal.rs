@@ -16,7 +16,7 @@ const DOMAIN: &str = "skep-image-v1";
 /// First line of a signature's file.
 const TITLE: &str = "skep-image-signature";
 
-/// A SHA-256: 32 bytes, printed as hexadecimal digits.
+/// A SHA-256. It is as long as our own hashes and is written and read as they are.
 pub(crate) type Sum = Hash;
 
 /// `skep verify`.
@@ -139,7 +139,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
 /// SHA-256 and length of an image. `progress` is called with thousandths now and then.
 pub(crate) fn sum_of(image: &Path, mut progress: impl FnMut(u64)) -> Result<(Sum, u64)> {
     let mut source = Source::open(image)?;
-    let mut hasher = Sha256::new();
+    let mut sum = Summing::new();
     let mut buffer = vec![0; 1 << 20];
     let mut len = 0;
     loop {
@@ -147,11 +147,30 @@ pub(crate) fn sum_of(image: &Path, mut progress: impl FnMut(u64)) -> Result<(Sum
             .fill(&mut buffer)
             .with_context(|| format!("cannot read {}", image.display()))?;
         if filled == 0 {
-            return Ok((Hash(hasher.finalize().into()), len));
+            return Ok((sum.finish(), len));
         }
-        hasher.update(&buffer[..filled]);
+        sum.add(&buffer[..filled]);
         len += filled as u64;
         progress(source.progress());
+    }
+}
+
+/// A sum in the making.
+pub(crate) struct Summing(Sha256);
+
+impl Summing {
+    pub(crate) fn new() -> Self {
+        Self(Sha256::new())
+    }
+
+    /// Adds the next bytes.
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The sum of all.
+    pub(crate) fn finish(self) -> Sum {
+        Hash(self.0.finalize().into())
     }
 }
 
