@@ -53,6 +53,7 @@ pub mod qtest;
 pub mod ramdisk;
 pub mod screen;
 pub mod suite;
+pub mod switch;
 pub mod twin;
 
 pub use artifacts::Artifacts;

@@ -1,6 +1,6 @@
 //! What hardware a node gets, as data, and the QEMU command line it becomes.
 
-use crate::{Artifacts, Node};
+use crate::{Artifacts, Node, switch::Ports};
 use anyhow::Result;
 use std::{
     ffi::OsString,
@@ -88,6 +88,12 @@ pub struct Machine {
     pub ramdisk: Option<PathBuf>,
     /// For [`Firmware::Direct`], another file to start than the built one.
     pub direct: Option<PathBuf>,
+    /// For the others, a disk image to boot from, and not one made of `ramdisk`. It is
+    /// not written to.
+    pub image: Option<PathBuf>,
+    /// Between node and network, a switch that the scenario makes: see
+    /// [`crate::switch`].
+    pub switch: Option<Ports>,
     /// Ports of the node that the host is to reach.
     pub guest_ports: Vec<u16>,
     /// Host port of the first of them, the others follow; `None` takes free ones.
@@ -115,6 +121,8 @@ impl Machine {
             accel: Accel::Tcg,
             ramdisk: Some(Artifacts::new().ramdisk()),
             direct: None,
+            image: None,
+            switch: None,
             guest_ports: vec![8080, 8081],
             port_base: None,
             reboots: true,
@@ -175,6 +183,12 @@ impl Machine {
     /// Boots without a ramdisk.
     pub fn no_ramdisk(mut self) -> Self {
         self.ramdisk = None;
+        self
+    }
+
+    /// Boots from this disk image.
+    pub fn image(mut self, path: &Path) -> Self {
+        self.image = Some(path.to_path_buf());
         self
     }
 
@@ -263,7 +277,18 @@ impl Machine {
             line.words(["-object", "rng-random,id=entropy,filename=/dev/urandom"]);
             line.words(["-device", "virtio-rng-pci,rng=entropy"]);
         }
-        line.words(["-netdev", &self.network(ports)]);
+        match self.switch {
+            None => line.words(["-netdev", &self.network("net0", ports)]),
+            Some(switch) => {
+                line.words(["-netdev", &switch.node.netdev("net0")]);
+                line.words(["-netdev", &switch.network.netdev("cable")]);
+                line.words(["-netdev", &self.network("outside", ports)]);
+                for (id, netdev) in [("hub-cable", "cable"), ("hub-outside", "outside")] {
+                    let hub = format!("hubport,hubid=0,id={id},netdev={netdev}");
+                    line.words(["-netdev", &hub]);
+                }
+            }
+        }
         // Without its boot ROM: nothing here boots from the network.
         line.words([
             "-device",
@@ -307,8 +332,8 @@ impl Machine {
         line.0
     }
 
-    fn network(&self, ports: &[u16]) -> String {
-        let mut network = "user,id=net0".to_string();
+    fn network(&self, id: &str, ports: &[u16]) -> String {
+        let mut network = format!("user,id={id}");
         for (guest, host) in self.guest_ports.iter().zip(ports) {
             network.push_str(&format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"));
         }

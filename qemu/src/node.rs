@@ -290,8 +290,14 @@ fn prepare(machine: &Machine, folder: &Path) -> Result<BootFiles> {
                 .filter(|path| machine.board == Board::Q35 && path.exists()),
         });
     }
-    let image = folder.join("boot.img");
-    artifacts.write_disk(ramdisk.as_deref(), &image)?;
+    let image = match &machine.image {
+        Some(image) => artifacts.require(image.clone())?,
+        None => {
+            let image = folder.join("boot.img");
+            artifacts.write_disk(ramdisk.as_deref(), &image)?;
+            image
+        }
+    };
     let uefi_vars = match machine.firmware {
         Firmware::Uefi => {
             let vars = folder.join("uefi-vars");

@@ -124,7 +124,7 @@ fn other_versions_and_leftovers_are_named() {
     assert_eq!(head.id, 5);
     assert_eq!(
         decode_request(&head, body),
-        Err(ControlError::Version { kernel: 2 })
+        Err(ControlError::Version { kernel: 3 })
     );
     let mut bytes = encode_request(5, &Request::NodeInfo).expect("fits");
     bytes.push(0);
