@@ -275,7 +275,7 @@ fn the_wire_format_does_not_change_by_accident() {
     let devices = skep_api::Hash::of(&common::signed_manifest_with_devices()).to_string();
     assert_eq!(&devices[..16], "0ac6d59731ad5146");
     let node = skep_api::Hash::of(&common::node_config().encode().unwrap()).to_string();
-    assert_eq!(&node[..16], "4450697e19953762");
+    assert_eq!(&node[..16], "4377d9c741ff4fb7");
     let tree = skep_api::Hash::of(&common::tree()).to_string();
     assert_eq!(&tree[..16], "6f078a58136fb5b3");
     let bundle = skep_api::Hash::of(&common::bundle()).to_string();

@@ -44,7 +44,7 @@ fn wire_bytes_are_fixed() {
         time_ns: 2,
         event: Event::Ping { token: 3 },
     };
-    let expected = [5, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 10, 3];
+    let expected = [5, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 11, 3];
     assert_eq!(
         encode_message(0, &Message::Event(event)).expect("fits"),
         expected
