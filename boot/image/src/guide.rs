@@ -2,8 +2,7 @@
 
 /// `README.TXT`, with line ends for every computer's simplest editor.
 pub(crate) const README: &str = "\
-This partition belongs to you. It is for what a Skep node is to know from its owner;\r\n\
-nodes of this version do not read it yet.\r\n\
+This partition belongs to you. A Skep node reads it each time it boots.\r\n\
 \r\n\
 skep.toml   The node's name, owner, network and console. Lines that begin with # are\r\n\
             comments. When the node cannot use the file it says which line is wrong on\r\n\
