@@ -279,7 +279,7 @@ fn the_wire_format_does_not_change_by_accident() {
     let tree = skep_api::Hash::of(&common::tree()).to_string();
     assert_eq!(&tree[..16], "6f078a58136fb5b3");
     let bundle = skep_api::Hash::of(&common::bundle()).to_string();
-    assert_eq!(&bundle[..16], "635946828920e050");
+    assert_eq!(&bundle[..16], "5d5e9b46c480c1b8");
 }
 
 #[test]
