@@ -40,6 +40,7 @@ pub mod dma;
 pub mod error;
 #[cfg(any(target_os = "none", test))]
 mod firmware;
+mod fpu;
 pub mod frame;
 pub mod framebuffer;
 pub mod health;
@@ -61,6 +62,7 @@ pub mod port;
 pub mod power;
 pub mod random;
 mod run_time;
+pub mod sample;
 #[cfg(any(target_os = "none", test))]
 mod scale;
 pub mod sync;

@@ -22,6 +22,9 @@ use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use core::time::Duration;
 
+pub use crate::fpu::{
+    fpu_accepts, fpu_features, fpu_load, fpu_pop, fpu_push, fpu_reset, fpu_save, fpu_size,
+};
 pub use arch::UserRegs;
 
 /// Pages of a thread's kernel stack.
@@ -48,6 +51,10 @@ pub struct Thread {
     stack: SpinLock<Option<PageCharge>>,
     pub(crate) arch: arch::ThreadState,
 }
+
+/// Where the entry code finds what is due.
+#[cfg(target_os = "none")]
+pub(crate) const DUE_AT: usize = core::mem::offset_of!(Thread, due);
 
 /// Attention is due: see [`Thread::raise_attention`].
 const ATTENTION: u8 = 1;
@@ -172,7 +179,7 @@ pub enum Exception {
 static HOOKS: Once<&'static dyn Hooks> = Once::new();
 
 /// What happens at a `syscall` instruction: number in `rax`, the answer goes to `rax`.
-pub type Syscall = fn(&mut UserRegs);
+pub type Syscall = extern "C" fn(&mut UserRegs);
 
 /// Installs the hooks; the first call counts.
 pub fn set_hooks(hooks: &'static dyn Hooks, syscall: Syscall) {
@@ -523,42 +530,6 @@ pub fn exit() -> ! {
 /// Makes `space` the address space of the running user thread (`execve`).
 pub fn set_space(space: Arc<PageTable>) {
     arch::set_space(space);
-}
-
-/// Resets the running thread's floating-point and vector state (`execve`).
-pub fn fpu_reset() {
-    arch::fpu_reset();
-}
-
-/// Bytes of an `XSAVE` image with all that this machine's user programs may use.
-#[must_use]
-pub fn fpu_size() -> usize {
-    arch::fpu_size()
-}
-
-/// Copies the running thread's floating-point and vector state out, in the
-/// `XSAVE` standard format, as a signal frame has it; `out` has [`fpu_size`] bytes.
-pub fn fpu_save(out: &mut [u8]) {
-    arch::fpu_save(out);
-}
-
-/// Loads floating-point and vector state that came from user memory. Whether it
-/// was valid; if not, nothing changes.
-#[must_use]
-pub fn fpu_load(image: &[u8]) -> bool {
-    arch::fpu_load(image)
-}
-
-/// Whether [`fpu_load`] would take the image.
-#[must_use]
-pub fn fpu_accepts(image: &[u8]) -> bool {
-    arch::fpu_accepts(image)
-}
-
-/// The state components an image can hold (`XCR0`): x87 and SSE at least.
-#[must_use]
-pub fn fpu_features() -> u64 {
-    arch::fpu_features()
 }
 
 /// FS and GS base of the running user thread.

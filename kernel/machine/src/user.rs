@@ -5,11 +5,13 @@
 //! [`crate::thread::Hooks::page_fault`] (so it may sleep), and reports
 //! [`Fault`] where that is refused. Never call one with a spin lock held.
 
-use crate::addr::{PAGE_SIZE, is_user_range};
+use crate::addr::{PAGE_SIZE, USER_END, is_user_range};
 use crate::arch;
 use crate::error::Fault;
 use crate::frame::Frame;
 use crate::paging::Access;
+use core::mem::MaybeUninit;
+use core::slice;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Copies `dst.len()` bytes from `src`.
@@ -94,21 +96,54 @@ pub fn write_value<T: IntoBytes + Immutable>(dst: usize, value: &T) -> Result<()
 /// # Errors
 /// [`Fault`] if memory ends before the NUL.
 pub fn read_cstr(src: usize, buf: &mut [u8]) -> Result<Option<usize>, Fault> {
-    let mut done = 0;
-    while done < buf.len() {
-        // Up to the end of the page, so that a string just before unmapped
-        // memory can be read.
-        let addr = src.checked_add(done).ok_or(Fault)?;
-        let chunk = (crate::addr::PAGE_SIZE - addr % crate::addr::PAGE_SIZE).min(64);
-        let end = (done + chunk).min(buf.len());
-        let part = &mut buf[done..end];
-        read(addr, part)?;
-        if let Some(n) = part.iter().position(|b| *b == 0) {
-            return Ok(Some(done + n));
-        }
-        done = end;
+    // SAFETY: `buf` has that many bytes.
+    unsafe { string(src, buf.as_mut_ptr(), buf.len()) }
+}
+
+/// Room for a short string of a program, which is not cleared before it is used.
+pub struct Text<const N: usize>(MaybeUninit<[u8; N]>);
+
+impl<const N: usize> Text<N> {
+    /// Room for `N` bytes, the NUL included.
+    #[inline]
+    #[must_use]
+    pub const fn new() -> Text<N> {
+        Text(MaybeUninit::uninit())
     }
-    Ok(None)
+
+    /// As [`read_cstr`], with the string itself.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn read(&mut self, src: usize) -> Result<Option<&[u8]>, Fault> {
+        let at = self.0.as_mut_ptr().cast::<u8>();
+        // SAFETY: there are `N` bytes.
+        let len = unsafe { string(src, at, N) }?;
+        // SAFETY: the string's bytes, and the NUL behind them, have just been written.
+        Ok(len.map(|n| unsafe { slice::from_raw_parts(at, n) }))
+    }
+}
+
+impl<const N: usize> Default for Text<N> {
+    #[inline]
+    fn default() -> Self {
+        Text::new()
+    }
+}
+
+/// As [`read_cstr`].
+///
+/// # Safety
+/// `buf` has `max` bytes of ours.
+#[inline]
+unsafe fn string(src: usize, buf: *mut u8, max: usize) -> Result<Option<usize>, Fault> {
+    let room = USER_END.checked_sub(src).ok_or(Fault)?;
+    // SAFETY: the caller's; no more is read than there is user space.
+    match unsafe { arch::str_from_user(src, buf, max.min(room)) }? {
+        None if room < max => Err(Fault),
+        len => Ok(len),
+    }
 }
 
 /// Loads an aligned 32-bit word atomically (`futex`).

@@ -3,7 +3,7 @@
 use crate::ctx::Ctx;
 use crate::errno::{Errno, SysResult};
 use crate::path::{
-    AT_EACCESS, AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Base, UserPath, Walker,
+    AT_EACCESS, AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Base, PathRoom, Walker,
 };
 use alloc::vec::Vec;
 use machine::user;
@@ -29,7 +29,8 @@ fn find(
     path: usize,
     flags: usize,
 ) -> Result<Path, Errno> {
-    let path = UserPath::read(path)?;
+    let mut room = PathRoom::new();
+    let path = room.read(path)?;
     if path.is_empty() && flags & AT_EMPTY_PATH != 0 {
         if dirfd as i32 == AT_FDCWD {
             return Ok(ctx.fs()?.cwd());

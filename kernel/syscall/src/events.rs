@@ -2,7 +2,7 @@
 
 use crate::ctx::Ctx;
 use crate::errno::{Errno, SysResult};
-use crate::path::{UserPath, Walker};
+use crate::path::{PathRoom, Walker};
 use alloc::sync::Arc;
 use core::time::Duration;
 use machine::user;
@@ -150,7 +150,8 @@ pub(crate) fn sys_memfd_create(ctx: &mut Ctx<'_>, name: usize, flags: usize) -> 
     if flags & !known != 0 || flags & (MFD_EXEC | MFD_NOEXEC_SEAL) == MFD_EXEC | MFD_NOEXEC_SEAL {
         return Err(Errno::EINVAL);
     }
-    let name = UserPath::read(name).map_err(|e| match e {
+    let mut room = PathRoom::new();
+    let name = room.read(name).map_err(|e| match e {
         Errno::ENAMETOOLONG => Errno::EINVAL,
         other => other,
     })?;
@@ -201,7 +202,8 @@ pub(crate) fn sys_inotify_add_watch(
     }
     let file = ctx.file(fd)?;
     let instance: &Inotify = file.downcast().ok_or(Errno::EINVAL)?;
-    let path = UserPath::read(path)?;
+    let mut room = PathRoom::new();
+    let path = room.read(path)?;
     let walker = Walker::new(ctx)?;
     let who = walker.who();
     let last = if mask.contains(Mask::DONT_FOLLOW) {

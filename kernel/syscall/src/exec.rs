@@ -2,7 +2,7 @@
 
 use crate::ctx::Ctx;
 use crate::errno::{Errno, SysResult};
-use crate::path::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Base, UserPath, Walker};
+use crate::path::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Base, PathRoom, Walker};
 use alloc::format;
 use alloc::vec::Vec;
 use machine::user;
@@ -64,7 +64,8 @@ fn read_arguments(ctx: &Ctx<'_>, argv: usize, envp: usize) -> Result<Arguments, 
 
 /// execve(2)
 pub(crate) fn sys_execve(ctx: &mut Ctx<'_>, path: usize, argv: usize, envp: usize) -> SysResult {
-    let name = UserPath::read(path)?;
+    let mut room = PathRoom::new();
+    let name = room.read(path)?;
     let arguments = read_arguments(ctx, argv, envp)?;
     let found = {
         let walker = Walker::new(ctx)?;
@@ -88,7 +89,8 @@ pub(crate) fn sys_execveat(
     if flags & !(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0 {
         return Err(Errno::EINVAL);
     }
-    let name = UserPath::read(path)?;
+    let mut room = PathRoom::new();
+    let name = room.read(path)?;
     let arguments = read_arguments(ctx, argv, envp)?;
     let found = if name.is_empty() && flags & AT_EMPTY_PATH != 0 {
         let file = ctx.any_file(dirfd)?;

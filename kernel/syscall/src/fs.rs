@@ -4,7 +4,7 @@ use crate::ctx::Ctx;
 use crate::errno::{Errno, SysResult};
 use crate::file::{check_length, offset};
 use crate::path::{
-    AT_EMPTY_PATH, AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, Base, UserPath, Walker,
+    AT_EMPTY_PATH, AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, Base, PathRoom, Walker,
 };
 use alloc::vec::Vec;
 use machine::user;
@@ -18,7 +18,8 @@ use vfs::{At, LastLink, OpenFile, Resolve};
 const CWD: usize = AT_FDCWD as usize;
 
 fn open(ctx: &Ctx<'_>, dirfd: usize, path: usize, how: &How) -> SysResult {
-    let path = UserPath::read(path)?;
+    let mut room = PathRoom::new();
+    let path = room.read(path)?;
     // A refusal must not leave a new or an emptied file behind.
     let charge = if how
         .flags
@@ -120,7 +121,8 @@ fn make(
     mode: usize,
     target: &[u8],
 ) -> SysResult {
-    let path = UserPath::read(path)?;
+    let mut room = PathRoom::new();
+    let path = room.read(path)?;
     let walker = Walker::new(ctx)?;
     let base = Base::new(ctx, dirfd, &path)?;
     let who = walker.who();
@@ -178,7 +180,8 @@ pub(crate) fn sys_symlinkat(
     dirfd: usize,
     path: usize,
 ) -> SysResult {
-    let target = UserPath::read(target)?;
+    let mut room = PathRoom::new();
+    let target = room.read(target)?;
     if target.is_empty() {
         return Err(Errno::ENOENT);
     }
@@ -202,7 +205,8 @@ pub(crate) fn sys_linkat(
     if flags & !(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH) != 0 {
         return Err(Errno::EINVAL);
     }
-    let (from, to) = (UserPath::read(from)?, UserPath::read(to)?);
+    let (mut from_room, mut to_room) = (PathRoom::new(), PathRoom::new());
+    let (from, to) = (from_room.read(from)?, to_room.read(to)?);
     let walker = Walker::new(ctx)?;
     let who = walker.who();
     let source = if from.is_empty() && flags & AT_EMPTY_PATH != 0 {
@@ -240,7 +244,8 @@ pub(crate) fn sys_unlinkat(
     if flags & !AT_REMOVEDIR != 0 {
         return Err(Errno::EINVAL);
     }
-    let path = UserPath::read(path)?;
+    let mut room = PathRoom::new();
+    let path = room.read(path)?;
     let walker = Walker::new(ctx)?;
     let base = Base::new(ctx, dirfd, &path)?;
     if flags & AT_REMOVEDIR != 0 {
@@ -281,7 +286,8 @@ pub(crate) fn sys_renameat2(
     if flags == RenameFlags::NOREPLACE | RenameFlags::EXCHANGE {
         return Err(Errno::EINVAL);
     }
-    let (from, to) = (UserPath::read(from)?, UserPath::read(to)?);
+    let (mut from_room, mut to_room) = (PathRoom::new(), PathRoom::new());
+    let (from, to) = (from_room.read(from)?, to_room.read(to)?);
     let walker = Walker::new(ctx)?;
     let from_base = Base::new(ctx, from_dir, &from)?;
     let to_base = Base::new(ctx, to_dir, &to)?;
@@ -309,7 +315,8 @@ pub(crate) fn sys_readlinkat(
     if len as i32 <= 0 {
         return Err(Errno::EINVAL);
     }
-    let path = UserPath::read(path)?;
+    let mut room = PathRoom::new();
+    let path = room.read(path)?;
     let walker = Walker::new(ctx)?;
     let who = walker.who();
     let inode = if path.is_empty() && dirfd as i32 == AT_FDCWD {
@@ -350,7 +357,8 @@ fn enter(ctx: &Ctx<'_>, path: vfs::Path) -> Result<vfs::Path, Errno> {
 }
 
 fn directory(ctx: &Ctx<'_>, path: usize) -> Result<vfs::Path, Errno> {
-    let path = UserPath::read(path)?;
+    let mut room = PathRoom::new();
+    let path = room.read(path)?;
     let walker = Walker::new(ctx)?;
     let found = walker
         .who()
@@ -407,7 +415,8 @@ pub(crate) fn sys_umask(ctx: &mut Ctx<'_>, mask: usize) -> SysResult {
 /// truncate(2)
 pub(crate) fn sys_truncate(ctx: &mut Ctx<'_>, path: usize, len: usize) -> SysResult {
     let len = offset(len)?;
-    let path = UserPath::read(path)?;
+    let mut room = PathRoom::new();
+    let path = room.read(path)?;
     let walker = Walker::new(ctx)?;
     let who = walker.who();
     let found = who.lookup(At::Cwd, path.bytes(), LastLink::Follow)?;

@@ -29,7 +29,8 @@ pub(crate) fn sys_sysfs(_: &mut Ctx<'_>, what: usize, first: usize, out: usize) 
     let kinds = vfs::procfs::FILE_SYSTEMS;
     match what as i32 {
         1 => {
-            let name = crate::path::UserPath::read(first)?;
+            let mut room = crate::path::PathRoom::new();
+            let name = room.read(first)?;
             let found = kinds.iter().position(|k| k.as_bytes() == name.bytes());
             found.ok_or(Errno::EINVAL)
         }

@@ -5,7 +5,7 @@ use crate::errno::Errno;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use machine::io::{Segments, UserBuf};
-use machine::user;
+use machine::user::{self, Text};
 use vfs::inode::PATH_MAX;
 use vfs::{At, Caller, Credentials, FsContext, OpenFile};
 
@@ -31,45 +31,56 @@ pub(crate) const RW_MAX: usize = 0x7fff_f000;
 /// Paths up to this need no allocation.
 const SHORT: usize = 256;
 
-/// A path in kernel memory.
-pub(crate) struct UserPath {
-    short: [u8; SHORT],
+/// Room for a path in kernel memory.
+///
+/// A call makes it in its own frame and reads into it there: a path that was handed on by
+/// value would be copied, all of the room with it.
+#[derive(Default)]
+pub(crate) struct PathRoom {
+    short: Text<SHORT>,
     long: Vec<u8>,
-    len: usize,
 }
 
-impl UserPath {
+impl PathRoom {
+    #[inline]
+    pub(crate) fn new() -> PathRoom {
+        PathRoom::default()
+    }
+
     /// Copies the path at `addr`.
     ///
     /// # Errors
     /// `EFAULT`, `ENAMETOOLONG`, `ENOMEM`.
-    pub(crate) fn read(addr: usize) -> Result<UserPath, Errno> {
-        let mut path = UserPath {
-            short: [0; SHORT],
-            long: Vec::new(),
-            len: 0,
-        };
-        if let Some(n) = user::read_cstr(addr, &mut path.short)? {
-            path.len = n;
-            return Ok(path);
+    #[inline]
+    pub(crate) fn read(&mut self, addr: usize) -> Result<UserPath<'_>, Errno> {
+        match self.short.read(addr)? {
+            Some(short) => Ok(UserPath(short)),
+            None => read_long(&mut self.long, addr),
         }
-        path.long.try_reserve_exact(PATH_MAX)?;
-        path.long.resize(PATH_MAX, 0);
-        path.len = user::read_cstr(addr, &mut path.long)?.ok_or(Errno::ENAMETOOLONG)?;
-        Ok(path)
+    }
+}
+
+#[cold]
+fn read_long(room: &mut Vec<u8>, addr: usize) -> Result<UserPath<'_>, Errno> {
+    room.try_reserve_exact(PATH_MAX)?;
+    room.resize(PATH_MAX, 0);
+    let len = user::read_cstr(addr, room)?.ok_or(Errno::ENAMETOOLONG)?;
+    Ok(UserPath(room.get(..len).unwrap_or(&[])))
+}
+
+/// A path in kernel memory.
+#[derive(Clone, Copy)]
+pub(crate) struct UserPath<'a>(&'a [u8]);
+
+impl<'a> UserPath<'a> {
+    #[inline]
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.0
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
-        let all = if self.long.is_empty() {
-            &self.short[..]
-        } else {
-            &self.long[..]
-        };
-        all.get(..self.len).unwrap_or(&[])
-    }
-
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.0.is_empty()
     }
 }
 
@@ -122,7 +133,7 @@ impl Base {
     ///
     /// # Errors
     /// `EBADF`.
-    pub(crate) fn new(ctx: &Ctx<'_>, dirfd: usize, path: &UserPath) -> Result<Base, Errno> {
+    pub(crate) fn new(ctx: &Ctx<'_>, dirfd: usize, path: &UserPath<'_>) -> Result<Base, Errno> {
         if dirfd as i32 == AT_FDCWD || path.bytes().first() == Some(&b'/') {
             return Ok(Base(None));
         }

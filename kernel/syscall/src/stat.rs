@@ -3,7 +3,7 @@
 use crate::ctx::Ctx;
 use crate::errno::{Errno, SysResult};
 use crate::path::{
-    AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, Base, UserPath, Walker,
+    AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, Base, PathRoom, Walker,
 };
 use alloc::sync::Arc;
 use machine::user;
@@ -18,7 +18,11 @@ const STATX_BASIC_AND_BTIME: u32 = 0xfff;
 const STATX_MNT_ID: u32 = 0x1000;
 
 fn seconds(ns: i64) -> (u64, u64) {
-    (ns.div_euclid(NS) as u64, ns.rem_euclid(NS) as u64)
+    match u64::try_from(ns) {
+        // Without a sign the division needs half as many instructions.
+        Ok(ns) => (ns / NS as u64, ns % NS as u64),
+        Err(_) => (ns.div_euclid(NS) as u64, ns.rem_euclid(NS) as u64),
+    }
 }
 
 const fn pair(low: u32, high: u32) -> u64 {
@@ -89,10 +93,11 @@ fn find(
     flags: usize,
 ) -> Result<(Stat, Option<Arc<Mount>>), Errno> {
     // glibc's `fstat` passes no path at all.
+    let mut room = PathRoom::new();
     let path = if path == 0 && flags & AT_EMPTY_PATH != 0 {
         None
     } else {
-        Some(UserPath::read(path)?).filter(|p| !(p.is_empty() && flags & AT_EMPTY_PATH != 0))
+        Some(room.read(path)?).filter(|p| !(p.is_empty() && flags & AT_EMPTY_PATH != 0))
     };
     let Some(path) = path else {
         if dirfd as i32 == AT_FDCWD {
@@ -192,7 +197,8 @@ fn write_statfs(addr: usize, s: &FsStat, mount: Option<&Mount>) -> SysResult {
 
 /// statfs(2)
 pub(crate) fn sys_statfs(ctx: &mut Ctx<'_>, path: usize, out: usize) -> SysResult {
-    let path = UserPath::read(path)?;
+    let mut room = PathRoom::new();
+    let path = room.read(path)?;
     let walker = Walker::new(ctx)?;
     let who = walker.who();
     let found = who.lookup(vfs::At::Cwd, path.bytes(), LastLink::Follow)?;

@@ -200,7 +200,7 @@ impl Dentry {
     #[must_use]
     pub fn cached(&self, name: &[u8], hash: u64) -> Option<Arc<Dentry>> {
         let children = self.dir()?.children.lock();
-        let child = children.find(hash, |c| c.name.as_slice() == name)?;
+        let child = children.find(hash, |c| name::same(&c.name, name))?;
         child.dentry.used.store(true, Relaxed);
         Some(child.dentry.clone())
     }

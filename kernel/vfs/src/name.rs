@@ -31,6 +31,19 @@ pub fn hash(name: &[u8]) -> u64 {
     fold(h ^ last, *key)
 }
 
+/// Whether two names are the same. They are short: a call that compares memory in general
+/// costs more than the comparison.
+#[inline]
+#[must_use]
+pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let ((words, rest), (others, end)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let differ = |(x, y): (&[u8; 8], &[u8; 8])| u64::from_le_bytes(*x) != u64::from_le_bytes(*y);
+    !words.iter().zip(others).any(differ) && !rest.iter().zip(end).any(|(x, y)| x != y)
+}
+
 /// Both halves of a full multiplication, mixed.
 #[inline]
 fn fold(a: u64, b: u64) -> u64 {
@@ -42,6 +55,20 @@ fn fold(a: u64, b: u64) -> u64 {
 mod tests {
     use super::*;
     use std::collections::HashSet;
+
+    #[test]
+    fn only_equal_names_are_the_same() {
+        let long = b"abcdefghijklmnopqrstuvwxyz";
+        for n in 0..long.len() {
+            assert!(same(&long[..n], &long.to_vec()[..n]));
+            assert!(!same(&long[..n], &long[..n + 1]));
+            for at in 0..n {
+                let mut other = long[..n].to_vec();
+                other[at] ^= 0x80;
+                assert!(!same(&long[..n], &other), "{n} {at}");
+            }
+        }
+    }
 
     #[test]
     fn near_names_differ() {

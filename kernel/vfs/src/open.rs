@@ -8,7 +8,7 @@ use crate::file::{FileOps, OpenFile, OpenFlags, Opening, Seek};
 use crate::inode::{Kind, NewNode};
 use crate::inotify::{self, Mask};
 use crate::mount::{MountFlags, Path};
-use crate::walk::{At, Caller, Last, LastLink, Resolve, Walk, find_locked};
+use crate::walk::{At, Caller, Last, LastLink, Resolve, Walk, find_to_make};
 use alloc::sync::Arc;
 use core::any::Any;
 use machine::FileCharge;
@@ -70,13 +70,9 @@ impl<'a> Caller<'a> {
                 Last::Dot | Last::DotDot if exclusive => return Err(Error::Exists),
                 Last::Dot | Last::DotDot => return Err(Error::IsDirectory),
             };
-            let dentry = walk.find(name.bytes())?;
-            if walk.is_followed(&dentry, last, false) {
-                walk.follow(&dentry)?;
-                continue;
-            }
-            let (dentry, made) = match dentry.inode() {
-                Some(_) => (dentry, false),
+            let known = walk.known(name.bytes())?;
+            let (dentry, made) = match known.filter(|d| d.inode().is_some()) {
+                Some(dentry) => (dentry, false),
                 None => self.create(&walk.at, name.bytes(), how)?,
             };
             if exclusive && !made {
@@ -95,8 +91,7 @@ impl<'a> Caller<'a> {
     fn create(&self, at: &Path, name: &[u8], how: &How) -> Result<(Arc<Dentry>, bool)> {
         let dir = at.dentry.dir().ok_or(Error::NotDirectory)?;
         let _lock = dir.lock.lock();
-        let found = find_locked(at, name)?;
-        if found.inode().is_some() {
+        if let Some(found) = find_to_make(at, name)? {
             return Ok((found, false));
         }
         let parent = self.check_can_add(at)?;

@@ -10,9 +10,10 @@ mod thread;
 
 pub use paging::PageTable;
 pub(crate) use thread::{
-    ThreadState, current_thread, exit, fpu_accepts, fpu_features, fpu_load, fpu_reset, fpu_save,
-    fpu_size, is_parked, kick, make_user, park, resched_due, run_ns, segment_bases,
-    set_segment_bases, set_space, spawn_kernel, start, unpark, user_mapping, yield_now,
+    ThreadState, current_thread, exit, fpu_accepts, fpu_features, fpu_load, fpu_pop, fpu_push,
+    fpu_reset, fpu_save, fpu_size, is_parked, kick, make_user, park, resched_due, run_ns,
+    segment_bases, set_segment_bases, set_space, spawn_kernel, start, unpark, user_mapping,
+    yield_now,
 };
 pub use thread::{enter_space, set_program};
 
@@ -281,6 +282,29 @@ pub(crate) fn copy_from_user(src: usize, dst: &mut [u8]) -> usize {
     })
 }
 
+/// See the metal's.
+///
+/// # Safety
+/// `dst` has `max` bytes.
+pub(crate) unsafe fn str_from_user(
+    src: usize,
+    dst: *mut u8,
+    max: usize,
+) -> Result<Option<usize>, Fault> {
+    for at in 0..max {
+        let mut byte = [0];
+        if copy_from_user(src + at, &mut byte) == 0 {
+            return Err(Fault);
+        }
+        // SAFETY: the caller's.
+        unsafe { dst.add(at).write(byte[0]) };
+        if byte == [0] {
+            return Ok(Some(at));
+        }
+    }
+    Ok(None)
+}
+
 pub(crate) fn copy_to_user(dst: usize, src: &[u8]) -> usize {
     walk(dst, src.len(), Access::WRITE, |p, at, n| {
         // SAFETY: `walk` gives `n` bytes of a live frame.
@@ -306,6 +330,9 @@ pub(crate) fn user_cmpxchg_u32(addr: usize, old: u32, new: u32) -> Result<u32, F
             .unwrap_or_else(|v| v)
     })
 }
+
+/// There are no clock events to sample at.
+pub(crate) fn begin_samples() {}
 
 /// Programs do not run on the host; tests call what a system call does themselves.
 pub(crate) fn set_syscall(_: crate::thread::Syscall) {}

@@ -1,12 +1,13 @@
 //! Threads of the host as the machine room's threads.
 
 use super::{PageTable, UserRegs};
-use crate::error::AllocError;
+use crate::error::{AllocError, Fault};
 use crate::frame::Frame;
 use crate::paging::{Access, Mapping};
 use crate::sync::SpinLock;
 use crate::thread::{self, Builder, FpuInit, PageFault, Thread};
 use crate::time::Instant;
+use crate::user;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -190,6 +191,15 @@ pub(crate) fn fpu_size() -> usize {
 
 pub(crate) fn fpu_save(out: &mut [u8]) {
     out.fill(0);
+}
+
+pub(crate) fn fpu_push(image: usize, note: [u64; 6]) -> Result<(), Fault> {
+    user::zero(image, 464)?;
+    user::write_value(image + 464, &note)
+}
+
+pub(crate) fn fpu_pop(image: usize) -> Result<(), Fault> {
+    user::read(image, &mut [0; 512])
 }
 
 pub(crate) fn fpu_accepts(image: &[u8]) -> bool {

@@ -5,7 +5,11 @@
 //! to another user thread.
 
 use super::control::features;
-use crate::error::AllocError;
+use super::usercopy;
+use crate::addr::is_user_range;
+use crate::error::{AllocError, Fault};
+use crate::sync::Once;
+use crate::user;
 use alloc::alloc::{Layout, alloc_zeroed, dealloc};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -34,6 +38,44 @@ pub(super) fn init() {
             MXCSR_OK.store(mask as usize, Relaxed);
         }
     }
+}
+
+/// What [`Area::new`] holds, for all.
+static INITIAL: Once<Option<Area>> = Once::new();
+
+/// Gives the running program the state after `execve`.
+pub(super) fn load_initial() {
+    if let Some(area) = INITIAL.call_once(|| Area::new().ok()) {
+        area.load();
+    }
+}
+
+/// Where the notes of software are in the legacy region, and where they end: at the header.
+const NOTES: usize = 464;
+const NOTE_WORDS: usize = (LEGACY - NOTES) / 8;
+
+/// See [`crate::thread::fpu_push`].
+pub(crate) fn fpu_push(image: usize, note: [u64; NOTE_WORDS]) -> Result<(), Fault> {
+    if !is_user_range(image, fpu_size()) {
+        return Err(Fault);
+    }
+    // The rest of the header has to be zero, and the processor does not write it.
+    let mut words = [0u64; NOTE_WORDS + HEADER / 8];
+    words[..NOTE_WORDS].copy_from_slice(&note);
+    if !features().xsave {
+        // x87 and SSE are there.
+        words[NOTE_WORDS] = 3;
+    }
+    user::write_value(image + NOTES, &words)?;
+    usercopy::fpu_to_user(image)
+}
+
+/// See [`crate::thread::fpu_pop`].
+pub(crate) fn fpu_pop(image: usize) -> Result<(), Fault> {
+    if !is_user_range(image, fpu_size()) {
+        return Err(Fault);
+    }
+    usercopy::fpu_from_user(image).inspect_err(|_| load_initial())
 }
 
 /// Bytes of an `XSAVE` image.

@@ -51,17 +51,19 @@ pub(crate) use percpu::{cpu_count, cpu_current, current_thread, resched_due};
 pub(crate) use port::{
     port_read_u8, port_read_u16, port_read_u32, port_write_u8, port_write_u16, port_write_u32,
 };
-pub(crate) use sched::GroupState;
+pub(crate) use sched::{GroupState, begin_samples};
 pub use thread::UserRegs;
 pub(crate) use thread::{
-    ThreadState, exit, fpu_accepts, fpu_features, fpu_load, fpu_reset, fpu_save, fpu_size,
-    is_parked, kick, make_user, park, run_ns, segment_bases, set_segment_bases, set_space,
-    spawn_kernel, start, unpark, user_mapping, yield_now,
+    ThreadState, exit, fpu_accepts, fpu_features, fpu_load, fpu_pop, fpu_push, fpu_reset, fpu_save,
+    fpu_size, is_parked, kick, make_user, park, run_ns, segment_bases, set_segment_bases,
+    set_space, spawn_kernel, start, unpark, user_mapping, yield_now,
 };
 pub(crate) use tlb::barrier;
 pub(crate) use trap::set_syscall;
 pub(crate) use uart::write as console_write;
-pub(crate) use usercopy::{copy_from_user, copy_to_user, user_cmpxchg_u32, user_load_u32};
+pub(crate) use usercopy::{
+    copy_from_user, copy_to_user, str_from_user, user_cmpxchg_u32, user_load_u32,
+};
 
 use x86_64::instructions::interrupts;
 

@@ -40,15 +40,17 @@ pub(super) struct PerCpu {
     pub(super) slice_end: Cell<u64>,
 }
 
+pub(super) const OFF_THREAD: usize = 8;
 pub(super) const OFF_STACK_TOP: usize = 16;
 pub(super) const OFF_USER_RSP: usize = 24;
+pub(super) const OFF_NEED_RESCHED: usize = 32;
 
 const _: () = {
     assert!(offset_of!(PerCpu, this) == 0);
-    assert!(offset_of!(PerCpu, thread) == 8);
+    assert!(offset_of!(PerCpu, thread) == OFF_THREAD);
     assert!(offset_of!(PerCpu, stack_top) == OFF_STACK_TOP);
     assert!(offset_of!(PerCpu, user_rsp) == OFF_USER_RSP);
-    assert!(offset_of!(PerCpu, need_resched) == 32);
+    assert!(offset_of!(PerCpu, need_resched) == OFF_NEED_RESCHED);
     assert!(offset_of!(PerCpu, index) == 36);
 };
 

@@ -18,6 +18,7 @@ use crate::cpu::CPUS_MAX;
 use crate::cpu::PerCpu as Each;
 use crate::error::AllocError;
 use crate::ordered::{Ordered, Placed};
+use crate::sample::{self, Place};
 use crate::sync::{IrqGuard, IrqLock};
 use crate::thread::{CpuGroup, Thread, WEIGHT_DEFAULT};
 use crate::time::Instant;
@@ -97,6 +98,8 @@ pub(super) struct Queue {
     /// What the clock event of this CPU is set to.
     armed: u64,
     slice_end: u64,
+    /// When this CPU is to be sampled, if it is busy then.
+    sample_at: u64,
     /// When this CPU may next give work away.
     spread_at: u64,
 }
@@ -113,6 +116,7 @@ static QUEUES: Each<IrqLock<Queue>> = Each::new(
             idle: true,
             armed: u64::MAX,
             slice_end: u64::MAX,
+            sample_at: u64::MAX,
             spread_at: 0,
         })
     }; CPUS_MAX],
@@ -352,7 +356,8 @@ fn arm(q: &mut Queue) {
         .sleepers
         .first()
         .map_or(u64::MAX, |(d, _)| d)
-        .min(q.slice_end);
+        .min(q.slice_end)
+        .min(if q.idle { u64::MAX } else { q.sample_at });
     if due < q.armed || (q.idle && due != q.armed) {
         q.armed = due;
         clock::arm((due != u64::MAX).then_some(Instant(due)));
@@ -431,6 +436,10 @@ pub(super) fn reschedule(leave: Leave) {
     } else {
         u64::MAX
     };
+    if q.sample_at <= now {
+        // It was idle then.
+        q.sample_at = sample::next(now);
+    }
     arm(&mut q);
     LOAD.of(cpu)
         .store(q.ready.len() + usize::from(!q.idle), Relaxed);
@@ -507,9 +516,9 @@ fn steal(cpu: usize) -> Option<*const Thread> {
         .find_map(|other| take_for(other, cpu))
 }
 
-/// The clock event of this CPU, from its interrupt handler; whether it came in
-/// kernel mode.
-pub(super) fn clock_event(in_kernel: bool) {
+/// The clock event of this CPU, from its interrupt handler, with the place where it came.
+pub(super) fn clock_event(place: Place) {
+    let in_kernel = place != Place::User;
     let cpu = percpu::cpu_current();
     let now = clock::monotonic_ns();
     loop {
@@ -536,6 +545,12 @@ pub(super) fn clock_event(in_kernel: bool) {
                         crate::thread::current().charge_kernel(SLICE_NS);
                     }
                 }
+                if now >= q.sample_at {
+                    q.sample_at = sample::next(now);
+                    if !q.idle {
+                        sample::met(place);
+                    }
+                }
                 q.armed = u64::MAX;
                 // Who takes over sets the next one.
                 if !percpu::resched_due() {
@@ -553,6 +568,19 @@ pub(super) fn asked() {
     if q.ready.first().is_some() {
         limit_turn(&mut q);
     }
+    arm(&mut q);
+}
+
+/// Has every CPU sampled from now on. Those that are busy set their clocks at once.
+pub(crate) fn begin_samples() {
+    let now = clock::monotonic_ns();
+    for cpu in 0..percpu::cpu_count() {
+        queue_of(cpu).lock().sample_at = sample::next(now);
+        if cpu != percpu::cpu_current() {
+            apic::send_ipi(cpu, vectors::RESCHEDULE);
+        }
+    }
+    asked();
 }
 
 /// What a CPU does when there is nothing to do.

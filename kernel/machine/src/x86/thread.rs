@@ -526,13 +526,10 @@ pub(super) fn adopt_idle(stack_top: usize) -> Result<(), AllocError> {
 }
 
 pub(crate) fn fpu_reset() {
-    if let Some(u) = &thread::current().arch.user {
-        u.fpu.reset();
-        u.fpu.load();
-    }
+    super::fpu::load_initial();
 }
 
-pub(crate) use super::fpu::fpu_size;
+pub(crate) use super::fpu::{fpu_pop, fpu_push, fpu_size};
 
 pub(crate) fn fpu_save(out: &mut [u8]) {
     if let Some(u) = &thread::current().arch.user {

@@ -6,10 +6,11 @@
 //! has a way out (see `usercopy`), or the end.
 
 use super::thread::UserRegs;
-use super::{apic, control, gdt, percpu, sched, tlb, usercopy, vectors};
+use super::{apic, control, gdt, kmap, percpu, sched, tlb, usercopy, vectors};
 use crate::addr::USER_END;
 use crate::paging::Access;
-use crate::thread::{self, Exception, PageFault, Syscall};
+use crate::sample::Place;
+use crate::thread::{self, DUE_AT, Exception, PageFault, Syscall};
 use core::arch::global_asm;
 use core::mem;
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
@@ -72,8 +73,15 @@ syscall_entry:
     xor ebp, ebp
     sub rsp, 8
     sti
-    call syscall_rust
-    add rsp, 8
+    call qword ptr [rip + {syscall}]
+    // As `leave` does it, in fewer instructions.
+    cli
+    cmp byte ptr gs:[{need_resched}], 0
+    jne 3f
+    mov rdx, gs:[{thread}]
+    cmp byte ptr [rdx + {due}], 0
+    jne 3f
+2:  add rsp, 8
     // `sysret` wants rip in rcx and the flags in r11, faults in the kernel at a rip
     // that is not canonical, and cannot set the trap flag. Where a signal, execve or a
     // tracer asks for anything of that kind, `iretq` does it. (`sysret` takes any rsp.)
@@ -98,6 +106,10 @@ syscall_entry:
     sub rsp, 8
     call sanitize_rust
     add rsp, 8
+    jmp return_to_user
+3:  lea rdi, [rsp + 8]
+    call attend_rust
+    jmp 2b
 return_to_user:
     POP_REGS
     add rsp, 8
@@ -168,6 +180,10 @@ trap_stubs:
     .set v, v + 1
 .endr
 "#,
+    syscall = sym SYSCALL,
+    due = const DUE_AT,
+    need_resched = const percpu::OFF_NEED_RESCHED,
+    thread = const percpu::OFF_THREAD,
     user_rsp = const percpu::OFF_USER_RSP,
     stack_top = const percpu::OFF_STACK_TOP,
     user_cs = const gdt::USER_CODE.0,
@@ -232,11 +248,12 @@ fn build() -> InterruptDescriptorTable {
     idt
 }
 
-/// A [`Syscall`]. This way a call needs fewer instructions than through the hooks.
+/// A [`Syscall`], which the entry code calls. This way a call needs fewer instructions
+/// than through the hooks.
 static SYSCALL: AtomicPtr<()> = AtomicPtr::new(no_syscall as Syscall as *mut ());
 
 /// Before there are hooks no program runs.
-fn no_syscall(_: &mut UserRegs) {}
+extern "C" fn no_syscall(_: &mut UserRegs) {}
 
 /// From now on this is called at a `syscall` instruction.
 pub(crate) fn set_syscall(syscall: Syscall) {
@@ -244,29 +261,19 @@ pub(crate) fn set_syscall(syscall: Syscall) {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn syscall_rust(regs: *mut UserRegs) {
+extern "C" fn attend_rust(regs: *mut UserRegs) {
     // SAFETY: the entry code's frame at the top of this thread's own stack.
-    let regs = unsafe { &mut *regs };
-    // SAFETY: `SYSCALL` holds nothing but functions of this type.
-    let syscall = unsafe { mem::transmute::<*mut (), Syscall>(SYSCALL.load(Relaxed)) };
-    syscall(regs);
-    settle(regs);
+    attend(unsafe { &mut *regs });
 }
 
 /// Does what is due before user mode goes on by `iretq`; returns with interrupts off.
 #[inline]
 pub(super) fn leave(regs: &mut UserRegs) {
-    settle(regs);
-    sanitize(regs);
-}
-
-/// Does what is due before user mode goes on; returns with interrupts off.
-#[inline]
-fn settle(regs: &mut UserRegs) {
     interrupts::disable();
     if percpu::resched_due() || thread::current().is_due() {
         attend(regs);
     }
+    sanitize(regs);
 }
 
 /// Gives way to other threads and looks at signals until nothing is due; interrupts
@@ -341,13 +348,16 @@ extern "C" fn trap_rust(vector: u64, regs: *mut UserRegs) {
         usercopy::close();
     }
     if vector >= 32 {
-        interrupt(vector as u8, from_user);
+        interrupt(vector as u8, regs.rip, from_user);
     } else if vector == 14 {
         let addr = Cr2::read_raw() as usize;
         page_fault(regs, error, addr, from_user);
     } else if from_user {
         interrupts::enable();
         exception(regs, name(vector, error));
+    } else if let Some(way_out) = usercopy::refusal(vector, regs.rip) {
+        usercopy::close();
+        regs.rip = way_out;
     } else {
         panic_regs(vector, error, regs);
     }
@@ -356,13 +366,16 @@ extern "C" fn trap_rust(vector: u64, regs: *mut UserRegs) {
     }
 }
 
-fn interrupt(vector: u8, from_user: bool) {
+fn interrupt(vector: u8, rip: u64, from_user: bool) {
     let here = percpu::here();
     here.in_irq.set(true);
     match vector {
         vectors::TIMER => {
             apic::eoi();
-            sched::clock_event(!from_user);
+            sched::clock_event(match from_user {
+                true => Place::User,
+                false => Place::Kernel(rip.wrapping_sub(kmap::IMAGE as u64) as u32),
+            });
         }
         vectors::RESCHEDULE => {
             apic::eoi();

@@ -13,7 +13,6 @@ use super::number::{SigSet, Signal};
 use super::state::AltStack;
 use super::{Action, ActionFlags, SigInfo};
 use crate::{Error, Result, Thread};
-use alloc::vec::Vec;
 use machine::thread::{self, UserRegs};
 use machine::{addr, user};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -29,8 +28,6 @@ const FXSAVE_SIZE: usize = 512;
 const SOFTWARE_AT: usize = 464;
 const MAGIC1: u32 = 0x4650_5853;
 const MAGIC2: u32 = 0x4650_5845;
-/// Where the header of an XSAVE image says what it holds.
-const XSTATE_BV_AT: usize = 512;
 
 /// `uc_flags`: the floating-point state is an XSAVE image.
 const UC_FP_XSTATE: u64 = 1;
@@ -145,7 +142,7 @@ pub(super) fn push(
     if alt.covers(top) && !alt.covers(at) {
         return Err(Error::BadAddress);
     }
-    save_fpu(me, fp, fp_size)?;
+    save_fpu(fp, fp_size)?;
     let mask = me.signals.take_saved().unwrap_or(me.signals.blocked());
     let frame = Frame {
         restorer: action.restorer,
@@ -227,43 +224,29 @@ fn save(me: &Thread, regs: &UserRegs, fp: usize, mask: SigSet) -> SigContext {
 }
 
 /// Writes the floating-point state to `fp`, with Linux's notes about it.
-fn save_fpu(me: &Thread, fp: usize, size: usize) -> Result<()> {
-    // The buffer goes from handler to handler; the lock is not held over the copy.
-    let mut image = core::mem::take(&mut *me.signals.fpu.lock());
-    if image.len() != size {
-        image.try_reserve_exact(size.saturating_sub(image.len()))?;
-        image.resize(size, 0);
-    }
-    thread::fpu_save(&mut image);
-    let written = annotate(&mut image)
-        .and_then(|()| user::write(fp, &image).map_err(Error::from))
-        .and_then(|()| match size > FXSAVE_SIZE {
-            true => user::write_value(fp + size, &MAGIC2).map_err(Error::from),
-            false => Ok(()),
-        });
-    *me.signals.fpu.lock() = image;
-    written
-}
-
-/// Leaves the note that tells readers how large the image is and what is in it.
-fn annotate(image: &mut [u8]) -> Result<()> {
-    let size = u32::try_from(image.len()).map_err(|_| Error::Invalid)?;
-    let features = image
-        .get(XSTATE_BV_AT..XSTATE_BV_AT + 8)
-        .and_then(|b| u64::read_from_bytes(b).ok());
-    let note = image
-        .get_mut(SOFTWARE_AT..FXSAVE_SIZE)
-        .ok_or(Error::Invalid)?;
-    note.fill(0);
-    // Without a header there is no XSAVE: a plain image carries no note.
-    if let Some(features) = features {
-        let words = [MAGIC1, size + size_of::<u32>() as u32];
-        note[..8].copy_from_slice(words.as_bytes());
-        // The x87 and SSE parts are always there.
-        note[8..16].copy_from_slice((features | 3).as_bytes());
-        note[16..20].copy_from_slice(size.as_bytes());
+fn save_fpu(fp: usize, size: usize) -> Result<()> {
+    thread::fpu_push(fp, note(size, thread::fpu_features()))?;
+    if size > FXSAVE_SIZE {
+        user::write_value(fp + size, &MAGIC2)?;
     }
     Ok(())
+}
+
+/// The note that tells readers how large the image is and what it can hold.
+fn note(size: usize, features: u64) -> [u64; 6] {
+    // Without a header there is no XSAVE: a plain image carries no note.
+    if size == FXSAVE_SIZE {
+        return [0; 6];
+    }
+    let extended = (size + size_of::<u32>()) as u64;
+    [
+        u64::from(MAGIC1) | extended << 32,
+        features,
+        size as u64,
+        0,
+        0,
+        0,
+    ]
 }
 
 fn describe(alt: &AltStack, sp: usize) -> Stack {
@@ -294,7 +277,7 @@ pub(super) fn pop(me: &Thread, regs: &mut UserRegs) -> Result<SigSet> {
     if !addr::is_user_range(c.rip as usize, 1) {
         return Err(Error::BadAddress);
     }
-    load_fpu(me, c.fpstate as usize)?;
+    load_fpu(c.fpstate as usize)?;
     *regs = UserRegs {
         r8: c.r8,
         r9: c.r9,
@@ -330,43 +313,31 @@ pub(super) fn pop(me: &Thread, regs: &mut UserRegs) -> Result<SigSet> {
 }
 
 /// Loads floating-point state from the program's memory; 0 for a fresh one.
-fn load_fpu(me: &Thread, fp: usize) -> Result<()> {
+fn load_fpu(fp: usize) -> Result<()> {
     if fp == 0 {
         thread::fpu_reset();
         return Ok(());
     }
     let size = thread::fpu_size();
-    let mut image: Vec<u8> = core::mem::take(&mut *me.signals.fpu.lock());
-    if image.len() != size {
-        image.try_reserve_exact(size.saturating_sub(image.len()))?;
-        image.resize(size, 0);
+    if size > FXSAVE_SIZE {
+        let at = fp.checked_add(SOFTWARE_AT).ok_or(Error::BadAddress)?;
+        let [magic, _, _, _, said]: [u32; 5] = user::read_value(at)?;
+        let whole = magic == MAGIC1
+            && said as usize == size
+            && user::read_value::<u32>(fp.saturating_add(size))? == MAGIC2;
+        if !whole {
+            return load_plain(fp);
+        }
     }
-    let outcome = read_fpu(fp, &mut image);
-    *me.signals.fpu.lock() = image;
-    outcome
+    Ok(thread::fpu_pop(fp)?)
 }
 
-fn read_fpu(fp: usize, image: &mut [u8]) -> Result<()> {
-    let (legacy, extended) = image
-        .split_at_mut_checked(FXSAVE_SIZE)
-        .ok_or(Error::Invalid)?;
-    user::read(fp, legacy)?;
-    let words = legacy.get(SOFTWARE_AT..SOFTWARE_AT + 20);
-    let note = words.and_then(|b| <[u32; 5]>::read_from_bytes(b).ok());
-    let [magic, _, _, _, size] = note.ok_or(Error::Invalid)?;
-    if extended.is_empty() {
-        // No XSAVE on this machine.
-    } else if magic == MAGIC1
-        && size as usize == FXSAVE_SIZE + extended.len()
-        && user::read_value::<u32>(fp + size as usize)? == MAGIC2
-    {
-        user::read(fp + FXSAVE_SIZE, extended)?;
-    } else {
-        // A plain image: x87 and SSE from it, the rest as after a reset.
-        extended.fill(0);
-        extended[..8].copy_from_slice(3u64.as_bytes());
-    }
-    match thread::fpu_load(image) {
+/// Loads a plain image: x87 and SSE from it, the rest as after a reset.
+#[cold]
+fn load_plain(fp: usize) -> Result<()> {
+    let mut image = [0; FXSAVE_SIZE];
+    user::read(fp, &mut image)?;
+    match thread::fpu_load(&image) {
         true => Ok(()),
         false => Err(Error::Invalid),
     }
@@ -393,14 +364,11 @@ mod tests {
 
     #[test]
     fn the_note_tells_size_and_features() {
-        let mut image = [0u8; 832];
-        image[XSTATE_BV_AT] = 7;
-        annotate(&mut image).unwrap();
-        let word = |at: usize| u32::from_le_bytes(image[at..at + 4].try_into().unwrap());
-        assert_eq!((word(464), word(468)), (MAGIC1, 836));
-        assert_eq!((word(472), word(480)), (7, 832));
-        let mut plain = [1u8; 512];
-        annotate(&mut plain).unwrap();
-        assert_eq!(plain[SOFTWARE_AT], 0);
+        let words = note(832, 7);
+        let bytes = words.as_bytes();
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        assert_eq!((word(0), word(4)), (MAGIC1, 836));
+        assert_eq!((word(8), word(16)), (7, 832));
+        assert_eq!(note(FXSAVE_SIZE, 3), [0; 6]);
     }
 }

@@ -2,7 +2,6 @@
 
 use super::number::{SigSet, UNSTOPPABLE};
 use super::queue::Queue;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use machine::sync::SpinLock;
 
@@ -82,8 +81,6 @@ pub struct ThreadSignals {
     pub(crate) alt_stack: SpinLock<AltStack>,
     pub(crate) restart: SpinLock<Option<Restart>>,
     pub(crate) trap: SpinLock<Trap>,
-    /// Scratch space for floating-point state, kept from handler to handler.
-    pub(crate) fpu: SpinLock<Vec<u8>>,
     /// This thread has stopped, for the group stop in force.
     pub(crate) stopped: AtomicBool,
 }

@@ -3,7 +3,7 @@
 use super::Who;
 use crate::ctx::Ctx;
 use crate::errno::{Errno, SysResult};
-use crate::path::UserPath;
+use crate::path::PathRoom;
 use crate::time_types::Timespec;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -48,7 +48,8 @@ pub(crate) fn sys_mq_open(
     mode: usize,
     size: usize,
 ) -> SysResult {
-    let name = UserPath::read(name)?;
+    let mut room = PathRoom::new();
+    let name = room.read(name)?;
     let flags = OpenFlags::from_bits_truncate(flags as u32);
     let size = match size {
         0 => None,
@@ -72,7 +73,8 @@ pub(crate) fn sys_mq_open(
 
 /// mq_unlink(2)
 pub(crate) fn sys_mq_unlink(ctx: &mut Ctx<'_>, name: usize) -> SysResult {
-    let name = UserPath::read(name)?;
+    let mut room = PathRoom::new();
+    let name = room.read(name)?;
     let who = Who::new(ctx)?;
     let queues = ctx.world().ipc().mqueues();
     queues.unlink(name.bytes(), who.caller())?;
