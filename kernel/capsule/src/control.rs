@@ -118,6 +118,12 @@ impl Capsules {
             }
             Request::LoadState => Ok(Reply::State(self.saved.lock().clone())),
             Request::Pong { token } => self.pong(session, token),
+            Request::StartProfile {
+                seconds,
+                hz,
+                capsule,
+            } => self.start_profile(seconds, hz, capsule),
+            Request::ReadProfile => self.read_profile(),
             Request::Reboot => self.go_down(false),
             Request::PowerOff => self.go_down(true),
         }

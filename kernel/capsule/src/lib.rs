@@ -48,6 +48,7 @@ pub mod log_ring;
 pub mod medium;
 mod owners;
 mod platform;
+mod profile;
 mod room;
 mod root;
 mod session;

@@ -68,6 +68,8 @@ pub struct Capsules {
     images: Mutex<BTreeMap<Hash, Arc<Image>>>,
     /// What the 3Bot asked to be kept for its next life.
     pub(crate) saved: Mutex<Vec<u8>>,
+    /// What was asked of the last profile.
+    pub(crate) profile: Mutex<crate::profile::Asked>,
     /// How often the system capsule was started.
     pub(crate) agent_starts: AtomicU32,
     /// The node goes down: nothing is started any more.
@@ -130,6 +132,7 @@ impl Capsules {
             starting: Mutex::new(()),
             images: Mutex::new(BTreeMap::new()),
             saved: Mutex::new(Vec::new()),
+            profile: Mutex::default(),
             agent_starts: AtomicU32::new(0),
             closing: AtomicBool::new(false),
             past: Mutex::new(Past::default()),

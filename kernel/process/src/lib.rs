@@ -43,6 +43,7 @@ mod oom;
 mod pidfd;
 mod process;
 pub mod procfs;
+pub mod profile;
 mod program;
 mod rseq;
 pub mod seccomp;

@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use machine::thread::{self, Exception, PageFault, UserRegs};
 use process::seccomp::Verdict;
-use process::{Limited, Thread};
+use process::{Limited, Thread, profile};
 
 /// Whether every call and its answer is logged; then all are watched.
 static TRACE: AtomicBool = AtomicBool::new(false);
@@ -24,11 +24,12 @@ pub struct Hooks;
 
 /// Installs the hooks. The kernel calls it once at boot.
 pub fn install() {
+    process::profile::set_names(&table::NAMES);
     thread::set_hooks(&Hooks, syscall);
 }
 
 /// A `syscall` instruction of the thread that runs this code.
-pub(crate) fn syscall(regs: &mut UserRegs) {
+pub(crate) extern "C" fn syscall(regs: &mut UserRegs) {
     let current = thread::current();
     let Some(me) = current.data::<Arc<Thread>>() else {
         regs.rax = Errno::ENOSYS.to_rax();
@@ -90,6 +91,7 @@ fn failed(regs: &UserRegs, me: &Thread) {
 /// A call while somebody's calls are watched, perhaps this thread's.
 #[cold]
 fn watched(regs: &mut UserRegs, me: &Arc<Thread>) {
+    let timed = profile::begin(me, regs.orig_rax as usize);
     let traced = me.is_traced();
     if !traced || me.before_call(regs) {
         match me.judge_call(regs) {
@@ -98,6 +100,10 @@ fn watched(regs: &mut UserRegs, me: &Arc<Thread>) {
             Verdict::NotMade => {}
             Verdict::ThreadEnds => process::exit::end_thread(me, regs, 0),
         }
+    }
+    // Without the time in the hands of a tracer.
+    if let Some(call) = timed {
+        profile::end(&call, Errno::is_rax(regs.rax));
     }
     if traced {
         me.after_call(regs);

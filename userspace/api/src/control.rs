@@ -55,10 +55,15 @@ mod event;
 pub mod frame;
 pub mod hardware;
 mod limits;
+mod profile;
 mod state;
 
 pub use event::{Event, EventMask, EventRecord};
 pub use frame::{FRAME_BYTES_MAX, FrameError, PROTOCOL_VERSION};
+pub use profile::{
+    CallProfile, LATENCY_CLASSES, PROFILE_CALLS_MAX, PROFILE_HZ_MAX, PROFILE_PLACES_MAX,
+    PROFILE_SECONDS_MAX, Profile, Samples,
+};
 pub use state::{
     BootStep, CapsuleInfo, CapsuleState, CrashRecord, ExitCause, ExitStatus, ExitSummary,
     LimitKind, Limits, ManifestEntry, ManifestRole, NodeInfo, PortState, Protocol, Refusal,
@@ -198,6 +203,18 @@ pub enum Request {
     /// Stops all capsules (SIGTERM, short grace) and switches the machine off. Answered by
     /// [`Reply::Done`], then the machine goes down.
     PowerOff,
+    /// Counts system calls and samples the kernel for a time that ends by itself, in place of
+    /// any profile before. Answered by [`Reply::Done`].
+    StartProfile {
+        /// 1..=[`PROFILE_SECONDS_MAX`].
+        seconds: u16,
+        /// Samples a second on each CPU, at most [`PROFILE_HZ_MAX`]; 0 for none.
+        hz: u16,
+        /// Whose system calls; `None` for everybody's.
+        capsule: Option<CapsuleId>,
+    },
+    /// Answered by [`Reply::Profile`].
+    ReadProfile,
 }
 
 /// Where the kernel takes a manifest from.
@@ -287,6 +304,8 @@ pub enum Reply {
     Manifest(Vec<u8>),
     /// To [`Request::LoadState`]: what was saved last in this boot, empty if nothing was.
     State(Vec<u8>),
+    /// To [`Request::ReadProfile`]; `None` if there was none in this boot.
+    Profile(Option<Profile>),
 }
 
 /// One line of [`Reply::Capsules`].

@@ -2,11 +2,14 @@
 
 mod connection;
 mod hardware;
+mod profile;
 mod show;
+mod symbols;
 
 use crate::manifest::signal;
 use anyhow::{Context, Result};
 use connection::Connection;
+pub(crate) use profile::{ProfileArgs, run as profile};
 use serde::Deserialize;
 use show::{Capsule, Events, Status, plain};
 use std::path::PathBuf;

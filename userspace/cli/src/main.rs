@@ -62,6 +62,8 @@ enum Action {
     Logs(client::LogsArgs),
     /// Print what has happened on a node
     Events(client::EventsArgs),
+    /// Count system calls and sample the kernel for a while (signed)
+    Profile(client::ProfileArgs),
     /// Send a signal to a capsule (signed)
     Kill(client::KillArgs),
     /// Stop a capsule until it is started again (signed)
@@ -101,6 +103,7 @@ fn run(action: &Action) -> Result<()> {
         Action::Status(args) => client::status(args),
         Action::Logs(args) => client::logs(args),
         Action::Events(args) => client::events(args),
+        Action::Profile(args) => client::profile(args),
         Action::Kill(args) => client::kill(args),
         Action::Stop(args) => client::change(args, "stop"),
         Action::Start(args) => client::change(args, "start"),

@@ -144,10 +144,12 @@ impl HostRuntime {
                 Reply::Done
             }
             Request::Pong { .. } => Reply::Done,
+            Request::ReadProfile => Reply::Profile(None),
             Request::Start {
                 manifest: ManifestSource::Signed(_),
             }
             | Request::Hardware
+            | Request::StartProfile { .. }
             | Request::Reboot
             | Request::PowerOff => return Err(ControlError::Unsupported),
         })

@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use crate::agent::Agent;
 
 mod command;
+mod profile;
 mod reply;
 mod routes;
 mod view;

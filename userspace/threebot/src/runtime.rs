@@ -5,7 +5,7 @@ use std::time::Duration;
 use skep_api::control::hardware::Hardware;
 use skep_api::control::{
     CapsuleId, CapsuleInfo, CapsuleSummary, ControlError, CrashRecord, EventMask, EventRecord,
-    ExecId, KillScope, ManifestEntry, ManifestSource, NodeInfo, Reply, Request,
+    ExecId, KillScope, ManifestEntry, ManifestSource, NodeInfo, Profile, Reply, Request,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -315,6 +315,15 @@ impl Control {
     /// [`Failure`].
     pub async fn load_state(&self) -> Result<Vec<u8>, Failure> {
         expect!(self.ask(Request::LoadState).await, Reply::State(bytes) => bytes)
+    }
+
+    /// See [`Request::ReadProfile`].
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`].
+    pub async fn profile(&self) -> Result<Option<Profile>, Failure> {
+        expect!(self.ask(Request::ReadProfile).await, Reply::Profile(profile) => profile)
     }
 
     /// Any request that is answered by [`Reply::Done`]: pong, clear crash, reboot, power off.

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use super::{
     ControlError, EXEC_BYTES_MAX, EXEC_STRINGS_MAX, EXEC_TIMEOUT_MS_MAX, MANIFEST_BYTES_MAX,
-    ManifestSource, NAME_BYTES_MAX, Request, STATE_BYTES_MAX, STOP_GRACE_MS_MAX,
+    ManifestSource, NAME_BYTES_MAX, PROFILE_HZ_MAX, PROFILE_SECONDS_MAX, Request, STATE_BYTES_MAX,
+    STOP_GRACE_MS_MAX,
 };
 
 /// The highest Linux signal number.
@@ -40,6 +41,13 @@ pub(super) fn check(request: &Request) -> Result<(), ControlError> {
             Err(ControlError::Invalid(String::from("events")))
         }
         Request::SaveState { bytes } => at_most("bytes", bytes.len(), STATE_BYTES_MAX),
+        Request::StartProfile { seconds, hz, .. } => {
+            if *seconds == 0 {
+                return Err(ControlError::Invalid(String::from("seconds")));
+            }
+            at_most("seconds", (*seconds).into(), PROFILE_SECONDS_MAX.into())?;
+            at_most("hz", (*hz).into(), PROFILE_HZ_MAX.into())
+        }
         _ => Ok(()),
     }
 }

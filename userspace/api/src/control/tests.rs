@@ -117,6 +117,63 @@ fn limits_are_enforced() {
 }
 
 #[test]
+fn a_profile_ends_and_does_not_drown_the_machine() {
+    let start = |seconds, hz| {
+        round_trip(&Request::StartProfile {
+            seconds,
+            hz,
+            capsule: Some(CapsuleId(4)),
+        })
+    };
+    assert!(start(1, 0).is_ok());
+    assert!(start(PROFILE_SECONDS_MAX, PROFILE_HZ_MAX).is_ok());
+    assert_eq!(
+        start(0, 10),
+        Err(ControlError::Invalid("seconds".to_string()))
+    );
+    assert_eq!(
+        start(PROFILE_SECONDS_MAX + 1, 10),
+        Err(ControlError::TooLarge("seconds".to_string()))
+    );
+    assert_eq!(
+        start(1, PROFILE_HZ_MAX + 1),
+        Err(ControlError::TooLarge("hz".to_string()))
+    );
+}
+
+#[test]
+fn the_largest_profile_fits_a_frame() {
+    let call = CallProfile {
+        number: u16::MAX,
+        name: "clock_nanosleep_or_longer".to_string(),
+        made: u64::MAX,
+        failed: u64::MAX,
+        total_ns: u64::MAX,
+        longest_ns: u64::MAX,
+        classes: vec![u32::MAX; LATENCY_CLASSES],
+    };
+    let profile = Profile {
+        running: true,
+        began_ns: u64::MAX,
+        lasted_ns: u64::MAX,
+        capsule: Some("n".repeat(NAME_BYTES_MAX)),
+        hz: PROFILE_HZ_MAX,
+        calls: vec![call; PROFILE_CALLS_MAX],
+        calls_left_out: u32::MAX,
+        samples: Samples {
+            user: u64::MAX,
+            kernel: u64::MAX,
+            lost: u64::MAX,
+            places: vec![(u32::MAX, u32::MAX); PROFILE_PLACES_MAX],
+        },
+    };
+    let message = Message::Reply(Reply::Profile(Some(profile)));
+    let bytes = encode_message(1, &message).expect("fits");
+    let (head, body, _) = split(&bytes).expect("a whole frame");
+    assert_eq!(decode_message(&head, body), Ok(message));
+}
+
+#[test]
 fn other_versions_and_leftovers_are_named() {
     let mut bytes = encode_request(5, &Request::NodeInfo).expect("fits");
     bytes[4] = 1;

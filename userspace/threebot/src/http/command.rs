@@ -16,7 +16,7 @@ use skep_api::owner::{
 
 use super::reply::{Answer, Problem, json};
 use super::routes::api_path;
-use super::view;
+use super::{profile, view};
 use crate::agent::{Agent, random, words};
 use crate::runtime::Failure;
 use crate::supervisor::{Command, CommandError, Phase, RecordKind};
@@ -106,6 +106,10 @@ pub(super) async fn post(agent: &Rc<Agent>, request: Request<Incoming>) -> Resul
         Some(["capsules", name, "stop"]) => supervise(agent, name, Command::Stop).await,
         Some(["capsules", name, "restart"]) => supervise(agent, name, Command::Restart).await,
         Some(["capsules", name, "kill"]) => kill(agent, name, &body).await,
+        Some(["profile"]) => {
+            let (request, what) = profile::start(agent, &body)?;
+            tell(agent, request, &what).await
+        }
         Some(["agent", "restart"]) => Ok(restart_agent(agent)),
         Some(["crash", "clear"]) => {
             tell(agent, control::Request::ClearCrash, "forget the crash").await
@@ -198,7 +202,7 @@ async fn tell(agent: &Rc<Agent>, request: control::Request, what: &str) -> Resul
     Ok(json(&Taken { done: true }))
 }
 
-fn running(agent: &Agent, name: &str) -> Result<CapsuleId, Problem> {
+pub(super) fn running(agent: &Agent, name: &str) -> Result<CapsuleId, Problem> {
     let supervisor = agent.supervisor.borrow();
     let unit = supervisor
         .unit(name)

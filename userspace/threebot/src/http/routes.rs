@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 
 use super::reply::{self, Answer, Problem, json};
-use super::{command, view};
+use super::{command, profile, view};
 use crate::agent::Agent;
 
 /// The status page: one file without outside resources.
@@ -54,6 +54,7 @@ async fn get(agent: &Rc<Agent>, request: &Request<Incoming>) -> Result<Answer, P
             Ok(json(&view::events(agent, after, EVENTS_MAX)))
         }
         Some(["crash"]) => Ok(json(&view::crash(agent).await?)),
+        Some(["profile"]) => Ok(json(&profile::view(agent).await?)),
         Some(["challenge"]) => Ok(json(&command::challenge(agent)?)),
         _ => Err(Problem::not_found("page")),
     }
