@@ -6,6 +6,7 @@
 //! command of that start.
 
 use crate::build::{Part, build_parts};
+use crate::publish;
 use anyhow::{Context as _, Result, bail, ensure};
 use skep_api::{
     manifest::{Outbound, RestartPolicy},
@@ -36,6 +37,10 @@ fn out() -> PathBuf {
 
 /// Builds the node, describes it to the harness, and passes on the words.
 pub(crate) fn bench(words: &[String]) -> Result<ExitCode> {
+    if words == ["publish"] {
+        publish::publish(&out())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let artifacts = Artifacts::new();
     let harness = artifacts.root().join(HARNESS).join("bench.py");
     ensure!(

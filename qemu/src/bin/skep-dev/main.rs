@@ -5,6 +5,7 @@ mod build;
 mod cargo;
 mod check;
 mod options;
+mod publish;
 mod ramdisk;
 mod run;
 mod test;
@@ -17,7 +18,8 @@ const USAGE: &str = "\
 usage: skep-dev build [PART...]     build everything, or: kernel user direct image programs
        skep-dev run [--help | FLAG...]
        skep-dev test [--long] [--list | NAME...]
-       skep-dev bench ARGUMENT...   those of the shared harness; `skep` names this node";
+       skep-dev bench ARGUMENT...   those of the shared harness; `skep` names this node
+       skep-dev bench publish       writes what was recorded to docs/performance.md";
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
