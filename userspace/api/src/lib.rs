@@ -4,8 +4,10 @@
 //! here, once: the hash that names content ([`hash`]), content that proves
 //! itself piece by piece ([`blob`]), the file tree of a capsule ([`tree`]), the
 //! signed description of a capsule ([`manifest`]), the configuration of a node
-//! ([`node`], and what its owner writes over it by hand: [`settings`]), the ramdisk that carries them all ([`bundle`]), the messages of the
-//! control device ([`control`]) and the requests that an owner signs ([`owner`]).
+//! ([`node`], and what its owner writes over it by hand: [`settings`]), the ramdisk that
+//! carries them all ([`bundle`]), the messages of the control device ([`control`]), the
+//! requests that an owner signs ([`owner`]) and how a release of the system lies on a
+//! disk ([`boot`]).
 //!
 //! Every parser takes its input as hostile: it returns a typed error or a view
 //! whose accessors cannot fail, and it never panics. The byte layouts are
@@ -15,6 +17,7 @@
 extern crate alloc;
 
 pub mod blob;
+pub mod boot;
 pub mod bundle;
 mod bytes;
 pub mod control;
