@@ -126,6 +126,41 @@ impl Capsules {
             Request::ReadProfile => self.read_profile(),
             Request::Reboot => self.go_down(false),
             Request::PowerOff => self.go_down(true),
+            about_slots => self.answer_about_slots(about_slots),
+        }
+    }
+
+    /// Answers what concerns the releases on the boot disk.
+    fn answer_about_slots(&self, request: Request) -> Answer {
+        match request {
+            Request::Slots => self.slots.info(&self.disks).map(Reply::Slots),
+            Request::ConfirmHealthy => self.confirm_healthy(),
+            Request::UpdateBegin { head } => {
+                self.slots.begin_update(&self.disks, &head)?;
+                Ok(Reply::Done)
+            }
+            Request::UpdateWrite { offset, bytes } => {
+                self.slots.write_update(&self.disks, offset, &bytes)?;
+                Ok(Reply::Done)
+            }
+            Request::UpdateCheck => {
+                let (done, total) = self.slots.check_update(&self.disks)?;
+                Ok(Reply::Progress { done, total })
+            }
+            Request::UpdateFinish => {
+                self.slots.finish_update(&self.disks)?;
+                Ok(Reply::Done)
+            }
+            Request::InstallBegin { disk } => {
+                self.slots.begin_install(&self.disks, &disk)?;
+                Ok(Reply::Done)
+            }
+            Request::InstallStep => {
+                let (done, total) = self.slots.step_install(&self.disks)?;
+                Ok(Reply::Progress { done, total })
+            }
+            // All others are answered above.
+            _ => Err(ControlError::Unsupported),
         }
     }
 

@@ -44,6 +44,7 @@ fn room() -> Arc<Capsules> {
         config,
         net: NetNode::new(),
         disks: Arc::default(),
+        started: None,
         platform: Box::new(Bench),
         guard: None,
         boot: &BOOT,

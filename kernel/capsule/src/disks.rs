@@ -145,6 +145,15 @@ impl Disks {
         Ok(Grant(disk))
     }
 
+    /// Keeps a disk from capsules that do not have it yet, for good.
+    pub(crate) fn reserve(&self, id: &DiskId, holder: &str) {
+        if let Some(disk) = self.snapshot().iter().find(|d| d.id == *id) {
+            disk.holder
+                .lock()
+                .get_or_insert_with(|| String::from(holder));
+        }
+    }
+
     /// Makes durable what was written, before the machine goes off.
     pub(crate) fn flush(&self) {
         for disk in self.snapshot() {

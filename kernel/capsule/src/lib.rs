@@ -9,7 +9,8 @@
 //!   its file tree, [`launch`] and [`exec`] its programs, [`log_ring`] what they
 //!   print.
 //! * [`status`] is what the node's screen shows, [`hardware`] what it is made of.
-//! * [`disks`]: which capsule holds which of the node's disks.
+//! * [`disks`]: which capsule holds which of the node's disks; [`slots`]: the releases on
+//!   the one that the node was started from, [`trial`] the first run of a new one.
 //! * [`control`] answers the 3Bot over [`device`], with a [`session`] for each
 //!   opening; [`events`] tells it what happens. The [`keeper`] is the room's own
 //!   thread: it clears up and keeps the 3Bot alive (design D9, level 3). The [`guard`]
@@ -52,9 +53,11 @@ mod profile;
 mod room;
 mod root;
 mod session;
+mod slots;
 mod status;
 #[cfg(test)]
 mod testing;
+mod trial;
 pub mod verify;
 
 pub use capsule::Capsule;

@@ -130,6 +130,7 @@ fn node(change: impl Fn(&mut Manifest)) -> Node {
         config,
         net: NetNode::new(),
         disks,
+        started: None,
         platform: Box::new(Bench),
         guard: None,
         boot: &BOOT,

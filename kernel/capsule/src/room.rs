@@ -10,6 +10,8 @@ use crate::keeper::{Job, Keeper};
 use crate::log_ring::Log;
 use crate::owners::OwnersFiles;
 use crate::platform::{BootLog, Platform};
+use crate::slots::Slots;
+use crate::trial::Trial;
 use crate::verify::{Manifests, brief, words};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -21,6 +23,7 @@ use machine::sync::Mutex;
 use machine::time::Instant;
 use net::{NetEvent, NetNode};
 use skep_api::Hash;
+use skep_api::boot::handover::BootSlot;
 use skep_api::control::{
     CAPSULES_MAX, CapsuleId, ControlError, Event, ExecId, Refusal, SettingsInfo,
 };
@@ -38,6 +41,8 @@ pub struct Setup {
     pub net: Arc<NetNode>,
     /// The node's disks, to be granted.
     pub disks: Arc<Disks>,
+    /// The slot that the node was started from, if its loader said so.
+    pub started: Option<BootSlot>,
     /// The machine.
     pub platform: Box<dyn Platform>,
     /// What feeds the watchdog; `None` in tests.
@@ -54,6 +59,8 @@ pub struct Capsules {
     pub(crate) manifests: Manifests,
     pub(crate) net: Arc<NetNode>,
     pub(crate) disks: Arc<Disks>,
+    pub(crate) slots: Slots,
+    pub(crate) trial: Trial,
     pub(crate) platform: Box<dyn Platform>,
     pub(crate) guard: Option<Arc<Guard>>,
     pub(crate) boot: &'static BootLog,
@@ -122,6 +129,8 @@ impl Capsules {
             manifests,
             net: setup.net,
             disks: setup.disks,
+            slots: Slots::new(setup.started),
+            trial: Trial::default(),
             platform: setup.platform,
             guard: setup.guard,
             boot: setup.boot,
@@ -157,6 +166,7 @@ impl Capsules {
                 room.network_changed(event);
             }
         });
+        self.watch_trial();
         self.keeper.tell(Job::Begin);
     }
 

@@ -27,6 +27,15 @@ impl Ramdisk {
         self.bytes
     }
 
+    /// Its first `len` bytes.
+    #[must_use]
+    pub fn first(self, len: usize) -> Ramdisk {
+        Ramdisk {
+            bytes: self.bytes.get(..len).unwrap_or(self.bytes),
+            phys: self.phys,
+        }
+    }
+
     /// The frame that holds the page at `offset`, to be mapped without a copy;
     /// `None` if `offset` is not the start of a page inside it.
     #[must_use]

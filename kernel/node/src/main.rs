@@ -19,6 +19,7 @@ mod console;
 mod devices;
 mod hardware;
 mod network;
+mod options;
 mod platform;
 mod ramdisk;
 mod settings;
@@ -29,16 +30,22 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use capsule::{BootLog, Capsules, Guard, KERNEL, Setup};
 use core::time::Duration;
+use machine::boot::Ramdisk;
 use machine::thread::{self, Builder};
 use machine::time::Instant;
 use net::NetNode;
+use options::Options;
 use platform::Machine;
+use skep_api::boot::Handover;
 use skep_api::node::{Console, LogLevel};
 
 static BOOT: BootLog = BootLog::new();
 
 /// How often a node that cannot do its work says why.
 const REMINDER: Duration = Duration::from_secs(60);
+
+/// How long the reason for going back to the release before stays on the screen.
+const GOING_BACK: Duration = Duration::from_secs(5);
 
 /// What the kernel does once threads run.
 #[expect(
@@ -50,23 +57,32 @@ fn skep_main() {
     BOOT.done("machine");
     log::info!("{KERNEL} on {} CPUs", machine::cpu::count());
     platform::tell_of_crash();
+    let (ramdisk, handover) = ramdisk::split();
+    let slot = handover.as_ref().and_then(|said| said.slot);
     let started = Guard::start(skep_watchdog::find())
         .map_err(|_| no_memory())
-        .and_then(start);
+        .and_then(|guard| start(guard, ramdisk, handover));
     match started {
         Ok(()) => {}
+        Err(why) if slot.is_some_and(|slot| slot.is_trial) => go_back(&why),
         Err(why) => stay_idle(&why),
     }
 }
 
 /// Everything from the ramdisk to the 3Bot; why not, in words.
-fn start(guard: Arc<Guard>) -> Result<(), String> {
-    let opened = ramdisk::open();
+fn start(
+    guard: Arc<Guard>,
+    ramdisk: Option<Ramdisk>,
+    handover: Option<Handover>,
+) -> Result<(), String> {
+    let options = handover.as_ref().map(|said| said.command_line.as_str());
+    let options = Options::parse(options.unwrap_or_default());
+    let opened = ramdisk::open(ramdisk);
     match &opened {
         // The rest of it, when the owner's word on it is known.
-        Ok((_, config)) => console::set_serial(&config.console),
+        Ok((_, config)) => console::set_serial(&options.console(config.console.clone())),
         // Whoever stands before the machine is to see why it does nothing.
-        Err(_) => console::set(&Console::default()),
+        Err(_) => console::set(&options.console(Console::default())),
     }
     let (store, mut config) = opened?;
     BOOT.done("ramdisk");
@@ -79,6 +95,7 @@ fn start(guard: Arc<Guard>) -> Result<(), String> {
     bound.extend(guard.device());
     let owners = settings::apply(&devices.disks, store.bundle(), &mut config);
     BOOT.done("settings");
+    config.console = options.console(config.console);
     console::set(&config.console);
     syscall::hooks::set_trace(config.console.level == LogLevel::Trace);
     net.release(config.vlan);
@@ -89,6 +106,7 @@ fn start(guard: Arc<Guard>) -> Result<(), String> {
         owners,
         net,
         disks: devices.disks,
+        started: handover.and_then(|said| said.slot),
         platform: Box::new(Machine { bound }),
         guard: Some(guard),
         boot: &BOOT,
@@ -103,6 +121,13 @@ fn start(guard: Arc<Guard>) -> Result<(), String> {
 
 fn no_memory() -> String {
     String::from("there is not enough memory to start")
+}
+
+/// A new release that cannot do its work leaves the machine to the one before.
+fn go_back(why: &str) {
+    log::error!("this release is new and has nothing to run: {why}; going back");
+    let _ = thread::sleep_until(Instant::now().after(GOING_BACK), false);
+    machine::power::reboot();
 }
 
 /// Stays up for whoever comes to look, saying again and again what is wrong.

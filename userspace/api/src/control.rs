@@ -56,6 +56,7 @@ pub mod frame;
 pub mod hardware;
 mod limits;
 mod profile;
+mod slots;
 mod state;
 
 pub use event::{Event, EventMask, EventRecord};
@@ -63,6 +64,9 @@ pub use frame::{FRAME_BYTES_MAX, FrameError, PROTOCOL_VERSION};
 pub use profile::{
     CallProfile, LATENCY_CLASSES, PROFILE_CALLS_MAX, PROFILE_HZ_MAX, PROFILE_PLACES_MAX,
     PROFILE_SECONDS_MAX, Profile, Samples,
+};
+pub use slots::{
+    SlotInfo, SlotStatus, SlotsInfo, UPDATE_CHUNK_BYTES_MAX, UpdateProgress, UpdateRefusal,
 };
 pub use state::{
     BootStep, CapsuleInfo, CapsuleState, CrashRecord, ExitCause, ExitStatus, ExitSummary,
@@ -215,6 +219,38 @@ pub enum Request {
     },
     /// Answered by [`Reply::Profile`].
     ReadProfile,
+    /// What is in the slots of the boot disk. Answered by [`Reply::Slots`]; this and the requests
+    /// below by [`ControlError::Unsupported`] on a node that was not started from a slot.
+    Slots,
+    /// The node is healthy: the release that runs is kept. Answered by [`Reply::Done`].
+    ConfirmHealthy,
+    /// Begins to take in a release; one under way is given up. The kernel checks the signature and
+    /// that it is newer than what runs. Answered by [`Reply::Done`], as the next two when all is
+    /// well, or by [`ControlError::Update`], which ends the update.
+    UpdateBegin {
+        /// The signed head: see [`crate::boot::release`].
+        head: Vec<u8>,
+    },
+    /// The next bytes of the release, from its first on.
+    UpdateWrite {
+        /// Where in the release.
+        offset: u64,
+        /// At most [`UPDATE_CHUNK_BYTES_MAX`].
+        bytes: Vec<u8>,
+    },
+    /// Reads the next part of what was written back from the disk; asked again until all of it is
+    /// checked. Answered by [`Reply::Progress`].
+    UpdateCheck,
+    /// Has the next start of the node try the new release. Answered by [`Reply::Done`].
+    UpdateFinish,
+    /// Begins to make another disk of the node one that it starts from: everything on it is lost.
+    /// Answered by [`Reply::Done`].
+    InstallBegin {
+        /// Its name, such as `vdb`.
+        disk: String,
+    },
+    /// Copies the next part; asked again until all is done. Answered by [`Reply::Progress`].
+    InstallStep,
 }
 
 /// Where the kernel takes a manifest from.
@@ -306,6 +342,15 @@ pub enum Reply {
     State(Vec<u8>),
     /// To [`Request::ReadProfile`]; `None` if there was none in this boot.
     Profile(Option<Profile>),
+    /// To [`Request::Slots`].
+    Slots(SlotsInfo),
+    /// To [`Request::UpdateCheck`] and [`Request::InstallStep`].
+    Progress {
+        /// Bytes done so far.
+        done: u64,
+        /// All.
+        total: u64,
+    },
 }
 
 /// One line of [`Reply::Capsules`].
@@ -359,6 +404,8 @@ pub enum ControlError {
     NoResources,
     /// This kernel or machine cannot do it (such as power-off without ACPI).
     Unsupported,
+    /// A step of an update is refused, and the update over.
+    Update(UpdateRefusal),
 }
 
 #[cfg(test)]

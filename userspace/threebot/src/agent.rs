@@ -25,6 +25,7 @@ mod events;
 mod exec;
 mod memory;
 mod probe;
+mod release;
 pub mod words;
 
 /// SIGKILL's number.

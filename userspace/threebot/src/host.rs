@@ -145,13 +145,8 @@ impl HostRuntime {
             }
             Request::Pong { .. } => Reply::Done,
             Request::ReadProfile => Reply::Profile(None),
-            Request::Start {
-                manifest: ManifestSource::Signed(_),
-            }
-            | Request::Hardware
-            | Request::StartProfile { .. }
-            | Request::Reboot
-            | Request::PowerOff => return Err(ControlError::Unsupported),
+            // What only a kernel or a machine can do.
+            _ => return Err(ControlError::Unsupported),
         })
     }
 

@@ -23,6 +23,7 @@ mod command;
 mod profile;
 mod reply;
 mod routes;
+mod update;
 mod view;
 
 /// Connections at a time. One more closes the oldest, so that idle or slow clients cannot keep

@@ -97,7 +97,10 @@ async fn web(agent: Rc<Agent>, address: SocketAddr) {
     let mut complained = false;
     loop {
         match http::listen(address).await {
-            Ok(listener) => return http::serve(agent, listener).await,
+            Ok(listener) => {
+                spawn_local(Rc::clone(&agent).confirm_health());
+                return http::serve(agent, listener).await;
+            }
             Err(error) if !complained => {
                 complained = true;
                 say(format_args!("cannot listen on {address} yet: {error}"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use skep_api::control::hardware::Hardware;
 use skep_api::control::{
     CapsuleId, CapsuleInfo, CapsuleSummary, ControlError, CrashRecord, EventMask, EventRecord,
-    ExecId, KillScope, ManifestEntry, ManifestSource, NodeInfo, Profile, Reply, Request,
+    ExecId, KillScope, ManifestEntry, ManifestSource, NodeInfo, Profile, Reply, Request, SlotsInfo,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -56,6 +56,7 @@ impl std::fmt::Display for Failure {
             ),
             Self::Refused(ControlError::NoResources) => f.write_str("the node has no room for it"),
             Self::Refused(ControlError::Unsupported) => f.write_str("this node cannot do that"),
+            Self::Refused(ControlError::Update(why)) => why.fmt(f),
             Self::Refused(ControlError::NotFound) => f.write_str("not found"),
             Self::Refused(ControlError::NotRunning) => f.write_str("it does not run"),
             Self::Refused(other) => write!(f, "the kernel refused: {other:?}"),
@@ -324,6 +325,35 @@ impl Control {
     /// [`Failure`].
     pub async fn profile(&self) -> Result<Option<Profile>, Failure> {
         expect!(self.ask(Request::ReadProfile).await, Reply::Profile(profile) => profile)
+    }
+
+    /// See [`Request::Slots`].
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`].
+    pub async fn slots(&self) -> Result<SlotsInfo, Failure> {
+        expect!(self.ask(Request::Slots).await, Reply::Slots(slots) => slots)
+    }
+
+    /// See [`Request::UpdateCheck`]: bytes read back so far, and all.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`].
+    pub async fn check_update(&self) -> Result<(u64, u64), Failure> {
+        expect!(self.ask(Request::UpdateCheck).await,
+            Reply::Progress { done, total } => (done, total))
+    }
+
+    /// See [`Request::InstallStep`]: bytes done so far, and all.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`].
+    pub async fn install_step(&self) -> Result<(u64, u64), Failure> {
+        expect!(self.ask(Request::InstallStep).await,
+            Reply::Progress { done, total } => (done, total))
     }
 
     /// Any request that is answered by [`Reply::Done`]: pong, clear crash, reboot, power off.

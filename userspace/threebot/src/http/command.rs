@@ -16,15 +16,16 @@ use skep_api::owner::{
 
 use super::reply::{Answer, Problem, json};
 use super::routes::api_path;
-use super::{profile, view};
+use super::{profile, update, view};
 use crate::agent::{Agent, random, words};
 use crate::runtime::Failure;
 use crate::supervisor::{Command, CommandError, Phase, RecordKind};
 
-/// No body of a command is longer.
+/// No body of a command is longer, but for a piece of a release.
 const BODY_BYTES_MAX: usize = 16 * 1024;
-/// A body must arrive within this time.
+/// A body must arrive within this time, which a piece of a release has more of.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time for an answer to leave before the 3Bot dies on command.
 const ANSWER_LEAVES: Duration = Duration::from_millis(50);
@@ -87,7 +88,12 @@ pub(super) fn challenge(agent: &Agent) -> Result<ChallengeView, Problem> {
 /// Answers a POST: reads it, checks who signed it, and does it.
 pub(super) async fn post(agent: &Rc<Agent>, request: Request<Incoming>) -> Result<Answer, Problem> {
     let (head, body) = request.into_parts();
-    let body = read_body(body).await?;
+    let body = match api_path(head.uri.path()).as_deref() {
+        Some(["node", "update", "write"]) => {
+            read_body(body, update::PIECE_BYTES_MAX, PIECE_TIMEOUT).await?
+        }
+        _ => read_body(body, BODY_BYTES_MAX, BODY_TIMEOUT).await?,
+    };
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
     let parts = RequestParts {
         method: "POST",
@@ -114,6 +120,11 @@ pub(super) async fn post(agent: &Rc<Agent>, request: Request<Incoming>) -> Resul
         Some(["crash", "clear"]) => {
             tell(agent, control::Request::ClearCrash, "forget the crash").await
         }
+        Some(["node", "update", step]) => {
+            let query = head.uri.query().unwrap_or_default();
+            update::step(agent, step, query, &body).await
+        }
+        Some(["node", "install", step]) => update::install(agent, step, &body).await,
         Some(["node", "reboot"]) => tell(agent, control::Request::Reboot, "reboot").await,
         Some(["node", "poweroff"]) => tell(agent, control::Request::PowerOff, "power off").await,
         _ => Err(Problem::not_found("command")),
@@ -124,12 +135,12 @@ fn refused(error: OwnerError) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, "refused", error.to_string())
 }
 
-async fn read_body(body: Incoming) -> Result<Bytes, Problem> {
-    let collected = Limited::new(body, BODY_BYTES_MAX).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, collected).await {
+async fn read_body(body: Incoming, most: usize, time: Duration) -> Result<Bytes, Problem> {
+    let collected = Limited::new(body, most).collect();
+    match tokio::time::timeout(time, collected).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(_)) => {
-            let reason = format!("the body is cut short or longer than {BODY_BYTES_MAX} bytes");
+            let reason = format!("the body is cut short or longer than {most} bytes");
             Err(Problem::bad_request(reason))
         }
         Err(_) => Err(Problem::new(

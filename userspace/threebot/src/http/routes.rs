@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 
 use super::reply::{self, Answer, Problem, json};
-use super::{command, profile, view};
+use super::{command, profile, update, view};
 use crate::agent::Agent;
 
 /// The status page: one file without outside resources.
@@ -43,6 +43,7 @@ async fn get(agent: &Rc<Agent>, request: &Request<Incoming>) -> Result<Answer, P
     let query = request.uri().query().unwrap_or_default();
     match api_path(path).as_deref() {
         Some(["status"]) => Ok(json(&view::status(agent).await)),
+        Some(["node", "slots"]) => Ok(json(&update::slots(agent).await?)),
         Some(["node"]) => Ok(json(&view::node(agent).await?)),
         Some(["hardware"]) => Ok(json(&view::hardware(agent).await?)),
         Some(["capsules"]) => Ok(json(&view::capsules(agent).await)),
@@ -74,7 +75,7 @@ async fn logs(agent: &Rc<Agent>, name: &str, query: &str) -> Result<Answer, Prob
 }
 
 /// The number that a query gives a name, if it does.
-fn number(query: &str, name: &str) -> Result<Option<u64>, Problem> {
+pub(super) fn number(query: &str, name: &str) -> Result<Option<u64>, Problem> {
     let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let Some((_, value)) = pairs.find(|(key, _)| *key == name) else {
         return Ok(None);
