@@ -159,19 +159,24 @@ impl Api {
 
     /// As [`Self::command`], signed with any key; a refusal is an answer.
     pub fn command_as(&self, key: &KeyPair, path: &str, body: &Value) -> Result<Response> {
-        let challenge = self.get("challenge")?;
-        let text = |name: &str| challenge[name].as_str().unwrap_or_default();
-        let parsed = Challenge::from_hex(text("challenge")).context("not a challenge")?;
-        let path = format!("/api/v1/{path}");
         let body = if body.is_null() {
             Vec::new()
         } else {
             body.to_string().into_bytes()
         };
+        self.post_as(key, path, &body)
+    }
+
+    /// Posts any bytes to `/api/v1/` and this, signed with any key; a refusal is an answer.
+    pub fn post_as(&self, key: &KeyPair, path: &str, body: &[u8]) -> Result<Response> {
+        let challenge = self.get("challenge")?;
+        let text = |name: &str| challenge[name].as_str().unwrap_or_default();
+        let parsed = Challenge::from_hex(text("challenge")).context("not a challenge")?;
+        let path = format!("/api/v1/{path}");
         let parts = RequestParts {
             method: "POST",
             path: &path,
-            body: &body,
+            body,
         };
         let signed = sign(key.secret(), text("node"), parsed, &parts);
         let headers = [
@@ -180,6 +185,6 @@ impl Api {
             (HEADER_SIGNATURE, &signed.signature),
             ("Content-Type", "application/json"),
         ];
-        http::request(self.address, "POST", &path, &headers, &body, ANSWER_TIMEOUT)
+        http::request(self.address, "POST", &path, &headers, body, ANSWER_TIMEOUT)
     }
 }

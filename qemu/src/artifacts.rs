@@ -123,10 +123,29 @@ impl Artifacts {
         let mut command = Command::new(tool);
         command.arg("--stages").arg(self.stages());
         command.arg("--kernel").arg(self.require(self.kernel())?);
+        command.arg("--key").arg(self.require(self.owner_key())?);
         if let Some(ramdisk) = ramdisk {
             command.arg("--ramdisk").arg(ramdisk);
         }
         output(command.arg("--out").arg(out)).context("cannot make a disk image")?;
+        Ok(())
+    }
+
+    /// Writes a release with this kernel, `ramdisk` and `terms`, which are more flags of
+    /// the image builder, signed with the owner's key.
+    pub fn write_release(
+        &self,
+        kernel: &Path,
+        ramdisk: &Path,
+        terms: &[&str],
+        out: &Path,
+    ) -> Result<()> {
+        let mut command = Command::new(self.require(self.image_tool())?);
+        command.arg("--stages").arg(self.stages());
+        command.arg("--key").arg(self.require(self.owner_key())?);
+        command.arg("--kernel").arg(kernel);
+        command.arg("--ramdisk").arg(ramdisk).args(terms);
+        output(command.arg("--release").arg(out)).context("cannot make a release")?;
         Ok(())
     }
 

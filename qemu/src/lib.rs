@@ -52,6 +52,7 @@ pub mod qmp;
 pub mod qtest;
 pub mod ramdisk;
 pub mod screen;
+pub mod slots;
 pub mod suite;
 pub mod switch;
 pub mod twin;

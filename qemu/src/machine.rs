@@ -74,6 +74,10 @@ pub struct Machine {
     pub nic: String,
     /// How the disk is attached from which firmware boots.
     pub boot_bus: Bus,
+    /// The disk image to boot from, whose changes stay; `None` makes one for the run.
+    pub boot_disk: Option<PathBuf>,
+    /// QEMU's name of the screen that a machine with firmware has, if it has one.
+    pub screen: Option<String>,
     /// Whether it has a virtio entropy device.
     pub entropy: bool,
     /// Number of CPUs.
@@ -114,6 +118,8 @@ impl Machine {
             board: Board::Q35,
             nic: "virtio-net-pci".to_string(),
             boot_bus: Bus::Virtio,
+            boot_disk: None,
+            screen: Some("VGA".to_string()),
             entropy: true,
             cpus: 1,
             memory_mib: 256,
@@ -159,6 +165,18 @@ impl Machine {
     /// Sets how the disk is attached from which firmware boots.
     pub fn boot_bus(mut self, bus: Bus) -> Self {
         self.boot_bus = bus;
+        self
+    }
+
+    /// Boots this disk image, and lets changes of it stay.
+    pub fn boot_disk(mut self, image: &Path) -> Self {
+        self.boot_disk = Some(image.to_path_buf());
+        self
+    }
+
+    /// Has another screen, or none.
+    pub fn screen(mut self, screen: Option<&str>) -> Self {
+        self.screen = screen.map(str::to_string);
         self
     }
 
@@ -312,24 +330,36 @@ impl Machine {
                 }
             }
             BootFiles::Disk { image, uefi_vars } => {
-                // The BIOS stages cannot do without a VESA screen.
-                line.words(["-device", "VGA"]);
-                if let Some(vars) = uefi_vars {
-                    line.drive("if=pflash,format=raw,readonly=on", Path::new(OVMF_CODE));
-                    line.drive("if=pflash,format=raw", vars);
-                }
-                line.drive("if=none,id=boot,format=raw,snapshot=on", image);
-                let mut devices = devices(self.boot_bus, "boot");
-                if let Some(disk) = devices.last_mut() {
-                    disk.push_str(",bootindex=0");
-                }
-                for device in &devices {
-                    line.words(["-device", device]);
-                }
+                self.boot_from_disk(&mut line, image, uefi_vars.as_deref());
             }
         }
         line.0.extend(self.arguments.iter().cloned());
         line.0
+    }
+
+    /// Screen, firmware and boot disk.
+    fn boot_from_disk(&self, line: &mut CommandLine, image: &Path, uefi_vars: Option<&Path>) {
+        // The BIOS stages cannot do without a VESA screen.
+        if let Some(screen) = &self.screen {
+            line.words(["-device", screen]);
+        }
+        if let Some(vars) = uefi_vars {
+            line.drive("if=pflash,format=raw,readonly=on", Path::new(OVMF_CODE));
+            line.drive("if=pflash,format=raw", vars);
+        }
+        let changes = match self.boot_disk {
+            Some(_) => "off",
+            None => "on",
+        };
+        let settings = format!("if=none,id=boot,format=raw,snapshot={changes}");
+        line.drive(&settings, image);
+        let mut devices = devices(self.boot_bus, "boot");
+        if let Some(disk) = devices.last_mut() {
+            disk.push_str(",bootindex=0");
+        }
+        for device in &devices {
+            line.words(["-device", device]);
+        }
     }
 
     fn network(&self, id: &str, ports: &[u16]) -> String {

@@ -290,7 +290,7 @@ fn prepare(machine: &Machine, folder: &Path) -> Result<BootFiles> {
                 .filter(|path| machine.board == Board::Q35 && path.exists()),
         });
     }
-    let image = match &machine.image {
+    let image = match machine.boot_disk.as_ref().or(machine.image.as_ref()) {
         Some(image) => artifacts.require(image.clone())?,
         None => {
             let image = folder.join("boot.img");

@@ -33,7 +33,10 @@ pub enum Item<'a> {
 const ROOT_ENTRIES: u64 = 512;
 const ENTRY_BYTES: usize = 32;
 const FATS: u64 = 2;
+/// Sectors before the tables: the boot sector, or more for [`Layout::with_head`].
 const RESERVED_SECTORS: u64 = 1;
+/// Where a head ends, in sectors, and what files then begin on.
+const HEAD_SECTORS: u64 = 8;
 /// FAT16 is told from its siblings by the number of clusters alone.
 const CLUSTERS_MIN: u64 = 4085;
 const CLUSTERS_MAX: u64 = 65_524;
@@ -50,6 +53,7 @@ const DATE: u16 = 0x0021;
 
 /// Sizes and places within the volume, in sectors unless named otherwise.
 pub struct Layout {
+    reserved: u64,
     cluster_bytes: u64,
     clusters: u64,
     fat_sectors: u64,
@@ -59,10 +63,24 @@ impl Layout {
     /// Chooses the largest clusters that still make a FAT16 volume, for these files
     /// and little more.
     pub fn for_items(items: &[Item<'_>]) -> Result<Self> {
+        Self::with_clusters_from(CLUSTER_BYTES_MIN, items)
+    }
+
+    /// As [`Self::for_items`], with room for a head of 3584 bytes behind the boot
+    /// sector, and with every file on a multiple of 4096 bytes.
+    pub fn with_head(items: &[Item<'_>]) -> Result<Self> {
+        let mut layout = Self::with_clusters_from(HEAD_SECTORS * SECTOR, items)?;
+        layout.reserved = HEAD_SECTORS;
+        layout.reserved +=
+            layout.data_sector().next_multiple_of(HEAD_SECTORS) - layout.data_sector();
+        Ok(layout)
+    }
+
+    fn with_clusters_from(cluster_bytes_min: u64, items: &[Item<'_>]) -> Result<Self> {
         let mut cluster_bytes = CLUSTER_BYTES_MAX;
         let clusters = loop {
             let wanted = clusters_of(items, cluster_bytes) + SPARE_BYTES.div_ceil(cluster_bytes);
-            if wanted >= CLUSTERS_MIN || cluster_bytes == CLUSTER_BYTES_MIN {
+            if wanted >= CLUSTERS_MIN || cluster_bytes == cluster_bytes_min {
                 break wanted.max(CLUSTERS_MIN);
             }
             cluster_bytes /= 2;
@@ -94,6 +112,7 @@ impl Layout {
         // Two bytes a cluster, and two entries that stand for no cluster.
         let fat_sectors = ((clusters + 2) * 2).div_ceil(SECTOR);
         Ok(Self {
+            reserved: RESERVED_SECTORS,
             cluster_bytes,
             clusters,
             fat_sectors,
@@ -105,8 +124,13 @@ impl Layout {
         self.data_sector() + self.clusters * self.cluster_bytes / SECTOR
     }
 
+    /// Bytes up to the last one that these items use; what follows may be anything.
+    pub fn used_bytes(&self, items: &[Item<'_>]) -> u64 {
+        self.data_sector() * SECTOR + clusters_of(items, self.cluster_bytes) * self.cluster_bytes
+    }
+
     fn root_sector(&self) -> u64 {
-        RESERVED_SECTORS + FATS * self.fat_sectors
+        self.reserved + FATS * self.fat_sectors
     }
 
     fn data_sector(&self) -> u64 {
@@ -147,19 +171,21 @@ pub struct Identity {
 }
 
 /// Writes a volume with these items in its root folder at `offset` bytes into `disk`,
-/// which must read as zeroes there.
+/// which must read as zeroes there. Returns where the files of the root folder begin,
+/// in bytes from the beginning of the volume; 0 for an empty one.
 pub fn write(
     disk: &File,
     offset: u64,
     layout: &Layout,
     identity: Identity,
     items: &[Item<'_>],
-) -> Result<()> {
+) -> Result<Vec<(String, u64)>> {
     let mut volume = Writer {
         disk,
         offset,
         layout,
         fat: vec![0xfff8, 0xffff],
+        places: Vec::new(),
     };
     let mut root = entry(&identity.label, ATTRIBUTE_LABEL, 0, 0).to_vec();
     // The root folder is cluster 0 in the entries of folders below it.
@@ -170,7 +196,8 @@ pub fn write(
     );
     let root_at = layout.root_sector() * SECTOR;
     disk.write_all_at(&root, offset + root_at)?;
-    volume.finish(identity)
+    volume.finish(identity)?;
+    Ok(volume.places)
 }
 
 struct Writer<'a> {
@@ -179,6 +206,8 @@ struct Writer<'a> {
     layout: &'a Layout,
     /// The file allocation table so far; its length is the next free cluster.
     fat: Vec<u16>,
+    /// Files of the root folder, and where they begin.
+    places: Vec<(String, u64)>,
 }
 
 impl Writer<'_> {
@@ -205,13 +234,19 @@ impl Writer<'_> {
 
     /// Writes `data` to clusters reserved for it.
     fn fill(&self, first: u16, data: &[u8]) -> Result<()> {
-        if first == 0 {
-            return Ok(());
+        if first != 0 {
+            let at = self.offset + self.place(first);
+            self.disk.write_all_at(data, at)?;
         }
-        let before = (u64::from(first) - 2) * self.layout.cluster_bytes;
-        let at = self.layout.data_sector() * SECTOR + before;
-        self.disk.write_all_at(data, self.offset + at)?;
         Ok(())
+    }
+
+    /// Where a cluster begins in the volume, in bytes; 0 for none.
+    fn place(&self, cluster: u16) -> u64 {
+        let Some(before) = u64::from(cluster).checked_sub(2) else {
+            return 0;
+        };
+        self.layout.data_sector() * SECTOR + before * self.layout.cluster_bytes
     }
 
     /// Stores items and returns their folder entries. `parent` is their folder's cluster.
@@ -223,6 +258,10 @@ impl Writer<'_> {
                 Item::File { data, .. } => {
                     let cluster = self.reserve(data.len() as u64)?;
                     self.fill(cluster, data)?;
+                    if parent == 0 {
+                        let place = (name_of(item).to_string(), self.place(cluster));
+                        self.places.push(place);
+                    }
                     (ATTRIBUTE_FILE, cluster, u32::try_from(data.len())?)
                 }
                 Item::Folder { items, .. } => {
@@ -241,17 +280,22 @@ impl Writer<'_> {
     }
 
     /// Writes what is known only at the end: the tables and the boot sector.
-    fn finish(self, identity: Identity) -> Result<()> {
+    fn finish(&self, identity: Identity) -> Result<()> {
         let fat: Vec<u8> = self
             .fat
             .iter()
             .flat_map(|entry| entry.to_le_bytes())
             .collect();
         for copy in 0..FATS {
-            let at = (RESERVED_SECTORS + copy * self.layout.fat_sectors) * SECTOR;
+            let at = (self.layout.reserved + copy * self.layout.fat_sectors) * SECTOR;
             self.disk.write_all_at(&fat, self.offset + at)?;
         }
-        let sector = boot_sector(self.layout, identity, self.offset / SECTOR);
+        // A volume with a head may be moved, and nobody reads the number.
+        let hidden = match self.layout.reserved {
+            RESERVED_SECTORS => self.offset / SECTOR,
+            _ => 0,
+        };
+        let sector = boot_sector(self.layout, identity, hidden);
         self.disk.write_all_at(&sector, self.offset)?;
         Ok(())
     }
@@ -278,7 +322,7 @@ fn boot_sector(layout: &Layout, identity: Identity, hidden_sectors: u64) -> [u8;
     put(3, b"SKEP    ");
     put(11, &(SECTOR as u16).to_le_bytes());
     put(13, &[(layout.cluster_bytes / SECTOR) as u8]);
-    put(14, &(RESERVED_SECTORS as u16).to_le_bytes());
+    put(14, &(layout.reserved as u16).to_le_bytes());
     put(16, &[FATS as u8]);
     put(17, &(ROOT_ENTRIES as u16).to_le_bytes());
     put(21, &[0xf8]);

@@ -37,6 +37,7 @@ pub const BASIC_DATA: [u8; 16] = [
 pub const BIOS_BOOT: [u8; 16] = *b"Hah!IdontNeedEFI";
 
 /// One partition.
+#[derive(Clone)]
 pub struct Partition {
     /// First sector.
     pub start: u64,
@@ -48,7 +49,7 @@ pub struct Partition {
     pub guid: [u8; 16],
     /// Name, at most 36 ASCII characters.
     pub name: &'static str,
-    /// Type byte in the master boot record.
+    /// Type byte in the master boot record; 0 for one that does not stand there.
     pub mbr_type: u8,
 }
 

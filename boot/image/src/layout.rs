@@ -3,10 +3,13 @@
 //! | | partition | type | content |
 //! | --- | --- | --- | --- |
 //! | 1 | `boot stage 2` | BIOS boot | what the boot sector starts |
-//! | 2 | `skep boot` | EFI system, FAT16 | loaders, kernel, ramdisk |
+//! | 2 | `skep boot` | EFI system, FAT16 | our UEFI loader |
 //! | 3 | `SKEP` | Microsoft basic data, FAT16 | what people write: `skep.toml`, manifests |
+//! | 4 | `skep state` | ours | which slot is started (`skep_api::boot::state`) |
+//! | 5 | `skep slot a` | ours, FAT16 | a release: kernel, ramdisk, BIOS stages |
+//! | 6 | `skep slot b` | ours | nothing yet: the place of the next release |
 //!
-//! The master boot record has all three and the protective entry beside them. The
+//! The master boot record has the first, slot A, `SKEP` and the protective entry. The
 //! second BIOS stage looks for its own partition there and takes the one after it as
 //! the one with the files; UEFI asks for the protective entry; Windows shows of a
 //! medium with more than that entry only what is in this record.
@@ -18,8 +21,11 @@ use crate::{
         self, BACKUP_SECTORS, BASIC_DATA, BIOS_BOOT, EFI_SYSTEM, FIRST_USABLE, Partition, SECTOR,
     },
     guide,
+    release::{Plan, Signing},
+    selector::{self, ChosenFrom},
 };
 use anyhow::{Context as _, Result, ensure};
+use skep_api::boot::{BootState, LOADER_KEY_MARKER, SLOT_TYPE, STATE_TYPE, state::COPY_STRIDE};
 use std::{fs::File, os::unix::fs::FileExt as _};
 
 /// Partitions begin on whole MiB, as every tool aligns them.
@@ -28,7 +34,7 @@ pub const ALIGNMENT: u64 = 2048;
 /// Room for people's files, in bytes.
 const CONFIG_ROOM: u64 = 32 << 20;
 
-/// What the loader is told: nothing on screen or serial line but a failure.
+/// What the loaders of the registry are told: nothing on screen or serial line but a failure.
 pub const BOOT_CONFIG: &str = r#"{
   "frame_buffer": {},
   "log_level": "Error",
@@ -37,101 +43,190 @@ pub const BOOT_CONFIG: &str = r#"{
 }
 "#;
 
-/// MBR types: the one by which the second BIOS stage knows itself, and FAT16 by block
-/// addresses: that stage takes no other for the files, not even the EFI system's.
+/// MBR types: none, the one by which the second BIOS stage knows itself, and FAT16 by
+/// block addresses: that stage takes no other for the files.
+const MBR_NONE: u8 = 0;
 const MBR_STAGE_2: u8 = 0x20;
 const MBR_FAT16: u8 = 0x0e;
 
+/// Sectors of the boot state: its two copies, and room.
+const STATE_SECTORS: u64 = 128;
+/// Least bytes of a slot: releases grow.
+const SLOT_BYTES_MIN: u64 = 64 << 20;
+/// What a slot's length is a multiple of.
+const SLOT_STEP: u64 = 16 << 20;
+
+/// Where everything is, in sectors.
+struct Places {
+    stage_2_sectors: u64,
+    boot: Layout,
+    config_start: u64,
+    config: Layout,
+    state_start: u64,
+    slot_starts: [u64; 2],
+    slot_sectors: u64,
+    /// Of the whole medium.
+    sectors: u64,
+}
+
+impl Places {
+    fn new(contents: &Contents, boot: Layout, volume_bytes: u64) -> Result<Self> {
+        let stage_2_sectors = (contents.stages.stage_2.len() as u64).div_ceil(SECTOR);
+        ensure!(
+            FIRST_USABLE + stage_2_sectors <= ALIGNMENT,
+            "the second boot stage is too long"
+        );
+        let config = Layout::with_room(CONFIG_ROOM)?;
+        let config_start = align(ALIGNMENT + boot.sectors());
+        let state_start = align(config_start + config.sectors());
+        // Half as much again as the first release's volume.
+        let slot_bytes = (volume_bytes + volume_bytes / 2).max(SLOT_BYTES_MIN);
+        let slot_sectors = slot_bytes.next_multiple_of(SLOT_STEP) / SECTOR;
+        let first_slot = align(state_start + STATE_SECTORS);
+        let slot_starts = [first_slot, first_slot + slot_sectors];
+        Ok(Self {
+            stage_2_sectors,
+            boot,
+            config_start,
+            config,
+            state_start,
+            slot_starts,
+            slot_sectors,
+            sectors: align(first_slot + 2 * slot_sectors + BACKUP_SECTORS),
+        })
+    }
+
+    /// What the BIOS selector must know.
+    fn chosen_from(&self) -> ChosenFrom {
+        ChosenFrom {
+            copies: [0, COPY_STRIDE / SECTOR].map(|sectors| self.state_start + sectors),
+            slots: self.slot_starts.map(|start| (start, self.slot_sectors)),
+        }
+    }
+
+    /// In the order of their numbers.
+    fn partitions(&self, fingerprint: u64) -> [Partition; 6] {
+        let [slot_a, slot_b] = self.slot_starts;
+        let mut number = 0;
+        let mut partition = |name, type_guid, start, sectors, mbr_type| {
+            number += 1;
+            Partition {
+                start,
+                sectors,
+                type_guid,
+                guid: guid(fingerprint, number),
+                name,
+                mbr_type,
+            }
+        };
+        [
+            partition(
+                "boot stage 2",
+                BIOS_BOOT,
+                FIRST_USABLE,
+                self.stage_2_sectors,
+                MBR_STAGE_2,
+            ),
+            partition(
+                "skep boot",
+                EFI_SYSTEM,
+                ALIGNMENT,
+                self.boot.sectors(),
+                MBR_NONE,
+            ),
+            partition(
+                "SKEP",
+                BASIC_DATA,
+                self.config_start,
+                self.config.sectors(),
+                MBR_FAT16,
+            ),
+            partition(
+                "skep state",
+                STATE_TYPE,
+                self.state_start,
+                STATE_SECTORS,
+                MBR_NONE,
+            ),
+            partition(
+                "skep slot a",
+                SLOT_TYPE,
+                slot_a,
+                self.slot_sectors,
+                MBR_FAT16,
+            ),
+            partition(
+                "skep slot b",
+                SLOT_TYPE,
+                slot_b,
+                self.slot_sectors,
+                MBR_NONE,
+            ),
+        ]
+    }
+}
+
 /// Writes the whole medium to `disk`, an empty file.
 pub(crate) fn write(contents: &Contents, disk: &File) -> Result<()> {
-    let boot = boot_items(contents);
+    let ramdisk = contents.ramdisk.as_deref().unwrap_or_default();
+    let release = Plan::new(&contents.kernel, ramdisk, &contents.stages)?;
+    let loader = loader(&contents.stages.loader, &contents.signing)?;
+    let boot = boot_items(&loader);
     let config = config_items(contents);
-    let boot_layout = Layout::for_items(&boot)?;
-    let config_layout = Layout::with_room(CONFIG_ROOM)?;
-    let stage_2_sectors = (contents.stages.stage_2.len() as u64).div_ceil(SECTOR);
-    ensure!(
-        FIRST_USABLE + stage_2_sectors <= ALIGNMENT,
-        "the second boot stage is too long"
-    );
-    let fingerprint = fingerprint(&[&boot, &config]);
-    let boot_start = ALIGNMENT;
-    let config_start = align(boot_start + boot_layout.sectors());
-    let partitions = [
-        Partition {
-            start: FIRST_USABLE,
-            sectors: stage_2_sectors,
-            type_guid: BIOS_BOOT,
-            guid: guid(fingerprint, 1),
-            name: "boot stage 2",
-            mbr_type: MBR_STAGE_2,
-        },
-        Partition {
-            start: boot_start,
-            sectors: boot_layout.sectors(),
-            type_guid: EFI_SYSTEM,
-            guid: guid(fingerprint, 2),
-            name: "skep boot",
-            mbr_type: MBR_FAT16,
-        },
-        Partition {
-            start: config_start,
-            sectors: config_layout.sectors(),
-            type_guid: BASIC_DATA,
-            guid: guid(fingerprint, 3),
-            name: "SKEP",
-            mbr_type: MBR_FAT16,
-        },
-    ];
-    let sectors = align(config_start + config_layout.sectors() + BACKUP_SECTORS);
-    disk.set_len(sectors * SECTOR)?;
+    let places = Places::new(contents, Layout::for_items(&boot)?, release.volume_bytes())?;
+    let fingerprint = fingerprint(&[release.items(), &boot, &config]);
+    let partitions = places.partitions(fingerprint);
+    disk.set_len(places.sectors * SECTOR)?;
     let mut boot_record = contents.stages.boot_sector.clone();
-    gpt::fill_boot_record(&mut boot_record, &partitions);
+    let [stage_2, _, people, _, slot_a, _] = partitions.clone();
+    gpt::fill_boot_record(&mut boot_record, &[stage_2, slot_a, people]);
     disk.write_all_at(&boot_record, 0)?;
-    gpt::tables(sectors, guid(fingerprint, 0), &partitions).write(disk, sectors)?;
-    disk.write_all_at(&contents.stages.stage_2, FIRST_USABLE * SECTOR)?;
+    gpt::tables(places.sectors, guid(fingerprint, 0), &partitions).write(disk, places.sectors)?;
+    let stage_2 = selector::fit(&contents.stages, &places.chosen_from())?;
+    disk.write_all_at(&stage_2, FIRST_USABLE * SECTOR)?;
     let identity = |label: &[u8; 11], index: u32| Identity {
         label: *label,
         serial: (fingerprint as u32).wrapping_add(index),
     };
-    let boot_at = boot_start * SECTOR;
-    fat::write(
-        disk,
-        boot_at,
-        &boot_layout,
-        identity(b"SKEP-BOOT  ", 2),
-        &boot,
-    )
-    .context("the boot partition")?;
-    let config_at = config_start * SECTOR;
-    fat::write(
-        disk,
-        config_at,
-        &config_layout,
-        identity(b"SKEP       ", 3),
-        &config,
-    )
-    .context("the partition SKEP")
+    let boot_identity = identity(b"SKEP-BOOT  ", 2);
+    fat::write(disk, ALIGNMENT * SECTOR, &places.boot, boot_identity, &boot)
+        .context("the boot partition")?;
+    let config_at = places.config_start * SECTOR;
+    let config_identity = identity(b"SKEP       ", 3);
+    fat::write(disk, config_at, &places.config, config_identity, &config)
+        .context("the partition SKEP")?;
+    let state = BootState::fresh(contents.signing.version).encode();
+    disk.write_all_at(&state, places.state_start * SECTOR)?;
+    let [slot_a, _] = places.slot_starts;
+    release
+        .write(&contents.signing, disk, slot_a * SECTOR)
+        .context("slot A")
 }
 
-/// What the firmware and its loader read.
-fn boot_items(contents: &Contents) -> Vec<Item<'_>> {
-    let stages = &contents.stages;
-    // The BIOS stages look for these four by the long names, in pieces no longer
-    // than 13 characters.
-    let mut items = vec![
-        file("boot-stage-3", &stages.stage_3),
-        file("boot-stage-4", &stages.stage_4),
-        file("kernel-x86_64", &contents.kernel),
-        file("boot.json", BOOT_CONFIG.as_bytes()),
-    ];
-    // The loaders stop at a file without a single cluster: to them, empty is absent.
-    if let Some(ramdisk) = contents.ramdisk.as_ref().filter(|data| !data.is_empty()) {
-        items.push(file("ramdisk", ramdisk));
-    }
-    // What firmware starts from a disk it does not know.
-    let program = file("BOOTX64.EFI", &stages.uefi);
-    items.push(folder("EFI", vec![folder("BOOT", vec![program])]));
-    items
+/// The UEFI loader with the release key in its place.
+fn loader(program: &[u8], signing: &Signing) -> Result<Vec<u8>> {
+    let marker = &LOADER_KEY_MARKER;
+    let mut found = (0..program.len()).filter(|&at| program[at..].starts_with(marker));
+    let key_at = found
+        .next()
+        .context("the UEFI loader has no place for a key")?
+        + marker.len();
+    ensure!(
+        found.next().is_none(),
+        "the UEFI loader has several places for a key"
+    );
+    let mut program = program.to_vec();
+    program
+        .get_mut(key_at..key_at + 32)
+        .context("the UEFI loader is cut short")?
+        .copy_from_slice(&signing.key.public().0);
+    Ok(program)
+}
+
+/// What UEFI firmware reads: what it starts from a disk it does not know.
+fn boot_items(loader: &[u8]) -> Vec<Item<'_>> {
+    let program = file("BOOTX64.EFI", loader);
+    vec![folder("EFI", vec![folder("BOOT", vec![program])])]
 }
 
 /// What people read and write.

@@ -1,9 +1,9 @@
 //! Builds the disk image from which real firmware starts a node.
 //!
-//! One image boots under BIOS and under UEFI: boot sector and second stage for
-//! the one, an EFI system partition for the other, and in that partition the
-//! kernel, the ramdisk and the later BIOS stages that both need. A third partition
-//! is for people. [`layout`] is the one place that says where everything is.
+//! One image boots under BIOS and under UEFI: boot sector and second stage for the one,
+//! an EFI system partition with our loader for the other, and two slots for releases of
+//! the system: kernel, ramdisk and the later BIOS stages ([`release`]). One more
+//! partition is for people. [`layout`] is the one place that says where everything is.
 //!
 //! The same input always gives the same bytes.
 
@@ -11,6 +11,8 @@ pub mod fat;
 pub mod gpt;
 mod guide;
 pub mod layout;
+pub mod release;
+mod selector;
 pub mod stages;
 
 use anyhow::{Context as _, Result};
@@ -31,6 +33,8 @@ pub struct Contents {
     pub stages: Stages,
     /// What the partition `SKEP` holds.
     pub config: Config,
+    /// The terms of the release in slot A.
+    pub signing: release::Signing,
 }
 
 /// The files of the partition `SKEP`.
@@ -44,6 +48,11 @@ pub struct Config {
 
 /// Writes the disk image to `out`, replacing it only once it is whole.
 pub fn write_image(contents: &Contents, out: &Path) -> Result<()> {
+    whole(out, |disk| layout::write(contents, disk))
+}
+
+/// Has `out` written, and there only once it is whole.
+fn whole(out: &Path, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
     let partial = partial(out);
     let disk = File::options()
         .read(true)
@@ -52,12 +61,27 @@ pub fn write_image(contents: &Contents, out: &Path) -> Result<()> {
         .truncate(true)
         .open(&partial)
         .with_context(|| format!("cannot create {}", partial.display()))?;
-    let written = layout::write(contents, &disk)
+    let written = write(&disk)
         .and_then(|()| Ok(disk.sync_all()?))
         .and_then(|()| Ok(fs::rename(&partial, out)?));
     written.with_context(|| {
         let _ = fs::remove_file(&partial);
         format!("cannot write {}", out.display())
+    })
+}
+
+/// Writes a release to `out`, replacing it only once it is whole.
+pub fn write_release(
+    kernel: &[u8],
+    ramdisk: &[u8],
+    stages: &Stages,
+    signing: &release::Signing,
+    out: &Path,
+) -> Result<()> {
+    let plan = release::Plan::new(kernel, ramdisk, stages)?;
+    whole(out, |file| {
+        file.set_len(plan.bytes())?;
+        plan.write(signing, file, 0)
     })
 }
 

@@ -1,7 +1,13 @@
 //! `skep-image`: writes a disk image that boots under BIOS and UEFI.
 
-use anyhow::{Context as _, Result, bail};
-use skep_image::{Config, Contents, stages, write_image};
+use anyhow::{Context as _, Result, bail, ensure};
+use skep_api::{KeyPair, PublicKey};
+use skep_image::{
+    Config, Contents,
+    release::Signing,
+    stages::{self, Stages},
+    write_image, write_release,
+};
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -9,12 +15,18 @@ use std::{
 };
 
 const USAGE: &str = "\
-usage: skep-image --stages DIR [--kernel ELF [--ramdisk FILE] --out DISK]
+usage: skep-image --stages DIR [--kernel ELF [--ramdisk FILE] --key FILE --out DISK]
 
   --stages DIR    where the boot loader's binaries are; built there when missing
   --kernel ELF    the kernel, stripped
   --ramdisk FILE  the ramdisk; without it the image has none
-  --out DISK      the image to write; without it only the boot loader is built";
+  --key FILE      the release key, as `skep keygen` makes them
+  --version N     the release's number, 1 unless said otherwise
+  --command-line TEXT  what the kernel is told
+  --health-seconds N   time that a node has to become healthy with it
+  --tries N       how often it may be started without having been healthy
+  --out DISK      the image to write; without it only the boot loader is built
+  --release FILE  a release to write, for nodes to be updated with";
 
 fn main() -> ExitCode {
     match run() {
@@ -28,55 +40,99 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let options = Options::parse(env::args().skip(1))?;
-    stages::build(&options.stages, |name| {
-        eprintln!("skep-image: building the boot loader's {name} (first time only)");
-    })?;
-    let Some(out) = options.out else {
+    if options.out.is_none() && options.release.is_none() {
+        return stages::build(&options.stages, |name| {
+            eprintln!("skep-image: building the boot loader's {name} (first time only)");
+        });
+    }
+    let kernel = options.kernel.as_deref();
+    let kernel = read(kernel.context("an image or release needs --kernel")?)?;
+    let ramdisk = options.ramdisk.as_deref().map(read).transpose()?;
+    let stages = Stages::load(&options.stages)?;
+    if let Some(out) = &options.release {
+        write_release(
+            &kernel,
+            ramdisk.as_deref().unwrap_or_default(),
+            &stages,
+            &options.signing()?,
+            out,
+        )?;
+    }
+    let Some(out) = &options.out else {
         return Ok(());
     };
-    let kernel = options.kernel.context("--out needs --kernel")?;
     let contents = Contents {
-        kernel: read(&kernel)?,
-        ramdisk: options.ramdisk.as_deref().map(read).transpose()?,
-        stages: stages::Stages::load(&options.stages)?,
+        kernel,
+        ramdisk,
+        stages,
         config: Config::default(),
+        signing: options.signing()?,
     };
-    write_image(&contents, &out)
+    write_image(&contents, out)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
+#[derive(Default)]
 struct Options {
     stages: PathBuf,
     kernel: Option<PathBuf>,
     ramdisk: Option<PathBuf>,
+    key: Option<PathBuf>,
+    version: Option<u64>,
+    command_line: Option<String>,
+    health_seconds: Option<u32>,
+    tries: Option<u8>,
     out: Option<PathBuf>,
+    release: Option<PathBuf>,
 }
 
 impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self> {
-        let (mut stages, mut kernel, mut ramdisk, mut out) = (None, None, None, None);
+        let mut options = Self::default();
         while let Some(flag) = args.next() {
-            let slot = match flag.as_str() {
-                "--stages" => &mut stages,
-                "--kernel" => &mut kernel,
-                "--ramdisk" => &mut ramdisk,
-                "--out" => &mut out,
-                _ => bail!("unknown argument {flag}\n{USAGE}"),
-            };
             let value = args
                 .next()
                 .with_context(|| format!("{flag} needs a value\n{USAGE}"))?;
-            *slot = Some(PathBuf::from(value));
+            let number = || format!("{flag} needs a number\n{USAGE}");
+            match flag.as_str() {
+                "--stages" => options.stages = value.into(),
+                "--kernel" => options.kernel = Some(value.into()),
+                "--ramdisk" => options.ramdisk = Some(value.into()),
+                "--key" => options.key = Some(value.into()),
+                "--version" => options.version = Some(value.parse().with_context(number)?),
+                "--command-line" => options.command_line = Some(value),
+                "--health-seconds" => {
+                    options.health_seconds = Some(value.parse().with_context(number)?);
+                }
+                "--tries" => options.tries = Some(value.parse().with_context(number)?),
+                "--out" => options.out = Some(value.into()),
+                "--release" => options.release = Some(value.into()),
+                _ => bail!("unknown argument {flag}\n{USAGE}"),
+            }
         }
-        let stages = stages.with_context(|| format!("--stages is missing\n{USAGE}"))?;
-        Ok(Self {
-            stages,
-            kernel,
-            ramdisk,
-            out,
-        })
+        ensure!(
+            !options.stages.as_os_str().is_empty(),
+            "--stages is missing\n{USAGE}"
+        );
+        Ok(options)
+    }
+
+    fn signing(&self) -> Result<Signing> {
+        let path = self.key.as_deref();
+        let path = path.context("an image or release needs --key")?;
+        let text =
+            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let seed = text.split_whitespace().last();
+        let seed = seed.and_then(|seed| seed.parse::<PublicKey>().ok());
+        let key = seed.and_then(|seed| KeyPair::from_seed(seed.0));
+        let key = key.with_context(|| format!("{} is not a key", path.display()))?;
+        let mut signing = Signing::new(key, self.version.unwrap_or(1));
+        signing.command_line = self.command_line.clone().unwrap_or_default();
+        signing.health_seconds = self.health_seconds.unwrap_or(signing.health_seconds);
+        signing.tries = self.tries.unwrap_or(signing.tries);
+        Ok(signing)
     }
 }

@@ -88,7 +88,11 @@ pub struct Stages {
     pub stage_3: Vec<u8>,
     /// Fourth BIOS stage, a file.
     pub stage_4: Vec<u8>,
-    /// UEFI application.
+    /// What chooses the slot before the second stage (`boot/bios`).
+    pub selector: Vec<u8>,
+    /// Our UEFI loader (`boot/uefi`), with no release key in it yet.
+    pub loader: Vec<u8>,
+    /// The boot loader's own UEFI application, which knows how to boot over TFTP.
     pub uefi: Vec<u8>,
 }
 
@@ -104,6 +108,8 @@ impl Stages {
             stage_2: read("stage-2")?,
             stage_3: read("stage-3")?,
             stage_4: read("stage-4")?,
+            selector: read("selector")?,
+            loader: read("loader")?,
             uefi: read("uefi")?,
         };
         ensure!(

@@ -1,6 +1,16 @@
 //! The image as other programs read it.
 
-use super::{Config, Contents, Stages, gpt::SECTOR, layout::ALIGNMENT, write_image};
+use super::{
+    Config, Contents, Stages, gpt::SECTOR, layout::ALIGNMENT, release::Signing, write_image,
+};
+use skep_api::{
+    KeyPair,
+    boot::{
+        BootState, LOADER_KEY_MARKER, Release, Slot,
+        disk::{ENTRIES_BYTES_MAX, Header},
+        release::{HEAD_AT, HEAD_END},
+    },
+};
 use std::{
     fs,
     io::{Cursor, Read as _},
@@ -14,15 +24,23 @@ fn contents(ramdisk_len: usize) -> Contents {
         ramdisk: Some((0..ramdisk_len).map(|i| (i / 7) as u8).collect()),
         stages: Stages {
             boot_sector: vec![0x90; 512],
-            stage_2: vec![2; 30_000],
+            stage_2: [vec![2; 30_000], vec![0; 0x71000]].concat(),
             stage_3: vec![3; 70_000],
             stage_4: vec![4; 5_000],
-            uefi: vec![5; 250_000],
+            selector: [b"selector".as_slice(), &[0; 40]].concat(),
+            uefi: vec![5; 1000],
+            loader: [
+                vec![5; 200_000],
+                LOADER_KEY_MARKER.to_vec(),
+                vec![0; 50_000],
+            ]
+            .concat(),
         },
         config: Config {
             toml: b"name = \"a\"\n".to_vec(),
             manifests: vec![("nginx.manifest".to_string(), vec![6; 5000])],
         },
+        signing: Signing::new(KeyPair::from_seed([7; 32]).unwrap(), 3),
     }
 }
 
@@ -40,17 +58,28 @@ impl Image {
         fs::read(&self.0).unwrap()
     }
 
-    /// First sector and number of sectors of a partition, out of the master boot record.
-    fn partition(&self, index: usize) -> (u64, u64) {
+    /// First sector and number of sectors of a partition, by its number from 1 on.
+    fn partition(&self, number: usize) -> (u64, u64) {
         let bytes = self.bytes();
-        let entry = &bytes[446 + 16 * index..][..16];
-        let word = |at: usize| u64::from(u32::from_le_bytes(entry[at..at + 4].try_into().unwrap()));
-        (word(8), word(12))
+        let entry = &bytes[1024 + 128 * (number - 1)..][..128];
+        let word = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().unwrap());
+        (word(32), word(40) - word(32) + 1)
+    }
+
+    /// First sectors and numbers of sectors in the master boot record.
+    fn boot_record(&self) -> [(u64, u64); 4] {
+        let bytes = self.bytes();
+        std::array::from_fn(|index| {
+            let entry = &bytes[446 + 16 * index..][..16];
+            let word =
+                |at: usize| u64::from(u32::from_le_bytes(entry[at..at + 4].try_into().unwrap()));
+            (word(8), word(12))
+        })
     }
 
     /// The volume in a partition, as another implementation of FAT sees it.
-    fn volume(&self, index: usize) -> fatfs::FileSystem<Cursor<Vec<u8>>> {
-        let (start, sectors) = self.partition(index);
+    fn volume(&self, number: usize) -> fatfs::FileSystem<Cursor<Vec<u8>>> {
+        let (start, sectors) = self.partition(number);
         let volume = &self.bytes()[(start * SECTOR) as usize..][..(sectors * SECTOR) as usize];
         fatfs::FileSystem::new(Cursor::new(volume.to_vec()), fatfs::FsOptions::new()).unwrap()
     }
@@ -75,19 +104,58 @@ fn another_fat_implementation_reads_the_files_back() {
     for (index, ramdisk_len) in [0, 1, 5_000_000, 70_000_000].into_iter().enumerate() {
         let contents = contents(ramdisk_len);
         let image = Image::new(&contents, &format!("read-back-{index}.img"));
-        let boot = image.volume(1);
-        assert_eq!(boot.fat_type(), fatfs::FatType::Fat16);
+        let slot = image.volume(5);
+        assert_eq!(slot.fat_type(), fatfs::FatType::Fat16);
+        assert_eq!(slot.volume_label(), "SKEP-SLOT");
+        assert!(read(&slot, "kernel-x86_64") == Some(contents.kernel));
+        assert!(read(&slot, "ramdisk") == contents.ramdisk.filter(|data| !data.is_empty()));
+        assert!(read(&slot, "boot-stage-3") == Some(contents.stages.stage_3));
+        let boot = image.volume(2);
         assert_eq!(boot.volume_label(), "SKEP-BOOT");
-        assert!(read(&boot, "kernel-x86_64") == Some(contents.kernel));
-        assert!(read(&boot, "ramdisk") == contents.ramdisk.filter(|data| !data.is_empty()));
-        assert!(read(&boot, "boot-stage-3") == Some(contents.stages.stage_3));
-        assert!(read(&boot, "EFI/BOOT/BOOTX64.EFI") == Some(contents.stages.uefi));
-        let config = image.volume(2);
+        let loader = read(&boot, "EFI/BOOT/BOOTX64.EFI").unwrap();
+        assert!(loader[..200_032] == contents.stages.loader[..200_032]);
+        assert!(loader[200_032..][..32] == contents.signing.key.public().0);
+        assert!(loader[200_064..] == contents.stages.loader[200_064..]);
+        let config = image.volume(3);
         assert_eq!(config.volume_label(), "SKEP");
         assert!(read(&config, "skep.toml") == Some(contents.config.toml));
         assert!(read(&config, "README.TXT").is_some_and(|text| text.ends_with(b"\r\n")));
         let manifest = read(&config, "manifests/nginx.manifest");
         assert!(manifest.as_ref() == Some(&contents.config.manifests[0].1));
+    }
+}
+
+#[test]
+fn loaders_find_the_slots_and_their_state() {
+    let image = Image::new(&contents(100_000), "slots.img");
+    let bytes = image.bytes();
+    let sectors = bytes.len() as u64 / SECTOR;
+    let header = Header::parse(&bytes[512..1024], sectors - 1).unwrap();
+    let slots = header.slots(&bytes[1024..][..ENTRIES_BYTES_MAX]).unwrap();
+    let at = |start: u64| &bytes[(start * SECTOR) as usize..];
+    let state = slots.state.unwrap();
+    let (state, _) =
+        BootState::load([&at(state.start)[..512], &at(state.start)[4096..4608]]).unwrap();
+    assert_eq!(state, BootState::fresh(3));
+    let slot = slots.slot(Slot::A).unwrap();
+    let head = &at(slot.start)[HEAD_AT..HEAD_END];
+    assert!(Release::verify(head, &contents(0).signing.key.public()).is_ok());
+    let other = slots.slot(Slot::B).unwrap();
+    assert_eq!(other.blocks, slot.blocks);
+    assert!(other.blocks * SECTOR >= 64 << 20);
+    // The BIOS stages take the second entry as the volume with their files.
+    let [stage_2, files, people, protective] = image.boot_record();
+    assert_eq!((stage_2.0, files), (34, (slot.start, slot.blocks)));
+    assert_eq!((people, protective.0), (image.partition(3), 1));
+}
+
+#[test]
+fn a_loader_without_one_place_for_the_key_is_refused() {
+    let path = std::env::temp_dir().join(format!("skep-keyless-{}.img", std::process::id()));
+    for loader in [vec![5; 1000], contents(0).stages.loader.repeat(2)] {
+        let mut contents = contents(0);
+        contents.stages.loader = loader;
+        assert!(write_image(&contents, &path).is_err());
     }
 }
 
@@ -159,14 +227,14 @@ fn tools_for_partitions_find_nothing_wrong() {
             "{said}"
         );
     }
-    let (start, sectors) = image.partition(2);
+    let (start, sectors) = image.partition(3);
     assert!(start.is_multiple_of(ALIGNMENT) && sectors > (32 << 20) / SECTOR);
 }
 
 #[test]
 fn tools_for_fat_find_nothing_wrong() {
     let image = Image::new(&contents(3_000_000), "fsck.img");
-    for index in [1, 2] {
+    for index in [2, 3, 5] {
         let (start, sectors) = image.partition(index);
         let volume = &image.bytes()[(start * SECTOR) as usize..][..(sectors * SECTOR) as usize];
         let path = image.0.with_extension(format!("volume-{index}"));

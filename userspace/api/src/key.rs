@@ -63,6 +63,7 @@ impl PublicKey {
 }
 
 /// Both halves of an owner's key. Keep it off the node.
+#[derive(Clone)]
 pub struct KeyPair(ed25519_compact::KeyPair);
 
 impl KeyPair {

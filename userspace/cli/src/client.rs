@@ -5,6 +5,7 @@ mod hardware;
 mod profile;
 mod show;
 mod symbols;
+mod update;
 
 use crate::manifest::signal;
 use anyhow::{Context, Result};
@@ -15,6 +16,8 @@ use show::{Capsule, Events, Status, plain};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
+
+pub(crate) use update::{InstallArgs, UpdateArgs, install, slots, update};
 
 /// How often `--follow` asks again.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(250);

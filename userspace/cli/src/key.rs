@@ -14,10 +14,7 @@ const PUBLIC_LABEL: &str = "skep-public-key";
 
 /// Makes a key from the system's random source and writes both files.
 pub(crate) fn generate(path: &Path) -> Result<PublicKey> {
-    let mut seed = [0; 32];
-    fs::File::open("/dev/urandom")
-        .and_then(|mut source| source.read_exact(&mut seed))
-        .context("cannot read random bytes from /dev/urandom")?;
+    let seed = random_seed()?;
     let pair = KeyPair::from_seed(seed).context("the random source returned zeros")?;
     let mut file = fs::OpenOptions::new()
         .write(true)
@@ -79,4 +76,17 @@ pub(crate) fn public(value: &str) -> Result<PublicKey> {
 
 fn labelled(text: &str, label: &str) -> Option<PublicKey> {
     text.trim().strip_prefix(label)?.trim().parse().ok()
+}
+
+/// A key that nobody keeps.
+pub(crate) fn passing() -> Result<KeyPair> {
+    KeyPair::from_seed(random_seed()?).context("the random source returned zeros")
+}
+
+fn random_seed() -> Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    fs::File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut seed))
+        .context("cannot read random bytes from /dev/urandom")?;
+    Ok(seed)
 }

@@ -50,6 +50,8 @@ enum Action {
     /// Boot the machines of a network
     #[command(subcommand)]
     Pxe(pxe::PxeAction),
+    /// Make a release that 'skep update' sends to nodes
+    Release(medium::release::ReleaseArgs),
     /// Check that a boot image is whole and signed by its owner
     Verify(medium::seal::VerifyArgs),
     /// Show what a manifest, tree, ramdisk or image contains
@@ -72,6 +74,13 @@ enum Action {
     Start(client::CapsuleArgs),
     /// Stop a capsule and start it again (signed)
     Restart(client::CapsuleArgs),
+    /// Show the releases on a node's boot disk
+    Slots(client::NodeArgs),
+    /// Send a release to a node and restart it; it goes back by itself if the release is not
+    /// healthy (signed)
+    Update(client::UpdateArgs),
+    /// Make another disk of a node one that it starts from, with the release that runs (signed)
+    Install(client::InstallArgs),
 }
 
 fn main() -> ExitCode {
@@ -97,6 +106,7 @@ fn run(action: &Action) -> Result<()> {
         Action::Bundle(args) => bundle::run(args),
         Action::Image(args) => medium::make::run(args),
         Action::Flash(args) => medium::flash::run(args),
+        Action::Release(args) => medium::release::run(args),
         Action::Verify(args) => medium::seal::verify(args),
         Action::Inspect(args) => inspect::run(args),
         Action::Unpack(args) => image::unpack::run(args),
@@ -108,5 +118,8 @@ fn run(action: &Action) -> Result<()> {
         Action::Stop(args) => client::change(args, "stop"),
         Action::Start(args) => client::change(args, "start"),
         Action::Restart(args) => client::change(args, "restart"),
+        Action::Slots(args) => client::slots(args),
+        Action::Update(args) => client::update(args),
+        Action::Install(args) => client::install(args),
     }
 }

@@ -8,6 +8,7 @@ mod device;
 pub(crate) mod flash;
 pub(crate) mod make;
 mod progress;
+pub(crate) mod release;
 pub(crate) mod seal;
 mod source;
 

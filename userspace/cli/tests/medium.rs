@@ -3,6 +3,8 @@
 mod common;
 
 use common::{fails, ok, workplace};
+use skep_api::boot::release::{HEAD_AT, HEAD_END};
+use skep_api::boot::{LOADER_KEY_MARKER, Release};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -20,12 +22,43 @@ fn place() -> tempfile::TempDir {
         ("stages/stage-3", 70_000),
         ("stages/stage-4", 5_000),
         ("stages/uefi", 250_000),
+        ("stages/loader", 200_000),
     ];
     for (index, (name, len)) in files.into_iter().enumerate() {
         let bytes: Vec<u8> = (0..len).map(|i: usize| (i / 3 + index) as u8).collect();
         fs::write(system.join(name), bytes).unwrap();
     }
+    // Where keys and numbers are put, there must be room for them.
+    let add = |name: &str, more: &[u8]| {
+        let path = system.join("stages").join(name);
+        let mut bytes = fs::read(&path).unwrap_or_default();
+        bytes.extend_from_slice(more);
+        fs::write(path, bytes).unwrap();
+    };
+    add("stage-2", &vec![0; 0x71000]);
+    add("selector", b"selector");
+    add("selector", &[0; 40]);
+    add("loader", &LOADER_KEY_MARKER);
+    add("loader", &[0; 100]);
     place
+}
+
+#[test]
+fn a_release_is_signed_and_numbered() {
+    let place = place();
+    let folder = place.path();
+    let arguments = ["release", "--system", "system", "--release-number", "7"];
+    let said = ok(
+        folder,
+        &[&arguments[..], &["--command-line", "log=debug"]].concat(),
+    );
+    assert!(said.contains("release 7 in skep.release"), "{said}");
+    let bytes = fs::read(folder.join("skep.release")).unwrap();
+    let release = Release::decode(&bytes[HEAD_AT..HEAD_END]).unwrap();
+    assert_eq!((release.version, &*release.command_line), (7, "log=debug"));
+    assert_eq!(release.len, bytes.len() as u64);
+    assert!(Release::verify(&bytes[HEAD_AT..HEAD_END], &release.key).is_ok());
+    fails(folder, &[&arguments[..], &["--tries", "0"]].concat());
 }
 
 fn image(folder: &Path, more: &[&str]) -> String {

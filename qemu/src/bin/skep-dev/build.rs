@@ -1,7 +1,9 @@
 //! `skep-dev build`: everything a node is made of, into `target/skep/`.
 
 use crate::{
-    cargo::{BARE, LINUX, boot_cargo, kernel_cargo, pvh_cargo, user_cargo},
+    cargo::{
+        BARE, LINUX, UEFI, bios_cargo, boot_cargo, kernel_cargo, pvh_cargo, uefi_cargo, user_cargo,
+    },
     ramdisk,
 };
 use anyhow::{Context as _, Result, bail};
@@ -28,7 +30,15 @@ const PROGRAMS: [&str; 7] = [
 ];
 
 /// The files of the boot loader.
-const STAGES: [&str; 5] = ["boot-sector", "stage-2", "stage-3", "stage-4", "uefi"];
+const STAGES: [&str; 7] = [
+    "boot-sector",
+    "selector",
+    "stage-2",
+    "stage-3",
+    "stage-4",
+    "loader",
+    "uefi",
+];
 
 /// Something to build. Each needs those before it, but for `User`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -174,6 +184,25 @@ fn image(artifacts: &Artifacts) -> Result<()> {
     ))?;
     let built = artifacts.target().join("boot/build/release/skep-image");
     install(&built, &artifacts.image_tool())?;
+    run(&mut uefi_cargo(artifacts, &["build", "--release"]))?;
+    let built = artifacts
+        .target()
+        .join("boot/build")
+        .join(UEFI)
+        .join("release/skep-uefi.efi");
+    fs::create_dir_all(artifacts.built_stages())?;
+    install(&built, &artifacts.built_stages().join("loader"))?;
+    run(&mut bios_cargo(artifacts, &["build", "--release"]))?;
+    let built = artifacts
+        .target()
+        .join("boot/build/real-mode/release/skep-bios");
+    output(
+        Command::new(llvm_objcopy()?)
+            .args(["-I", "elf64-x86-64", "-O", "binary"])
+            .arg("--binary-architecture=i386:x86-64")
+            .arg(&built)
+            .arg(artifacts.built_stages().join("selector")),
+    )?;
     run(Command::new(artifacts.image_tool())
         .arg("--stages")
         .arg(artifacts.built_stages()))?;

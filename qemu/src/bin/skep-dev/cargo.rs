@@ -9,6 +9,9 @@ use std::process::Command;
 /// Target of the kernel and of the PVH front end.
 pub(crate) const BARE: &str = "x86_64-unknown-none";
 
+/// Target of the UEFI loader.
+pub(crate) const UEFI: &str = "x86_64-unknown-uefi";
+
 /// Target of the programs that run on nodes and on the owner's machine.
 pub(crate) const LINUX: &str = "x86_64-unknown-linux-gnu";
 
@@ -69,6 +72,29 @@ pub(crate) fn pvh_cargo(artifacts: &Artifacts, words: &[&str]) -> Command {
             "-C relocation-model=static",
         )
         .env("SKEP_KERNEL", artifacts.kernel());
+    command
+}
+
+/// Cargo for what chooses the slot under BIOS.
+pub(crate) fn bios_cargo(artifacts: &Artifacts, words: &[&str]) -> Command {
+    let mut command = boot_cargo(artifacts, words);
+    command
+        .args(["-p", "skep-bios", "-Zjson-target-spec", "--target"])
+        .arg(artifacts.root().join("boot/image/targets/real-mode.json"))
+        .args(["-Zbuild-std=core,compiler_builtins"])
+        .arg("-Zbuild-std-features=compiler-builtins-mem")
+        .env("RUSTC_BOOTSTRAP", "1");
+    command
+}
+
+/// Cargo for the UEFI loader.
+pub(crate) fn uefi_cargo(artifacts: &Artifacts, words: &[&str]) -> Command {
+    let mut command = boot_cargo(artifacts, words);
+    command
+        .args(["-p", "skep-uefi", "--target", UEFI])
+        .args(["-Zbuild-std=core,alloc,compiler_builtins"])
+        .arg("-Zbuild-std-features=compiler-builtins-mem")
+        .env("RUSTC_BOOTSTRAP", "1");
     command
 }
 

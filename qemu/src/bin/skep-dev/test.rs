@@ -2,7 +2,7 @@
 
 use crate::{
     build::{Part, build_parts},
-    cargo::{boot_cargo, cargo, kernel_cargo, pvh_cargo},
+    cargo::{boot_cargo, cargo, kernel_cargo, pvh_cargo, uefi_cargo},
     ramdisk, tidy,
 };
 use anyhow::{Context as _, Result, bail, ensure};
@@ -142,10 +142,11 @@ fn clippy_kernel(artifacts: &Artifacts) -> Vec<Command> {
     let mut pvh = pvh_cargo(artifacts, &["clippy"]);
     // Any file will do for a front end that is checked and not linked.
     pvh.env("SKEP_KERNEL", artifacts.root().join("Cargo.toml"));
-    for command in [&mut kernel, &mut pvh] {
+    let mut uefi = uefi_cargo(artifacts, &["clippy", "--release"]);
+    for command in [&mut kernel, &mut pvh, &mut uefi] {
         command.args(["--", "-D", "warnings"]);
     }
-    vec![kernel, pvh]
+    vec![kernel, pvh, uefi]
 }
 
 /// Tests of the rooms, drivers and programs, but for the scenarios.

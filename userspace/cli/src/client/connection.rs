@@ -55,6 +55,11 @@ impl Connection {
 
     /// Sends a request that changes something, signed by the owner.
     pub(super) fn post(&self, path: &str, body: &str) -> Result<String> {
+        self.post_bytes(path, body.as_bytes())
+    }
+
+    /// As [`Self::post`], with any body.
+    pub(super) fn post_bytes(&self, path: &str, body: &[u8]) -> Result<String> {
         #[derive(Deserialize)]
         struct Given {
             node: String,
@@ -72,7 +77,7 @@ impl Connection {
         let parts = RequestParts {
             method: "POST",
             path,
-            body: body.as_bytes(),
+            body,
         };
         let headers = sign(pair.secret(), &self.node_name, challenge, &parts);
         let answer = self

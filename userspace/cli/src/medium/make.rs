@@ -1,7 +1,7 @@
 //! `skep image`: an image that a computer boots from.
 
+use super::release::Terms;
 use super::seal;
-use crate::key;
 use crate::units::show_bytes;
 use anyhow::{Context, Result, bail};
 use flate2::Compression;
@@ -32,15 +32,8 @@ pub(crate) struct ImageArgs {
     /// Write the image to this file
     #[arg(short, long, value_name = "FILE", default_value = "skep.img")]
     output: PathBuf,
-    /// Folder of the system: skep-kernel and stages [default: where this program is]
-    #[arg(long, value_name = "FOLDER", env = "SKEP_SYSTEM")]
-    system: Option<PathBuf>,
-    /// The node's ramdisk, made by 'skep bundle' [default: ramdisk in the system's folder]
-    #[arg(long, value_name = "FILE", conflicts_with = "no_ramdisk")]
-    ramdisk: Option<PathBuf>,
-    /// Leave the ramdisk out
-    #[arg(long)]
-    no_ramdisk: bool,
+    #[command(flatten)]
+    system: SystemArgs,
     /// Put this file on the partition SKEP as skep.toml [default: one with comments only]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -50,44 +43,61 @@ pub(crate) struct ImageArgs {
     /// Write a compressed copy beside it, for download: FILE.gz
     #[arg(long)]
     compress: bool,
-    /// The owner's secret key, which signs the image
-    #[arg(
-        short,
-        long,
-        value_name = "FILE",
-        env = "SKEP_KEY",
-        default_value = "owner.key"
-    )]
-    key: PathBuf,
-    /// Leave the image unsigned
+    /// Write no signature of the image beside it; the release in it is signed all the same
     #[arg(long)]
     unsigned: bool,
+    #[command(flatten)]
+    terms: Terms,
+}
+
+/// Where kernel, boot loader and ramdisk come from.
+#[derive(Debug, clap::Args)]
+pub(super) struct SystemArgs {
+    /// Folder of the system: skep-kernel and stages [default: where this program is]
+    #[arg(long, value_name = "FOLDER", env = "SKEP_SYSTEM")]
+    system: Option<PathBuf>,
+    /// The node's ramdisk, made by 'skep bundle' [default: ramdisk in the system's folder]
+    #[arg(long, value_name = "FILE", conflicts_with = "no_ramdisk")]
+    ramdisk: Option<PathBuf>,
+    /// Leave the ramdisk out
+    #[arg(long)]
+    no_ramdisk: bool,
+}
+
+impl SystemArgs {
+    pub(super) fn load(&self) -> Result<System> {
+        System::load(self.system.as_deref())
+    }
+
+    pub(super) fn ramdisk(&self, folder: &Path) -> Result<Option<Vec<u8>>> {
+        Ok(match (&self.ramdisk, self.no_ramdisk) {
+            (_, true) => None,
+            (Some(path), _) => Some(read(path)?),
+            (None, _) => Some(
+                read(&folder.join("ramdisk"))
+                    .context("name the node's ramdisk with --ramdisk; 'skep bundle' makes one")?,
+            ),
+        })
+    }
 }
 
 /// Makes the image, its check sum and its signature.
 pub(crate) fn run(args: &ImageArgs) -> Result<()> {
     // Before the work: a missing key is a matter of a moment.
-    let pair = match args.unsigned {
-        true => None,
-        false => Some(key::load(&args.key)?),
-    };
-    let system = System::load(args.system.as_deref())?;
-    let ramdisk = match (&args.ramdisk, args.no_ramdisk) {
-        (_, true) => None,
-        (Some(path), _) => Some(read(path)?),
-        (None, _) => Some(
-            read(&system.folder.join("ramdisk"))
-                .context("name the node's ramdisk with --ramdisk; 'skep bundle' makes one")?,
-        ),
-    };
+    let signing = args.terms.signing()?;
+    let system = args.system.load()?;
     let contents = Contents {
+        ramdisk: args.system.ramdisk(&system.folder)?,
         kernel: system.kernel,
-        ramdisk,
         stages: system.stages,
         config: config(args)?,
+        signing,
     };
     write_image(&contents, &args.output)?;
-    let sum = seal::seal(&args.output, pair.as_ref())?;
+    let sum = seal::seal(
+        &args.output,
+        (!args.unsigned).then_some(&contents.signing.key),
+    )?;
     let len = fs::metadata(&args.output)?.len();
     println!("{sum}  {} ({})", args.output.display(), show_bytes(len));
     if args.compress {

@@ -3,9 +3,11 @@
 use super::dhcp::Mac;
 use super::machines::Machine;
 use super::offer::{BIOS_LOADER, UEFI_LOADER};
+use crate::key;
 use crate::medium::make::System;
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use skep_image::release::Signing;
 use skep_image::{Config, Contents, write_image};
 use std::cell::OnceCell;
 use std::fs::{self, File};
@@ -30,6 +32,9 @@ pub(crate) struct Release {
     bios_loader: Option<Bytes>,
     /// The last one is for machines that nobody has named.
     profiles: Vec<Profile>,
+    /// Signs the releases in images. They are started from memory, where nothing updates
+    /// them, so that nobody needs the key again.
+    signing: Signing,
     /// Where images are written, gone with this.
     folder: PathBuf,
 }
@@ -76,6 +81,7 @@ impl Release {
             system,
             bios_loader: fs::read(IPXE).ok().map(Bytes::from),
             profiles,
+            signing: Signing::new(key::passing()?, 1),
             folder: folder.to_path_buf(),
         })
     }
@@ -125,6 +131,7 @@ impl Release {
                     ramdisk: Some(profile.ramdisk.to_vec()),
                     stages: self.system.stages.clone(),
                     config: Config::default(),
+                    signing: self.signing.clone(),
                 };
                 write_image(&contents, &path)?;
                 profile.image.get_or_init(|| path).clone()

@@ -1,0 +1,218 @@
+//! Boot disks with slots, and releases for them, as seen from the host.
+
+use crate::{Artifacts, Node, api::Api, http::Response, ramdisk::owner, seconds};
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use skep_api::{
+    Hash,
+    boot::{
+        BootState, Release, Slot,
+        disk::{ENTRIES_BYTES_MAX, Extent, Header, Slots},
+        release::{HEAD_AT, HEAD_END, Piece},
+        state::{COPY_STRIDE, STATE_BYTES},
+    },
+};
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+const SECTOR: u64 = 512;
+/// Bytes of a release that one request carries.
+const PIECE_BYTES: usize = 512 << 10;
+
+/// A disk image with slots, in a file.
+pub struct BootDisk {
+    path: PathBuf,
+    slots: Slots,
+}
+
+impl BootDisk {
+    /// Makes one, with this ramdisk in slot A as release 1.
+    pub fn new(path: &Path, ramdisk: &Path) -> Result<Self> {
+        Artifacts::new().write_disk(Some(ramdisk), path)?;
+        Self::open(path)
+    }
+
+    /// One that is there.
+    pub fn open(path: &Path) -> Result<Self> {
+        let disk = File::open(path)?;
+        let last = disk.metadata()?.len() / SECTOR - 1;
+        let mut header = [0; SECTOR as usize];
+        disk.read_exact_at(&mut header, SECTOR)?;
+        let header = Header::parse(&header, last).context("no partition table")?;
+        let mut entries = vec![0; ENTRIES_BYTES_MAX];
+        disk.read_exact_at(&mut entries, header.entries_at * SECTOR)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            slots: header.slots(&entries).context("no slots")?,
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its boot state.
+    pub fn state(&self) -> Result<BootState> {
+        let state = self.slots.state.context("no boot state")?;
+        let copies = [0, COPY_STRIDE].map(|at| self.read(state, at, STATE_BYTES));
+        let [first, second] = copies;
+        let (state, _) = BootState::load([&first?, &second?]).context("no state is whole")?;
+        Ok(state)
+    }
+
+    /// Writes a release into a slot and this state into both copies of it.
+    pub fn put(&self, slot: Slot, release: &Path, state: &BootState) -> Result<()> {
+        self.write(self.extent(slot)?, 0, &fs::read(release)?)?;
+        let place = self.slots.state.context("no boot state")?;
+        for at in [0, COPY_STRIDE] {
+            self.write(place, at, &state.encode())?;
+        }
+        Ok(())
+    }
+
+    /// Changes one byte of a slot.
+    pub fn damage(&self, slot: Slot, offset: u64) -> Result<()> {
+        let extent = self.extent(slot)?;
+        let byte = self.read(extent, offset, 1)?;
+        self.write(extent, offset, &[byte[0] ^ 1])
+    }
+
+    /// The head of the release in a slot, if it is one of the owner's.
+    pub fn release(&self, slot: Slot) -> Result<Release> {
+        let head = self.read(self.extent(slot)?, HEAD_AT as u64, HEAD_END - HEAD_AT)?;
+        Ok(Release::verify(&head, &owner()?.public())?)
+    }
+
+    /// What a loader would start now, and whether that is whole: the version.
+    pub fn would_start(&self) -> Result<u64> {
+        let state = self.state()?;
+        let first = state.choose().slot;
+        for slot in [first, first.other()] {
+            if let Ok(release) = self.release(slot) {
+                self.check(slot, &release.kernel)?;
+                self.check(slot, &release.ramdisk)?;
+                return Ok(release.version);
+            }
+        }
+        bail!("no slot holds a release: {state:?}")
+    }
+
+    fn check(&self, slot: Slot, piece: &Piece) -> Result<()> {
+        let bytes = self.read(
+            self.extent(slot)?,
+            piece.offset,
+            usize::try_from(piece.len)?,
+        )?;
+        ensure!(
+            Hash::of(&bytes) == piece.hash,
+            "slot {} is signed and not whole",
+            slot.name()
+        );
+        Ok(())
+    }
+
+    fn extent(&self, slot: Slot) -> Result<Extent> {
+        self.slots.slot(slot).context("no such slot")
+    }
+
+    fn read(&self, extent: Extent, at: u64, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        File::open(&self.path)?.read_exact_at(&mut bytes, extent.start * SECTOR + at)?;
+        Ok(bytes)
+    }
+
+    fn write(&self, extent: Extent, at: u64, bytes: &[u8]) -> Result<()> {
+        ensure!(
+            at + bytes.len() as u64 <= extent.blocks * SECTOR,
+            "beyond the slot"
+        );
+        let disk = File::options().write(true).open(&self.path)?;
+        Ok(disk.write_all_at(bytes, extent.start * SECTOR + at)?)
+    }
+}
+
+impl Node {
+    /// Waits until the node runs this release, and the kernel knows that it is healthy.
+    pub fn wait_release(&mut self, version: u64, timeout: Duration) -> Result<Value> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let found = self.api().get("node/slots");
+            if let Ok(slots) = &found
+                && slots["version"] == version
+                && running(slots).is_some_and(|slot| slot["status"] == "good")
+            {
+                return found;
+            }
+            ensure!(
+                Instant::now() < deadline && self.exit_status()?.is_none(),
+                "release {version} does not run after {timeout:?}; last: {found:?}\n{}",
+                self.serial()
+                    .lines()
+                    .rev()
+                    .take(20)
+                    .collect::<Vec<_>>()
+                    .join("\n")
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Of a node's answer about its slots, the one that runs.
+fn running(slots: &Value) -> Option<&Value> {
+    let slots_of = slots["slots"].as_array()?;
+    slots_of
+        .iter()
+        .find(|slot| slot["name"] == slots["running"])
+}
+
+impl Api {
+    /// Sends a release to the node, up to the step that makes it the next to be tried.
+    pub fn update(&self, release: &Path) -> Result<()> {
+        let bytes = fs::read(release)?;
+        let step = |step: &str, body: &[u8]| -> Result<Value> {
+            let answer = self.update_step(step, body)?;
+            ensure!(answer.status == 200, "{step}: {}", answer.text());
+            answer.json()
+        };
+        step("begin", &bytes[HEAD_AT..HEAD_END])?;
+        for (index, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
+            step(&format!("write?offset={}", index * PIECE_BYTES), piece)?;
+        }
+        loop {
+            let answer = step("check", b"")?;
+            if answer["update"]["checked"] == answer["update"]["total"] {
+                break;
+            }
+        }
+        step("finish", b"").map(drop)
+    }
+
+    /// One step of an update; a refusal is an answer.
+    pub fn update_step(&self, step: &str, body: &[u8]) -> Result<Response> {
+        self.post_as(&owner()?, &format!("node/update/{step}"), body)
+    }
+
+    /// Why the node refuses to begin with this release.
+    pub fn update_refusal(&self, release: &Path) -> Result<String> {
+        let bytes = fs::read(release)?;
+        let answer = self.update_step("begin", &bytes[HEAD_AT..HEAD_END])?;
+        ensure!(answer.status == 409, "{} {}", answer.status, answer.text());
+        let text = answer.json()?["reason"].as_str().map(str::to_string);
+        text.context("a refusal without a reason")
+    }
+
+    /// Restarts the node, as its owner.
+    pub fn restart(&self) -> Result<()> {
+        self.command("node/reboot", &Value::Null)
+    }
+}
+
+/// How long a boot by firmware may take on a busy host.
+pub const BOOT_TIMEOUT: Duration = seconds(300);

@@ -1,0 +1,350 @@
+//! Releases in two slots: signatures, updates that fail in every way, power cuts.
+
+use anyhow::{Context as _, Result, ensure};
+use skep_api::{
+    boot::{
+        BootState, Release, Slot,
+        release::{HEAD_AT, HEAD_END},
+        state::{SlotState, Status},
+    },
+    manifest::Manifest,
+};
+use skep_qemu::{
+    Artifacts, Firmware, Machine, long,
+    node::TempFolder,
+    ramdisk::{Image, Ramdisk, manifest, owner, stranger},
+    seconds,
+    slots::{BOOT_TIMEOUT, BootDisk},
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A disk of the test's own, and what it is updated with.
+struct Workplace {
+    folder: TempFolder,
+    disk: BootDisk,
+    ramdisk: PathBuf,
+}
+
+impl Workplace {
+    /// Release 1 with the 3Bot alone in slot A.
+    fn new(name: &str) -> Result<Self> {
+        let folder = TempFolder::new()?;
+        let ramdisk = Ramdisk::new()?.write(name)?;
+        let disk = BootDisk::new(&folder.path().join("disk"), &ramdisk)?;
+        Ok(Self {
+            folder,
+            disk,
+            ramdisk,
+        })
+    }
+
+    fn machine(&self, name: &str) -> Machine {
+        Machine::new(name)
+            .firmware(Firmware::Uefi)
+            .boot_disk(self.disk.path())
+    }
+
+    /// A release that works.
+    fn release(&self, version: u64) -> Result<PathBuf> {
+        self.release_of(version, &Artifacts::new().kernel(), &self.ramdisk)
+    }
+
+    fn release_of(&self, version: u64, kernel: &Path, ramdisk: &Path) -> Result<PathBuf> {
+        let out = self.folder.path().join(format!("release-{version}"));
+        let version = version.to_string();
+        let terms = ["--version", &version, "--health-seconds", "20"];
+        Artifacts::new().write_release(kernel, ramdisk, &terms, &out)?;
+        Ok(out)
+    }
+}
+
+/// A state with these two slots, of releases 1 and 2.
+fn state(active: Slot, a: Status, b: Status) -> BootState {
+    let slot = |status, version| SlotState { status, version };
+    BootState {
+        generation: 5,
+        active,
+        slots: [slot(a, 1), slot(b, 2)],
+    }
+}
+
+#[test]
+fn an_update_is_tried_kept_and_not_taken_back() -> Result<()> {
+    let place = Workplace::new("slots-update")?;
+    let mut node = place.machine("slots-update").start()?;
+    node.wait_release(1, BOOT_TIMEOUT)?;
+    println!("release 1 runs after {:.3} s", node.uptime().as_secs_f64());
+    let release = place.release(2)?;
+    let began = Instant::now();
+    node.api().update(&release)?;
+    println!(
+        "{} bytes sent and checked in {:.3} s",
+        fs::metadata(&release)?.len(),
+        began.elapsed().as_secs_f64()
+    );
+    // The owner's word is what restarts it.
+    ensure!(
+        node.api().get("node/slots")?["running"] == "A",
+        "it runs already"
+    );
+    let serial = node.serial().len();
+    node.api().restart()?;
+    node.wait_serial_after(serial, "release 2 runs from slot B", BOOT_TIMEOUT)?;
+    let slots = node.wait_release(2, BOOT_TIMEOUT)?;
+    ensure!(slots["running"] == "B", "{slots}");
+    // Neither the same nor an older one is taken any more.
+    let refusal = node.api().update_refusal(&release)?;
+    ensure!(refusal.contains("not newer"), "{refusal}");
+    let older = place.release(1)?;
+    let refusal = node.api().update_refusal(&older)?;
+    ensure!(refusal.contains("not newer than release 2"), "{refusal}");
+    node.kill();
+    let mut again = place.machine("slots-update-again").start()?;
+    again.wait_release(2, BOOT_TIMEOUT)?;
+    Ok(())
+}
+
+#[test]
+fn a_release_that_is_not_whole_or_not_ours_leaves_the_start_to_the_other() -> Result<()> {
+    let place = Workplace::new("slots-damaged")?;
+    let good = place.release(2)?;
+    let both_good = state(Slot::A, Status::Good, Status::Good);
+    place.disk.put(Slot::B, &good, &both_good)?;
+    let first = place.disk.release(Slot::A)?;
+    for (what, offset, sentence) in [
+        (
+            "ramdisk",
+            first.ramdisk.offset + first.ramdisk.len / 2,
+            "its ramdisk is not the one that was signed",
+        ),
+        (
+            "kernel",
+            first.kernel.offset + 99,
+            "its kernel is not the one that was signed",
+        ),
+        ("signature", HEAD_AT as u64 + 20, "its signature is wrong"),
+    ] {
+        place.disk.damage(Slot::A, offset)?;
+        let mut node = place.machine(&format!("slots-damaged-{what}")).start()?;
+        let said = node.wait_serial("release 2 runs from slot B", BOOT_TIMEOUT)?;
+        ensure!(
+            said.contains(&format!("slot A is not started: {sentence}")),
+            "it does not say why: {said}"
+        );
+        node.kill();
+        ensure!(
+            place.disk.state()?.slot(Slot::A).status == Status::Bad,
+            "not marked"
+        );
+        place.disk.put(Slot::B, &good, &both_good)?;
+    }
+    // A release of somebody else's, whole and signed.
+    let bytes = fs::read(&good)?;
+    let release = Release::decode(&bytes[HEAD_AT..HEAD_END])?;
+    let mut foreign = bytes;
+    foreign[HEAD_AT..HEAD_END].copy_from_slice(&release.sign(&stranger()?));
+    let path = place.folder.path().join("foreign");
+    fs::write(&path, foreign)?;
+    place.disk.put(Slot::A, &path, &both_good)?;
+    let mut node = place.machine("slots-foreign").start()?;
+    let said = node.wait_serial("release 2 runs from slot B", BOOT_TIMEOUT)?;
+    ensure!(said.contains("signed by another key"), "{said}");
+    node.kill();
+    // With nothing left to start the screen says so.
+    place.disk.damage(Slot::B, first.kernel.offset + 5)?;
+    let mut node = place.machine("slots-nothing").start()?;
+    node.wait_serial("no slot holds a release that can be started", BOOT_TIMEOUT)?;
+    Ok(())
+}
+
+/// Updates to a release that is no good, and expects release 1 back without a hand.
+fn comes_back(
+    name: &str,
+    spoil: impl FnOnce(&Workplace) -> Result<PathBuf>,
+    said: &str,
+) -> Result<()> {
+    let place = Workplace::new(name)?;
+    let release = spoil(&place)?;
+    let mut node = place.machine(name).start()?;
+    node.wait_release(1, BOOT_TIMEOUT)?;
+    node.api().update(&release)?;
+    let before = node.serial().len();
+    node.api().restart()?;
+    node.wait_serial_after(before, said, BOOT_TIMEOUT)?;
+    node.wait_serial_after(before, "release 1 runs from slot A", BOOT_TIMEOUT)?;
+    let slots = node.wait_release(1, BOOT_TIMEOUT)?;
+    ensure!(slots["slots"][1]["status"] == "bad", "{slots}");
+    // And it is ready for a better one.
+    node.api().update(&place.release(3)?)?;
+    node.api().restart()?;
+    node.wait_release(3, BOOT_TIMEOUT)?;
+    Ok(())
+}
+
+#[test]
+fn a_release_that_does_not_boot_goes_back() -> Result<()> {
+    let spoil = |place: &Workplace| {
+        let kernel = place.folder.path().join("no-kernel");
+        fs::write(&kernel, vec![0x7f; 100_000])?;
+        place.release_of(2, &kernel, &place.ramdisk)
+    };
+    comes_back("slots-no-boot", spoil, "cannot start the kernel")
+}
+
+#[test]
+fn a_release_without_its_ramdisk_goes_back() -> Result<()> {
+    let spoil = |place: &Workplace| {
+        let ramdisk = place.folder.path().join("no-ramdisk");
+        fs::write(&ramdisk, b"this is no bundle")?;
+        place.release_of(2, &Artifacts::new().kernel(), &ramdisk)
+    };
+    comes_back("slots-no-ramdisk", spoil, "going back")
+}
+
+#[test]
+fn a_release_that_does_not_become_healthy_goes_back() -> Result<()> {
+    let spoil = |place: &Workplace| {
+        // A capsule that ends as soon as it is started, again and again.
+        let image = Image::program("hog")?;
+        let ends: Manifest = manifest("ends", &image, &["/bin/hog", "exit", "3"]);
+        let mut ramdisk = Ramdisk::new()?;
+        ramdisk.capsule(&ends, &image)?;
+        let path = ramdisk.write("slots-unhealthy-2")?;
+        place.release_of(2, &Artifacts::new().kernel(), &path)
+    };
+    comes_back("slots-unhealthy", spoil, "did not become healthy")
+}
+
+/// Under BIOS the selector goes by the same state: it starts slot B, takes its try, and
+/// without any left comes back to slot A.
+#[test]
+fn under_bios_tries_are_counted_and_the_other_slot_comes_back() -> Result<()> {
+    let place = Workplace::new("slots-bios")?;
+    let trying = |tries_left| Status::Trying { tries_left };
+    let release = place.release(2)?;
+    place
+        .disk
+        .put(Slot::B, &release, &state(Slot::B, Status::Good, trying(1)))?;
+    let machine = |name: &str| place.machine(name).firmware(Firmware::Bios);
+    let mut node = machine("slots-bios-try").start()?;
+    node.wait_serial("release 2 runs from slot B", BOOT_TIMEOUT)?;
+    ensure!(
+        place.disk.state()?.slot(Slot::B).status == trying(0),
+        "the try is not taken: {:?}",
+        place.disk.state()?
+    );
+    node.kill();
+    let mut node = machine("slots-bios-back").start()?;
+    node.wait_release(1, BOOT_TIMEOUT)?;
+    let found = place.disk.state()?;
+    ensure!(
+        (found.active, found.slot(Slot::B).status) == (Slot::A, Status::Bad),
+        "{found:?}"
+    );
+    Ok(())
+}
+
+/// Machines without a screen that is memory start as well.
+#[test]
+fn without_a_screen_and_with_one_that_only_copies() -> Result<()> {
+    for (name, screen) in [("none", None), ("blit", Some("virtio-gpu-pci"))] {
+        let mut node = Machine::new(&format!("slots-screen-{name}"))
+            .firmware(Firmware::Uefi)
+            .screen(screen)
+            .start()?;
+        node.wait_http(8081, "/", BOOT_TIMEOUT)?;
+    }
+    Ok(())
+}
+
+/// Numbers that differ from run to run, and are printed.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Self {
+        let seed = std::env::var("SKEP_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) << 20 | 1);
+        println!("SKEP_SEED={seed}");
+        Self(seed)
+    }
+
+    /// A time up to `most`.
+    fn time(&mut self, most: Duration) -> Duration {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        most.mul_f64((self.0 % 10_000) as f64 / 10_000.0)
+    }
+}
+
+/// The same release under another number.
+fn renumbered(bytes: &[u8], version: u64, out: &Path) -> Result<()> {
+    let mut release = Release::decode(&bytes[HEAD_AT..HEAD_END])?;
+    release.version = version;
+    let mut bytes = bytes.to_vec();
+    bytes[HEAD_AT..HEAD_END].copy_from_slice(&release.sign(&owner()?));
+    Ok(fs::write(out, bytes)?)
+}
+
+/// The plug is pulled at a random moment of an update, again and again. Every time the
+/// disk must hold a release that is whole, the old one or the new one; the kernel that
+/// writes it is started without firmware, which makes a round short, and every so often
+/// firmware proves that the disk starts.
+#[test]
+fn power_may_fail_at_any_moment_of_an_update() -> Result<()> {
+    let (rounds, by_firmware) = if long() { (200, 20) } else { (4, 4) };
+    let place = Workplace::new("slots-power")?;
+    let bytes = fs::read(place.release(2)?)?;
+    let next = place.folder.path().join("next");
+    let mut dice = Dice::new();
+    let mut took = None;
+    let (mut version, mut finished) = (1, 0);
+    for round in 0..rounds {
+        let mut node = Machine::new("slots-power")
+            .ramdisk(&place.ramdisk)
+            .disk("disk", place.disk.path())
+            .start()?;
+        node.wait_release(version, seconds(60))?;
+        renumbered(&bytes, version + 1, &next)?;
+        let api = node.api();
+        let began = Instant::now();
+        thread::scope(|scope| {
+            // What it is told does not matter: it is cut off.
+            let update = scope.spawn(|| api.update(&next));
+            match took {
+                // The first one is whole, to know how long it takes.
+                None => {
+                    update.join().expect("it does not panic")?;
+                    took = Some(began.elapsed());
+                }
+                Some(took) => thread::sleep(dice.time(took + took / 10)),
+            }
+            node.kill();
+            Ok::<_, anyhow::Error>(())
+        })?;
+        let found = place
+            .disk
+            .would_start()
+            .with_context(|| format!("round {round}"))?;
+        ensure!(
+            found == version || found == version + 1,
+            "round {round}: release {found} instead of {version}"
+        );
+        finished += found - version;
+        version = found;
+        if (round + 1) % by_firmware == 0 {
+            let mut node = place.machine("slots-power-firmware").start()?;
+            node.wait_release(version, BOOT_TIMEOUT)?;
+            node.kill();
+        }
+    }
+    println!("{rounds} rounds, {finished} of which ended with the new release");
+    Ok(())
+}
