@@ -231,6 +231,7 @@ pub fn manifest(name: &str, image: &Image, command: &[&str]) -> Manifest {
         system: false,
         validity: Validity::default(),
         devices: Vec::new(),
+        raw_network: false,
     }
 }
 

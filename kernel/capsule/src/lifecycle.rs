@@ -145,6 +145,7 @@ impl Capsules {
         let config = StackConfig {
             ports: manifest.ports.iter().map(published).collect(),
             outbound: manifest.outbound == Outbound::Allow,
+            raw: manifest.raw_network,
             system: capsule.is_system(),
             account: account.clone(),
             sockets_max: usize::try_from(manifest.limits.files).unwrap_or(usize::MAX),

@@ -34,7 +34,7 @@ const NOEXEC_DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
 const CONTROL_NUMBER: (u32, u32) = (10, 250);
 
 /// The files of `/proc/net`: where, and as what the network knows them.
-const NET_FILES: [(&str, &str); 10] = [
+const NET_FILES: [(&str, &str); 12] = [
     ("net/dev", "dev"),
     ("net/route", "route"),
     ("net/arp", "arp"),
@@ -45,6 +45,8 @@ const NET_FILES: [(&str, &str); 10] = [
     ("net/unix", "unix"),
     ("net/raw", "raw"),
     ("net/if_inet6", "if_inet6"),
+    ("net/igmp", "igmp"),
+    ("net/igmp6", "igmp6"),
 ];
 
 /// What a capsule's file tree is told about the capsule.

@@ -83,6 +83,7 @@ pub(crate) fn manifest(name: &str, tree: Hash, node_port: u16) -> Manifest {
         system: false,
         validity: Validity::default(),
         devices: Vec::new(),
+        raw_network: false,
     }
 }
 

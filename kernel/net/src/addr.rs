@@ -15,6 +15,8 @@ pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 /// `AF_NETLINK`.
 pub const AF_NETLINK: u16 = 16;
+/// `AF_PACKET`.
+pub const AF_PACKET: u16 = 17;
 
 /// Longest `sun_path`.
 pub const UNIX_PATH_MAX: usize = 108;
@@ -58,6 +60,34 @@ pub enum Address {
         /// Multicast groups.
         groups: u32,
     },
+    /// `AF_PACKET`.
+    Hardware(Hardware),
+}
+
+/// An address on a link (`struct sockaddr_ll`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hardware {
+    /// Ethernet type.
+    pub protocol: u16,
+    /// Number of the interface.
+    pub link: u32,
+    /// `ARPHRD_*`.
+    pub hardware: u16,
+    /// `PACKET_HOST` and so on.
+    pub kind: u8,
+    /// Bytes of the address.
+    pub len: u8,
+    /// The address.
+    pub address: [u8; 8],
+}
+
+impl Hardware {
+    /// Sets an address of Ethernet.
+    pub fn set_address(&mut self, mac: [u8; 6]) {
+        let [a, b, c, d, e, f] = mac;
+        self.address = [a, b, c, d, e, f, 0, 0];
+        self.len = 6;
+    }
 }
 
 /// Bytes of a `sockaddr`.
@@ -103,6 +133,19 @@ impl Address {
                     port: u32::from_ne_bytes(array(bytes, 4)?),
                     groups: u32::from_ne_bytes(array(bytes, 8)?),
                 })
+            }
+            AF_PACKET => {
+                array::<20>(bytes, 0)?;
+                let [len] = array(bytes, 11)?;
+                let [kind] = array(bytes, 10)?;
+                Ok(Address::Hardware(Hardware {
+                    protocol: u16::from_be_bytes(array(bytes, 2)?),
+                    link: u32::from_ne_bytes(array(bytes, 4)?),
+                    hardware: u16::from_ne_bytes(array(bytes, 8)?),
+                    kind,
+                    len,
+                    address: array(bytes, 12)?,
+                }))
             }
             _ => Err(Error::NoFamily),
         }
@@ -161,6 +204,14 @@ impl Address {
                     }
                 }
             }
+            Address::Hardware(h) => {
+                put(&AF_PACKET.to_ne_bytes());
+                put(&h.protocol.to_be_bytes());
+                put(&h.link.to_ne_bytes());
+                put(&h.hardware.to_ne_bytes());
+                put(&[h.kind, h.len]);
+                put(&h.address);
+            }
             Address::Netlink { port, groups } => {
                 put(&AF_NETLINK.to_ne_bytes());
                 put(&[0; 2]);
@@ -179,6 +230,16 @@ pub fn any(v6: bool) -> IpAddr {
         Ipv6Addr::UNSPECIFIED.into()
     } else {
         Ipv4Addr::UNSPECIFIED.into()
+    }
+}
+
+/// The loopback address of a family.
+#[must_use]
+pub fn loopback(v6: bool) -> IpAddr {
+    if v6 {
+        Ipv6Addr::LOCALHOST.into()
+    } else {
+        Ipv4Addr::LOCALHOST.into()
     }
 }
 

@@ -11,6 +11,8 @@ pub enum Error {
     MessageSize,
     /// No destination was given and none is set (`EDESTADDRREQ`).
     DestinationRequired,
+    /// Sockets of this protocol cannot have that (`EPROTO`).
+    Protocol,
     /// The protocol does not fit the socket type (`EPROTOTYPE`).
     WrongType,
     /// No such option (`ENOPROTOOPT`).
@@ -75,6 +77,10 @@ impl Error {
     pub const NO_MEMORY: Error = Error::File(vfs::Error::NoMemory);
     /// The caller may not.
     pub const NOT_PERMITTED: Error = Error::File(vfs::Error::NotPermitted);
+    /// No interface was named (`ENXIO`).
+    pub const NO_SUCH_ADDRESS: Error = Error::File(vfs::Error::Foreign(6));
+    /// No such interface.
+    pub const NO_DEVICE: Error = Error::File(vfs::Error::NotSuchDevice);
     /// File permissions forbid it.
     pub const ACCESS: Error = Error::File(vfs::Error::AccessDenied);
 
@@ -83,6 +89,7 @@ impl Error {
     fn number(self) -> core::result::Result<u16, vfs::Error> {
         Ok(match self {
             Error::File(e) => return Err(e),
+            Error::Protocol => 71,
             Error::DestinationRequired => 89,
             Error::MessageSize => 90,
             Error::WrongType => 91,

@@ -10,6 +10,8 @@
 //! | messages between two local sockets | [`message`] |
 //! | TCP over the wire | [`wire`]: smoltcp's socket between two rings |
 //! | which port is whose | [`ports`], and the node's table of published ports |
+//! | raw and ping sockets, packet sockets and their filters | [`raw`], [`packet`], [`filter`] |
+//! | multicast groups | [`groups`] |
 //! | frames in and out, ARP, NDP, DHCP | [`node`] |
 #![no_std]
 // Nothing a program, a packet, a disk or an image contains may stop the kernel.
@@ -31,6 +33,8 @@ extern crate std;
 pub mod addr;
 pub mod ancillary;
 pub mod error;
+pub mod filter;
+pub mod groups;
 pub mod interfaces;
 mod keyhash;
 pub mod listener;
@@ -38,8 +42,10 @@ pub mod message;
 pub mod netlink;
 pub mod node;
 pub mod options;
+pub mod packet;
 pub mod pool;
 pub mod ports;
+pub mod raw;
 pub mod ring;
 pub mod socket;
 pub mod stack;
@@ -48,6 +54,7 @@ pub mod tables;
 pub mod tcp;
 pub mod udp;
 pub mod unix;
+mod watchers;
 pub mod wire;
 
 pub use addr::{Address, FileKey, UnixName};

@@ -1,6 +1,6 @@
 //! Queues of whole messages: datagrams and sequenced packets.
 
-use crate::addr::UnixName;
+use crate::addr::{Hardware, UnixName};
 use crate::ancillary::Ancillary;
 use crate::error::{Error, Result};
 use alloc::boxed::Box;
@@ -36,6 +36,8 @@ pub enum Origin {
         /// Type of service or traffic class.
         tos: u8,
     },
+    /// The frame of a link.
+    Hardware(Hardware),
 }
 
 /// A message.
@@ -45,6 +47,8 @@ pub struct Message {
     pub data: Vec<u8>,
     /// Its sender.
     pub origin: Origin,
+    /// When it arrived, in nanoseconds since 1970, for sockets that want to know; else 0.
+    pub time: i64,
     /// Its control data.
     pub note: Option<Box<Ancillary>>,
 }
@@ -209,6 +213,7 @@ impl MessageQueue {
         Ok(Message {
             data,
             origin: m.origin.clone(),
+            time: m.time,
             note: m.note.as_ref().map(|n| Box::new(n.again())),
         })
     }

@@ -1,15 +1,19 @@
 //! Netlink route sockets (rtnetlink(7)): what `getifaddrs` and `ip` ask for.
 //!
-//! Dumps of links, addresses and routes are answered; changes are refused.
+//! Links, addresses, routes and neighbours are told, all or the one that is asked for;
+//! changes are refused.
 
+mod reply;
+
+use self::reply::Reply;
 use crate::addr::Address;
 use crate::error::{Error, Result};
-use crate::interfaces::{Interface, interfaces};
+use crate::interfaces::interfaces;
 use crate::message::{Message, MessageQueue, Origin};
 use crate::options::BUFFER_DEFAULT;
 use crate::stack::NetStack;
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use vfs::Events;
 
@@ -21,10 +25,11 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_GETNEIGH: u16 = 30;
 /// Requests from here to the last of the route family change or read something.
 const RTM_BASE: u16 = 16;
 const RTM_MAX: u16 = 127;
-const NLM_F_MULTI: u16 = 2;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_ROOT: u16 = 0x100;
 const NLM_F_MATCH: u16 = 0x200;
@@ -35,6 +40,9 @@ const PART_MAX: usize = 3072;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const EPERM: i32 = 1;
+const ENODEV: i32 = 19;
+const EINVAL: i32 = 22;
+const ENETUNREACH: i32 = 101;
 const EOPNOTSUPP: i32 = 95;
 
 /// The state of one netlink socket.
@@ -126,8 +134,7 @@ impl Netlink {
     /// Answers the requests in `bytes`.
     ///
     /// # Errors
-    /// [`Error::INVALID`] for a malformed request, [`Error::NoBuffers`] if nobody
-    /// reads the answers.
+    /// [`Error::NoBuffers`] if nobody reads the answers.
     pub fn request(&self, stack: &NetStack, mut bytes: &[u8]) -> Result<()> {
         let port = self.port();
         while bytes.len() >= HEADER {
@@ -136,8 +143,10 @@ impl Netlink {
                 b.map_or(0, u32::from_ne_bytes)
             };
             let len = usize::try_from(word(0)).unwrap_or(0);
+            // Linux passes over what is no message: iproute2 sends its whole buffer,
+            // zeros behind the request.
             if len < HEADER || len > bytes.len() {
-                return Err(Error::INVALID);
+                return Ok(());
             }
             let request = Request {
                 kind: (word(4) & 0xffff) as u16,
@@ -150,14 +159,15 @@ impl Netlink {
                     .unwrap_or(0),
                 port,
             };
-            let header = bytes.get(..HEADER).unwrap_or_default();
-            self.answer(stack, request, header)?;
+            let message = bytes.get(..len).unwrap_or_default();
+            self.answer(stack, request, message)?;
             bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or(&[]);
         }
         Ok(())
     }
 
-    fn answer(&self, stack: &NetStack, r: Request, header: &[u8]) -> Result<()> {
+    fn answer(&self, stack: &NetStack, r: Request, message: &[u8]) -> Result<()> {
+        let header = message.get(..HEADER).unwrap_or_default();
         if !(RTM_BASE..=RTM_MAX).contains(&r.kind) {
             return Ok(());
         }
@@ -177,6 +187,25 @@ impl Netlink {
                 }
             }
             RTM_GETROUTE if dump => out.routes(stack),
+            RTM_GETNEIGH if dump => {
+                let family = |ip: IpAddr| if ip.is_ipv4() { AF_INET } else { AF_INET6 };
+                stack.node().for_each_neighbour(|ip, mac| {
+                    if r.family == 0 || r.family == family(ip) {
+                        out.neighbour(ip, mac);
+                    }
+                });
+            }
+            RTM_GETLINK | RTM_GETROUTE => {
+                out.flags = 0;
+                let found = match r.kind {
+                    RTM_GETLINK => one_link(stack, message, &mut out),
+                    _ => one_route(stack, r.family, message, &mut out),
+                };
+                return match found {
+                    Ok(()) => self.queue(out.bytes),
+                    Err(error) => self.refuse(r, header, error),
+                };
+            }
             kind => {
                 let get = kind % 4 == 2;
                 return self.refuse(r, header, if get { EOPNOTSUPP } else { EPERM });
@@ -192,7 +221,7 @@ impl Netlink {
 
     fn refuse(&self, r: Request, header: &[u8], error: i32) -> Result<()> {
         let mut out = Reply::new(Request { flags: 0, ..r });
-        out.multi = 0;
+        out.flags = 0;
         out.message(NLMSG_ERROR, |b| {
             b.put(&(-error).to_ne_bytes());
             b.put(header);
@@ -212,174 +241,66 @@ impl Netlink {
         let message = Message {
             data,
             origin: Origin::Peer,
-            note: None,
+            ..Message::default()
         };
         self.queue.push(message).map_err(|_| Error::NoBuffers)
     }
 }
 
-/// Messages of an answer under construction.
-struct Reply {
-    request: Request,
-    multi: u16,
-    bytes: Vec<u8>,
+/// The value of an attribute of this kind behind the first `skip` bytes of a message.
+fn attribute(message: &[u8], skip: usize, kind: u16) -> Option<&[u8]> {
+    let mut rest = message.get(skip..)?;
+    while let &[l0, l1, k0, k1, ..] = rest {
+        let len = usize::from(u16::from_ne_bytes([l0, l1]));
+        // The highest bits say how the value is to be read.
+        let found = u16::from_ne_bytes([k0, k1]) & 0x3fff;
+        let value = rest.get(4..len)?;
+        if found == kind {
+            return Some(value);
+        }
+        rest = rest.get(len.next_multiple_of(4)..)?;
+    }
+    None
 }
 
-impl Reply {
-    fn new(request: Request) -> Reply {
-        Reply {
-            request,
-            multi: NLM_F_MULTI,
-            bytes: Vec::new(),
-        }
-    }
+/// The link that a request names by number or by name.
+fn one_link(stack: &NetStack, message: &[u8], out: &mut Reply) -> core::result::Result<(), i32> {
+    let index = message.get(HEADER + 4..HEADER + 8);
+    let index = index
+        .and_then(|b| b.try_into().ok())
+        .map(u32::from_ne_bytes);
+    let name = attribute(message, HEADER + 16, 3); // IFLA_IFNAME
+    let name = name.and_then(|n| n.split(|b| *b == 0).next());
+    let all = interfaces(stack);
+    let found = all.iter().find(|i| match index {
+        Some(0) | None => name == Some(i.name.as_bytes()),
+        Some(index) => i.index == index,
+    });
+    out.link(found.ok_or(ENODEV)?);
+    Ok(())
+}
 
-    fn put(&mut self, b: &[u8]) {
-        self.bytes.extend_from_slice(b);
-    }
-
-    /// One message; its length is filled in when `f` has written its body.
-    fn message(&mut self, kind: u16, f: impl FnOnce(&mut Reply)) {
-        let start = self.bytes.len();
-        let (multi, r) = (self.multi, self.request);
-        self.put(&[0; 4]);
-        self.put(&kind.to_ne_bytes());
-        self.put(&multi.to_ne_bytes());
-        self.put(&r.sequence.to_ne_bytes());
-        self.put(&r.port.to_ne_bytes());
-        f(self);
-        let len = u32::try_from(self.bytes.len() - start).unwrap_or(0);
-        let head = self.bytes.iter_mut().skip(start);
-        for (to, from) in head.zip(len.to_ne_bytes()) {
-            *to = from;
-        }
-        self.pad();
-    }
-
-    fn pad(&mut self) {
-        let len = self.bytes.len().next_multiple_of(4);
-        self.bytes.resize(len, 0);
-    }
-
-    /// One attribute (`struct rtattr`).
-    fn attribute(&mut self, kind: u16, value: &[u8]) {
-        let len = u16::try_from(4 + value.len()).unwrap_or(4);
-        self.put(&len.to_ne_bytes());
-        self.put(&kind.to_ne_bytes());
-        self.put(value);
-        self.pad();
-    }
-
-    /// `struct ifinfomsg` and its attributes.
-    fn link(&mut self, i: &Interface) {
-        self.message(RTM_NEWLINK, |b| {
-            b.put(&[0, 0]);
-            b.put(&i.hardware.to_ne_bytes());
-            b.put(&i.index.to_ne_bytes());
-            b.put(&i.flags.to_ne_bytes());
-            b.put(&[0; 4]);
-            let mut name: Vec<u8> = i.name.into();
-            name.push(0);
-            b.attribute(3, &name); // IFLA_IFNAME
-            b.attribute(1, &i.mac); // IFLA_ADDRESS
-            let broadcast = if i.index == 1 { [0; 6] } else { [0xff; 6] };
-            b.attribute(2, &broadcast); // IFLA_BROADCAST
-            let mtu = u32::try_from(i.mtu).unwrap_or(u32::MAX);
-            b.attribute(4, &mtu.to_ne_bytes()); // IFLA_MTU
-            b.attribute(13, &1000u32.to_ne_bytes()); // IFLA_TXQLEN
-            let up = i.flags & 0x40 != 0;
-            b.attribute(16, &[if up { 6 } else { 2 }]); // IFLA_OPERSTATE
-        });
-    }
-
-    /// A `struct ifaddrmsg` with its attributes for each address.
-    fn addresses(&mut self, i: &Interface) {
-        let family = self.request.family;
-        if let Some((ip, prefix)) = i.v4.filter(|_| family != AF_INET6) {
-            self.message(RTM_NEWADDR, |b| {
-                let scope = if i.index == 1 { 254 } else { 0 };
-                b.put(&[AF_INET, prefix, 0x80, scope]);
-                b.put(&i.index.to_ne_bytes());
-                b.attribute(1, &ip.octets()); // IFA_ADDRESS
-                b.attribute(2, &ip.octets()); // IFA_LOCAL
-                let host = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
-                if i.index != 1 {
-                    let broadcast = u32::from(ip) | host;
-                    b.attribute(4, &broadcast.to_be_bytes()); // IFA_BROADCAST
-                }
-                let mut label: Vec<u8> = i.name.into();
-                label.push(0);
-                b.attribute(3, &label); // IFA_LABEL
-            });
-        }
-        for (ip, prefix) in i.v6.iter().filter(|_| family != AF_INET) {
-            self.message(RTM_NEWADDR, |b| {
-                let scope = if ip.is_loopback() {
-                    254
-                } else if ip.is_unicast_link_local() {
-                    253
-                } else {
-                    0
-                };
-                b.put(&[AF_INET6, *prefix, 0x80, scope]);
-                b.put(&i.index.to_ne_bytes());
-                b.attribute(1, &ip.octets());
-            });
-        }
-    }
-
-    /// A `struct rtmsg` with its attributes for each route.
-    fn routes(&mut self, stack: &NetStack) {
-        let config = stack.node().config();
-        if self.request.family != AF_INET6 {
-            if let Some(net) = config.v4 {
-                let network = IpAddr::V4(net.network().address());
-                self.route(network, net.prefix_len(), None, Some(net.address().into()));
-            }
-            if let Some(gateway) = config.gateway {
-                let any = IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED);
-                self.route(any, 0, Some(gateway.into()), None);
-            }
-        }
-        if self.request.family != AF_INET {
-            for net in &config.v6 {
-                let bits = u128::MAX
-                    .checked_shl(128 - u32::from(net.prefix_len()))
-                    .unwrap_or(0);
-                let network = core::net::Ipv6Addr::from(u128::from(net.address()) & bits);
-                self.route(network.into(), net.prefix_len(), None, None);
-            }
-            if let Some(gateway) = config.gateway6 {
-                let any = IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED);
-                self.route(any, 0, Some(gateway.into()), None);
-            }
-        }
-    }
-
-    fn route(&mut self, to: IpAddr, prefix: u8, via: Option<IpAddr>, source: Option<IpAddr>) {
-        fn bytes(ip: IpAddr) -> Vec<u8> {
-            match ip {
-                IpAddr::V4(ip) => ip.octets().into(),
-                IpAddr::V6(ip) => ip.octets().into(),
-            }
-        }
-        self.message(RTM_NEWROUTE, |b| {
-            let family = if to.is_ipv4() { AF_INET } else { AF_INET6 };
-            let scope = if via.is_some() { 0 } else { 253 };
-            // Main table, made by the kernel, an ordinary route.
-            b.put(&[family, prefix, 0, 0, 254, 2, scope, 1]);
-            b.put(&[0; 4]);
-            b.attribute(15, &254u32.to_ne_bytes()); // RTA_TABLE
-            if prefix > 0 {
-                b.attribute(1, &bytes(to)); // RTA_DST
-            }
-            if let Some(via) = via {
-                b.attribute(5, &bytes(via)); // RTA_GATEWAY
-            }
-            if let Some(source) = source {
-                b.attribute(7, &bytes(source)); // RTA_PREFSRC
-            }
-            b.attribute(4, &2u32.to_ne_bytes()); // RTA_OIF
-        });
-    }
+/// The route to the address that a request names.
+fn one_route(
+    stack: &NetStack,
+    family: u8,
+    message: &[u8],
+    out: &mut Reply,
+) -> core::result::Result<(), i32> {
+    let to = attribute(message, HEADER + 12, 1).ok_or(EINVAL)?; // RTA_DST
+    let to = match family {
+        AF_INET => to
+            .first_chunk::<4>()
+            .map(|b| IpAddr::from(Ipv4Addr::from(*b))),
+        AF_INET6 => to
+            .first_chunk::<16>()
+            .map(|b| IpAddr::from(Ipv6Addr::from(*b))),
+        _ => None,
+    };
+    let to = to.ok_or(EINVAL)?;
+    let route = stack.route(to).map_err(|_| ENETUNREACH)?;
+    let hop = stack.node().with_config(|c| c.next_hop(to));
+    let via = hop.filter(|hop| *hop != to && matches!(route, crate::stack::Route::Wire { .. }));
+    out.route_to(to, route, via);
+    Ok(())
 }

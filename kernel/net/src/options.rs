@@ -56,7 +56,7 @@ switches! {
     ReceiveErrors = 15;
     /// `IP_FREEBIND`.
     FreeBind = 16;
-    /// `SO_TIMESTAMP`.
+    /// `SO_TIMESTAMP`: microseconds.
     Timestamp = 17;
     /// `IP_BIND_ADDRESS_NO_PORT`.
     BindNoPort = 18;
@@ -68,6 +68,14 @@ switches! {
     ZeroCopy = 21;
     /// `IPV6_RECVTCLASS`.
     ReceiveClass = 22;
+    /// `IP_MULTICAST_ALL` and `IPV6_MULTICAST_ALL`.
+    MulticastAll = 23;
+    /// `IP_HDRINCL`.
+    HeaderIncluded = 24;
+    /// `SO_TIMESTAMPNS`: nanoseconds.
+    TimestampNs = 25;
+    /// `IP_RECVOPTS` and `IP_RETOPTS`: no packet with options comes so far.
+    ReceiveOptions = 26;
 }
 
 /// The options of one socket.
@@ -112,12 +120,17 @@ pub struct Options {
     pub unsent_low: AtomicU32,
     /// `IP_MULTICAST_TTL`.
     pub multicast_ttl: AtomicU32,
+    /// Interface that datagrams to groups leave on (`IP_MULTICAST_IF`), 0 for the
+    /// usual one.
+    pub multicast_link: AtomicU32,
+    /// The address by which a program named it, as a number.
+    pub multicast_address: AtomicU32,
 }
 
 impl Default for Options {
     fn default() -> Options {
         Options {
-            switches: AtomicU32::new(Switch::MulticastLoop as u32),
+            switches: AtomicU32::new(Switch::MulticastLoop as u32 | Switch::MulticastAll as u32),
             receive_timeout: AtomicU64::new(0),
             send_timeout: AtomicU64::new(0),
             receive_buffer: AtomicUsize::new(BUFFER_DEFAULT),
@@ -137,6 +150,8 @@ impl Default for Options {
             linger2: AtomicI32::new(60),
             unsent_low: AtomicU32::new(u32::MAX),
             multicast_ttl: AtomicU32::new(1),
+            multicast_link: AtomicU32::new(0),
+            multicast_address: AtomicU32::new(0),
         }
     }
 }
@@ -147,6 +162,16 @@ impl Options {
     #[must_use]
     pub fn on(&self, s: Switch) -> bool {
         self.switches.load(Relaxed) & s as u32 != 0
+    }
+
+    /// The time of a message that arrives now, if the socket wants to know; else 0.
+    #[must_use]
+    pub fn arrival(&self) -> i64 {
+        let either = Switch::Timestamp as u32 | Switch::TimestampNs as u32;
+        match self.switches.load(Relaxed) & either {
+            0 => 0,
+            _ => machine::time::wall(),
+        }
     }
 
     /// Switches `s`.
@@ -183,6 +208,8 @@ impl Options {
             linger2: AtomicI32::new(self.linger2.load(Relaxed)),
             unsent_low: u32s(&self.unsent_low),
             multicast_ttl: u32s(&self.multicast_ttl),
+            multicast_link: u32s(&self.multicast_link),
+            multicast_address: u32s(&self.multicast_address),
         }
     }
 

@@ -167,6 +167,17 @@ impl<T: Clone> PortTable<T> {
         equal().nth(pick).and_then(|h| h.target.clone())
     }
 
+    /// Calls `f` with the target of every holder that fits: who gets a copy of what
+    /// is sent to a group.
+    pub fn for_each_fit(&self, ip: IpAddr, port: u16, mut f: impl FnMut(&T)) {
+        let ports = self.ports.lock();
+        for h in ports.get(&port).into_iter().flatten() {
+            if let Some(target) = h.target.as_ref().filter(|_| h.claim.fits(ip).is_some()) {
+                f(target);
+            }
+        }
+    }
+
     /// Calls `f` for every holder: port, address, target.
     pub fn for_each(&self, mut f: impl FnMut(u16, &Claim, Option<&T>)) {
         for (port, list) in self.ports.lock().iter() {

@@ -1,6 +1,7 @@
 //! The network of one capsule.
 
 use crate::error::{Error, Result};
+use crate::groups::Joined;
 use crate::message::MessageQueue;
 use crate::node::{NetNode, Protocol, Published};
 use crate::options::{Options, Switch};
@@ -15,6 +16,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use machine::Account;
+use machine::sync::SpinLock;
 use vfs::PollHub;
 
 /// What a capsule's network may do.
@@ -23,6 +25,8 @@ pub struct StackConfig {
     pub ports: Vec<Published>,
     /// Whether it may open connections to outside, and send datagrams there.
     pub outbound: bool,
+    /// Whether it may have raw and packet sockets.
+    pub raw: bool,
     /// It reaches published ports of all capsules at 127.0.0.1, as the system
     /// capsule does for its probes.
     pub system: bool,
@@ -41,6 +45,8 @@ pub struct NetStack {
     sockets: Arc<SocketPool>,
     tcp: Arc<PortTable<Arc<TcpListener>>>,
     udp: Arc<PortTable<Arc<UdpCore>>>,
+    /// Multicast groups of its sockets.
+    joined: Joined,
     names: Arc<Names>,
     /// Files in flight between its sockets.
     in_flight: Arc<AtomicUsize>,
@@ -85,6 +91,7 @@ impl NetStack {
             sockets: Arc::new(SocketPool::new(account)),
             tcp: Arc::new(PortTable::new(Sharing::Stream)),
             udp: Arc::new(PortTable::new(Sharing::Datagram)),
+            joined: SpinLock::default(),
             names: Arc::new(Names::new()),
             in_flight: Arc::new(AtomicUsize::new(0)),
             count: AtomicUsize::new(0),
@@ -151,6 +158,10 @@ impl NetStack {
         &self.tcp
     }
 
+    pub(crate) fn joined(&self) -> &Joined {
+        &self.joined
+    }
+
     pub(crate) fn udp(&self) -> &Arc<PortTable<Arc<UdpCore>>> {
         &self.udp
     }
@@ -173,6 +184,12 @@ impl NetStack {
     #[must_use]
     pub fn may_go_out(&self) -> bool {
         self.config.outbound && !self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may have raw and packet sockets.
+    #[must_use]
+    pub fn may_be_raw(&self) -> bool {
+        self.config.raw
     }
 
     /// Room for one more socket.
@@ -354,6 +371,7 @@ impl NetStack {
         for l in listeners {
             l.queue.close();
         }
+        self.leave_all_groups();
         self.tcp.clear();
         self.udp.clear();
         self.names.clear();

@@ -7,8 +7,8 @@ use core::fmt::{Result, Write};
 use core::net::{IpAddr, SocketAddr};
 
 /// The names that [`write`] knows.
-pub const NAMES: [&str; 10] = [
-    "dev", "route", "arp", "tcp", "tcp6", "udp", "udp6", "unix", "raw", "if_inet6",
+pub const NAMES: [&str; 12] = [
+    "dev", "route", "arp", "tcp", "tcp6", "udp", "udp6", "unix", "raw", "if_inet6", "igmp", "igmp6",
 ];
 
 /// Numbers of `enum` in `net/tcp_states.h`: listening, and closed as unconnected
@@ -34,6 +34,8 @@ pub fn write(stack: &NetStack, name: &str, out: &mut dyn Write) -> Result {
         "unix" => unix(stack, out),
         "raw" => sockets_header(out),
         "if_inet6" => inet6(stack, out),
+        "igmp" => groups_v4(stack, out),
+        "igmp6" => groups_v6(stack, out),
         _ => Ok(()),
     }
 }
@@ -205,6 +207,50 @@ fn inet6(stack: &NetStack, out: &mut dyn Write) -> Result {
                 i.index, i.name
             )?;
         }
+    }
+    Ok(())
+}
+
+/// IPv4 groups by interface; numbers as a little-endian machine has them.
+fn groups_v4(stack: &NetStack, out: &mut dyn Write) -> Result {
+    writeln!(
+        out,
+        "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter"
+    )?;
+    for i in interfaces(stack) {
+        let (mut lines, mut count) = (alloc::string::String::new(), 0);
+        let mut result = Ok(());
+        stack.for_each_group(|group, link, users| {
+            if let (IpAddr::V4(group), true) = (group, link == i.index) {
+                count += 1;
+                let word = u32::from_ne_bytes(group.octets());
+                let line = writeln!(lines, "\t\t\t\t{word:08X} {users:>5} 0:00000000\t\t0");
+                result = result.and(line);
+            }
+        });
+        result?;
+        writeln!(out, "{}\t{:<10}: {count:>5}      V2", i.index, i.name)?;
+        out.write_str(&lines)?;
+    }
+    Ok(())
+}
+
+/// IPv6 groups, a line each.
+fn groups_v6(stack: &NetStack, out: &mut dyn Write) -> Result {
+    for i in interfaces(stack) {
+        let mut result = Ok(());
+        stack.for_each_group(|group, link, users| {
+            if let (IpAddr::V6(group), true) = (group, link == i.index) {
+                let number = u128::from(group);
+                let line = writeln!(
+                    out,
+                    "{:<4} {:<15} {number:032x} {users:>5} 00000004 0",
+                    i.index, i.name
+                );
+                result = result.and(line);
+            }
+        });
+        result?;
     }
     Ok(())
 }

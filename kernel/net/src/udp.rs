@@ -5,6 +5,7 @@
 //! smoltcp's packet types.
 
 use crate::error::{Error, Result};
+use crate::groups::{LINK, LOOPBACK, Memberships, ToGroup};
 use crate::message::{Message, MessageQueue, Origin};
 use crate::node::{ETHERNET_HEADER, NetNode, Protocol};
 use crate::options::{Options, Switch};
@@ -35,6 +36,9 @@ pub struct UdpCore {
     error: AtomicU16,
     shut_read: AtomicBool,
     shut_write: AtomicBool,
+    /// Multicast groups it has joined.
+    groups: Memberships,
+    options: Arc<Options>,
 }
 
 struct Bound {
@@ -83,6 +87,12 @@ impl UdpCore {
         }
     }
 
+    /// Whether it is to have what `sender` sent to a group.
+    pub(crate) fn takes_group(&self, group: IpAddr, link: u32, sender: IpAddr) -> bool {
+        let all = self.options.on(Switch::MulticastAll);
+        self.groups.take(group, link, sender, all)
+    }
+
     fn accept(&self, from: SocketAddr, to: IpAddr, data: Vec<u8>, ttl: u8, tos: u8) {
         if self.is_connected.load(Relaxed) && self.remote.lock().is_some_and(|r| r != from) {
             return;
@@ -93,6 +103,7 @@ impl UdpCore {
         let message = Message {
             data,
             origin: Origin::Inet { from, to, ttl, tos },
+            time: self.options.arrival(),
             note: None,
         };
         if self.queue.push(message).is_ok() {
@@ -129,7 +140,7 @@ impl UdpCore {
 impl Udp {
     /// A socket of `AF_INET` or, with `v6`, `AF_INET6`.
     #[must_use]
-    pub fn new(v6: bool, stack: &NetStack, hub: &Arc<PollHub>, options: &Options) -> Udp {
+    pub fn new(v6: bool, stack: &NetStack, hub: &Arc<PollHub>, options: &Arc<Options>) -> Udp {
         Udp {
             v6,
             core: Arc::new(UdpCore {
@@ -141,6 +152,8 @@ impl Udp {
                 error: AtomicU16::new(0),
                 shut_read: AtomicBool::new(false),
                 shut_write: AtomicBool::new(false),
+                groups: Memberships::default(),
+                options: options.clone(),
             }),
             bound: SpinLock::new(None),
             lent: SpinLock::new(None),
@@ -176,7 +189,10 @@ impl Udp {
         if bound.is_some() {
             return Err(Error::INVALID);
         }
-        let ip = stack.check_bind(self.v6, addr.ip(), options)?;
+        let ip = match addr.ip() {
+            group if group.is_multicast() && group.is_ipv6() == self.v6 => Some(group),
+            ip => stack.check_bind(self.v6, ip, options)?,
+        };
         let binding = stack.udp().bind(
             claim(self.v6, ip, options),
             addr.port(),
@@ -283,6 +299,12 @@ impl Udp {
         let port = self.ensure_bound(stack, options)?;
         let len = message.data.len();
         let own_ip = self.bound.lock().as_ref().and_then(|b| b.addr);
+        // A socket that is bound to a group sends from the address of the link.
+        let own_ip = own_ip.filter(|ip| !ip.is_multicast());
+        if to.ip().is_multicast() {
+            self.send_to_group(stack, to, (own_ip, port), header, &message.data)?;
+            return Ok(len);
+        }
         match stack.route(to.ip())? {
             Route::Local { source } => {
                 let from = SocketAddr::new(own_ip.unwrap_or(source), port);
@@ -311,6 +333,65 @@ impl Udp {
             }
         }
         Ok(len)
+    }
+
+    /// Sends a datagram to a group: to the members among this machine's sockets, if
+    /// they are to hear it, and out on the link.
+    fn send_to_group(
+        &self,
+        stack: &Arc<NetStack>,
+        to: SocketAddr,
+        (own_ip, port): (Option<IpAddr>, u16),
+        header: Header,
+        data: &[u8],
+    ) -> Result<()> {
+        let options = &*self.core.options;
+        let named = match to {
+            SocketAddr::V6(to) => to.scope_id(),
+            SocketAddr::V4(_) => 0,
+        };
+        let to = SocketAddr::new(to.ip(), to.port());
+        let (ttl, tos) = (header.hops(options, to.ip()), header.class(options));
+        let link = match named {
+            0 => options.multicast_link.load(Relaxed),
+            link => link,
+        };
+        let copy = |from| ToGroup {
+            from,
+            to,
+            data,
+            ttl,
+            tos,
+        };
+        let heard = options.on(Switch::MulticastLoop);
+        if link == LOOPBACK {
+            let source = own_ip.unwrap_or(crate::addr::loopback(to.is_ipv6()));
+            if heard {
+                stack.deliver_to_group(link, &copy(SocketAddr::new(source, port)));
+            }
+            return Ok(());
+        }
+        let Route::Wire { source } = stack.route(to.ip())? else {
+            return Err(Error::NetworkUnreachable);
+        };
+        let source = own_ip.unwrap_or(source);
+        let node = stack.node();
+        let wire = SocketAddr::new(source, self.wire_port(stack, port)?);
+        if heard {
+            // Its own capsule knows the socket by its own port.
+            stack.deliver_to_group(LINK, &copy(SocketAddr::new(source, port)));
+            node.deliver_to_group(&copy(wire), Some(stack.id()));
+        }
+        match ttl {
+            // Not beyond this machine.
+            0 => Ok(()),
+            _ => send_frame(node, wire, to, data, (ttl, tos)),
+        }
+    }
+
+    /// The groups it has joined.
+    pub(crate) fn groups(&self) -> &Memberships {
+        &self.core.groups
     }
 
     /// The port on the wire: the published one, or one lent for as long as the
@@ -404,7 +485,8 @@ impl Udp {
     }
 
     /// Lets go of its ports.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(&self, stack: &NetStack) {
+        self.core.groups.clear(stack);
         let bound = self.bound.lock().take();
         let lent = self.lent.lock().take();
         drop((bound, lent));
@@ -426,7 +508,7 @@ pub struct Header {
 }
 
 impl Header {
-    fn hops(self, options: &Options, to: IpAddr) -> u8 {
+    pub(crate) fn hops(self, options: &Options, to: IpAddr) -> u8 {
         let usual = match to.is_multicast() {
             true => &options.multicast_ttl,
             false => &options.ttl,
@@ -434,14 +516,14 @@ impl Header {
         self.hops.unwrap_or_else(|| low_byte(usual.load(Relaxed)))
     }
 
-    fn class(self, options: &Options) -> u8 {
+    pub(crate) fn class(self, options: &Options) -> u8 {
         let usual = || low_byte(options.tos.load(Relaxed));
         self.class.unwrap_or_else(usual)
     }
 }
 
 /// Writes the type of service or traffic class into the header of a packet to `to`.
-fn set_class(packet: &mut [u8], to: IpAddr, class: u8) {
+pub(crate) fn set_class(packet: &mut [u8], to: IpAddr, class: u8) {
     match to {
         IpAddr::V4(_) => {
             let mut packet = Ipv4Packet::new_unchecked(packet);

@@ -216,6 +216,7 @@ fn thousands_of_sockets_and_the_limit() {
     let s = n
         .new_stack(StackConfig {
             ports: Vec::new(),
+            raw: false,
             outbound: false,
             system: false,
             account: Arc::new(machine::Account::new(1 << 20).unwrap()),
@@ -530,6 +531,7 @@ fn published_ports_reach_across_capsules_for_those_who_may() {
     // A port is published once.
     let again = n.new_stack(StackConfig {
         ports: web.published().to_vec(),
+        raw: false,
         outbound: false,
         system: false,
         account: web.account().clone(),
@@ -615,8 +617,19 @@ fn netlink_lists_interfaces() {
     let answer = recv(&n, 8192).unwrap();
     assert_eq!(answer[4..6], [2, 0]);
     assert_eq!(answer[16..20], (-1i32).to_ne_bytes());
+    // What is no message is passed over, behind one that is too.
     ask[0] = 200;
-    assert_eq!(send(&n, &ask), Err(Error::INVALID));
+    assert_eq!(send(&n, &ask), Ok(ask.len()));
+    assert_eq!(recv_now(&n, 8192), Err(Error::WOULD_BLOCK));
+    (ask[0], ask[4]) = (17, 22);
+    ask.resize(160, 0);
+    send(&n, &ask).unwrap();
+    assert!(
+        recv(&n, 8192)
+            .unwrap()
+            .windows(4)
+            .any(|w| w == [127, 0, 0, 1])
+    );
 }
 
 #[test]
@@ -637,6 +650,8 @@ fn proc_net_lists_what_is_bound() {
     assert!(
         net::tables::NAMES
             .iter()
-            .all(|n| *n == "if_inet6" || !read(n).is_empty())
+            .all(|n| ["if_inet6", "igmp6"].contains(n) || !read(n).is_empty())
     );
+    u.set_option(0, 35, &[239, 1, 2, 3, 127, 0, 0, 1]).unwrap();
+    assert!(read("igmp").contains("lo        :     1      V2\n\t\t\t\t030201EF     1 "));
 }

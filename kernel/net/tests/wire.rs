@@ -313,12 +313,77 @@ fn datagrams_cross_in_both_directions() {
 }
 
 #[test]
+fn netlink_tells_of_one_link_and_one_route() {
+    let (a, _b, _cable) = joined(Faults::default());
+    let s = stack_on(&a, vec![], false);
+    let n = Socket::new(&s, 16, 3, 0).unwrap();
+    let ask = |kind: u8, flags: [u8; 2], body: &[u8]| {
+        let len = 16 + body.len() as u8;
+        let head = [
+            len, 0, 0, 0, kind, 0, flags[0], flags[1], 7, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        send(&n, &[&head[..], body].concat()).unwrap();
+        recv(&n, 8192).unwrap()
+    };
+    let error = |answer: &[u8]| {
+        assert_eq!(answer[4..6], [2, 0], "an error");
+        i32::from_ne_bytes(answer[16..20].try_into().unwrap())
+    };
+    let has = |answer: &[u8], what: &[u8]| answer.windows(what.len()).any(|w| w == what);
+    // By number, by name, and what there is not.
+    let mut link = [0u8; 16];
+    link[4] = 2;
+    let answer = ask(18, [1, 0], &link);
+    assert!(has(&answer, b"eth0\0") && !has(&answer, b"lo\0"));
+    assert_eq!(answer[4..8], [16, 0, 0, 0], "one message, nothing follows");
+    let named = [&[0u8; 16][..], &[7, 0, 3, 0], b"lo\0\0"].concat();
+    assert!(has(&ask(18, [1, 0], &named), b"lo\0"));
+    link[4] = 9;
+    assert_eq!(error(&ask(18, [1, 0], &link)), -19);
+    // `ip route get`.
+    let route = |ip: [u8; 4]| {
+        [
+            &[2, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..],
+            &[8, 0, 1, 0],
+            &ip,
+        ]
+        .concat()
+    };
+    let far = ask(26, [1, 0], &route([192, 0, 2, 1]));
+    assert!(has(&far, &[8, 0, 5, 0, 10, 0, 0, 2]), "by the gateway");
+    assert!(has(&far, &[8, 0, 7, 0, 10, 0, 0, 1]), "from our address");
+    let near = ask(26, [1, 0], &route([10, 0, 0, 7]));
+    assert!(!has(&near, &[8, 0, 5, 0]));
+    let own = ask(26, [1, 0], &route([10, 0, 0, 1]));
+    assert_eq!((own[16 + 4], own[16 + 7]), (255, 2), "the local table");
+    assert_eq!(
+        error(&ask(26, [1, 0], &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])),
+        -22
+    );
+    // Attributes that do not fit are none.
+    let cut = [
+        &[2, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..],
+        &[0, 0, 1, 0],
+        &[1, 2, 3, 4],
+    ]
+    .concat();
+    assert_eq!(error(&ask(26, [1, 0], &cut)), -22);
+    // Neighbours, once there is one.
+    let u = udp(&s);
+    send_to(&u, b"x", at("10.0.0.2:9")).unwrap();
+    eventually("a neighbour", || {
+        has(&ask(30, [1, 3], &[0; 12]), &[10, 0, 0, 2])
+    });
+}
+
+#[test]
 fn a_capsule_that_may_not_go_out_cannot() {
     let (a, b, _cable) = joined(Faults::default());
     let account = Arc::new(machine::Account::new(1000).unwrap());
     let inside = a
         .new_stack(StackConfig {
             ports: publish(Protocol::Tcp, 80, 80),
+            raw: false,
             outbound: false,
             system: false,
             account,

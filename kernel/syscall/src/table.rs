@@ -307,7 +307,7 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_fremovexattr => attrs::sys_fremovexattr(2), Full;
 
     // Sockets.
-    __NR_socket => socket::sys_socket(3), Partial("unix, inet, inet6 and netlink route sockets; raw and packet sockets answer EPERM");
+    __NR_socket => socket::sys_socket(3), Partial("unix, inet, inet6, packet and netlink route sockets; raw and packet sockets where the manifest grants them (EPERM)");
     __NR_socketpair => socket::sys_socketpair(4), Full;
     __NR_bind => socket::sys_bind(3), Full;
     __NR_listen => socket::sys_listen(2), Full;
@@ -317,7 +317,7 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_getsockname => socket::sys_getsockname(3), Full;
     __NR_getpeername => socket::sys_getpeername(3), Full;
     __NR_shutdown => socket::sys_shutdown(2), Full;
-    __NR_setsockopt => socket::sys_setsockopt(5), Partial("no multicast groups, filters, marks or time stamps (ENOPROTOOPT)");
+    __NR_setsockopt => socket::sys_setsockopt(5), Partial("filters of packet sockets only, no rings, marks, lists of senders of groups (ENOPROTOOPT)");
     __NR_getsockopt => socket::sys_getsockopt(5), Partial("as setsockopt; TCP_INFO knows state and segment size only");
     __NR_sendto => socket::sys_sendto(6), Partial("no urgent data, no datagrams above the link's MTU on the wire");
     __NR_sendmsg => socket::sys_sendmsg(3), Partial("as sendto");
@@ -443,7 +443,7 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_getrusage => usage::sys_getrusage(2), Partial("CPU time, page faults and resident memory; the rest is zero");
     __NR_times => usage::sys_times(1), Full;
     __NR_getrlimit => usage::sys_getrlimit(2), Full;
-    __NR_setrlimit => usage::sys_setrlimit(2), Partial("kept; of memory, files, processes and pending signals also held to");
+    __NR_setrlimit => usage::sys_setrlimit(2), Partial("kept; of CPU time, memory, files, file sizes, processes and pending signals also held to");
     __NR_prlimit64 => usage::sys_prlimit64(4), Partial("as setrlimit");
 
     // The system.

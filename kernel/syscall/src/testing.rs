@@ -227,6 +227,7 @@ impl Stage {
         let config = StackConfig {
             ports: Vec::new(),
             outbound: false,
+            raw: false,
             system: false,
             account: account.clone(),
             sockets_max: 16,

@@ -89,6 +89,9 @@ pub struct Manifest {
     /// Names of the node's devices that the capsule gets, for itself alone, such as
     /// `vda`. Since version 2.
     pub devices: Vec<String>,
+    /// Whether it may have raw and packet sockets, by which it sends and hears anything
+    /// on the node's link, other capsules' packets among it. Since version 3.
+    pub raw_network: bool,
 }
 
 /// What a capsule may use.

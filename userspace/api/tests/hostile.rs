@@ -117,6 +117,7 @@ fn damaged_manifests_and_configurations() {
     let samples = [
         common::signed_manifest(),
         common::signed_manifest_with_devices(),
+        common::signed_manifest_with_raw_network(),
     ];
     let config = common::node_config().encode().unwrap();
     let owners = [common::owner().public()];

@@ -78,7 +78,7 @@ fn refusals_say_why() {
 }
 
 #[test]
-fn only_devices_need_the_second_version() {
+fn only_what_a_version_added_needs_it() {
     let owners = [common::owner().public()];
     let (plain, with) = (
         common::signed_manifest(),
@@ -88,6 +88,11 @@ fn only_devices_need_the_second_version() {
     let signed = SignedManifest::decode(&with).unwrap();
     let devices = signed.verify(&owners, NOW).unwrap().devices;
     assert_eq!(devices, ["vda", "vdb"]);
+    let raw = common::signed_manifest_with_raw_network();
+    assert_eq!(raw[8], MANIFEST_VERSION);
+    let signed = SignedManifest::decode(&raw).unwrap();
+    let manifest = signed.verify(&owners, NOW).unwrap();
+    assert_eq!(manifest, common::manifest_with_raw_network());
     let inspected = SignedManifest::decode(&plain).unwrap();
     assert_eq!(inspected.payload_unverified(), Ok(common::manifest()));
 }
@@ -111,15 +116,21 @@ fn a_good_signature_does_not_excuse_a_bad_payload() {
     let first = MANIFEST_VERSION_FIRST;
     let good = &common::signed_manifest()[105..];
     assert_eq!(verify(&sign_raw(first, good)), Ok(common::manifest()));
-    let new = &common::signed_manifest_with_devices()[105..];
-    let devices = verify(&sign_raw(MANIFEST_VERSION, new)).unwrap();
+    let second = &common::signed_manifest_with_devices()[105..];
+    let devices = verify(&sign_raw(2, second)).unwrap();
     assert_eq!(devices, common::manifest_with_devices());
-    // Neither version is taken for the other, and neither has anything after it.
-    assert_eq!(verify(&sign_raw(MANIFEST_VERSION, good)), bad);
-    assert_eq!(verify(&sign_raw(first, new)), bad);
-    for version in [first, MANIFEST_VERSION] {
+    let newest = &common::signed_manifest_with_raw_network()[105..];
+    // No version is taken for another, and none has anything after it.
+    let all = [(first, good), (2, second), (MANIFEST_VERSION, newest)];
+    for (version, payload) in all {
+        for (other, _) in all.iter().filter(|(other, _)| *other != version) {
+            assert_eq!(
+                verify(&sign_raw(*other, payload)),
+                bad,
+                "{version} as {other}"
+            );
+        }
         assert_eq!(verify(&sign_raw(version, b"")), bad);
-        let payload = if version == first { good } else { new };
         for tail in [&[0][..], &[0x80], &[1, 0], &[0xff; 9]] {
             assert_eq!(verify(&sign_raw(version, &[payload, tail].concat())), bad);
         }
@@ -246,6 +257,11 @@ fn every_field_is_checked_and_named() {
             change(|m| m.devices = vec!["vda".into(); 17]),
         ),
         (
+            "raw_network",
+            Problem::NeedsOutbound,
+            change(|m| (m.raw_network, m.outbound) = (true, Outbound::Deny)),
+        ),
+        (
             "validity.not_after",
             Problem::EndsBeforeStart,
             change(|m| m.validity.not_after = Some(9)),
@@ -274,6 +290,8 @@ fn the_wire_format_does_not_change_by_accident() {
     assert_eq!(&manifest[..16], "f1210b342f866848");
     let devices = skep_api::Hash::of(&common::signed_manifest_with_devices()).to_string();
     assert_eq!(&devices[..16], "0ac6d59731ad5146");
+    let raw = skep_api::Hash::of(&common::signed_manifest_with_raw_network()).to_string();
+    assert_eq!(&raw[..16], "ac672e02961058af");
     let node = skep_api::Hash::of(&common::node_config().encode().unwrap()).to_string();
     assert_eq!(&node[..16], "4377d9c741ff4fb7");
     let tree = skep_api::Hash::of(&common::tree()).to_string();

@@ -278,6 +278,12 @@ fn show_life(out: &mut String, manifest: &Manifest) -> Result<()> {
     if !manifest.devices.is_empty() {
         writeln!(out, "devices    {}", manifest.devices.join(", "))?;
     }
+    if manifest.raw_network {
+        writeln!(
+            out,
+            "network    may send and hear anything on the node's link"
+        )?;
+    }
     if manifest.system {
         writeln!(out, "system     asks for the control device")?;
     }

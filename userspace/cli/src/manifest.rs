@@ -43,6 +43,8 @@ pub(crate) struct ManifestSource {
     #[serde(default)]
     devices: Vec<String>,
     #[serde(default)]
+    raw_network: bool,
+    #[serde(default)]
     validity: ValiditySource,
 }
 
@@ -297,6 +299,7 @@ impl ManifestSource {
                 not_after: self.validity.not_after.map(|moment| moment.0),
             },
             devices: self.devices,
+            raw_network: self.raw_network,
         };
         manifest.validate()?;
         Ok(manifest)
@@ -337,6 +340,7 @@ mod tests {
         outbound = "allow"
         start_after = ["db"]
         devices = ["vda"]
+        raw_network = true
         environment = { B = "2", A = "1" }
         limits = { memory = "32MiB", cpu_share = 50, cpu_quota_percent = 200, processes = 8, files = 99 }
         ports = [{ capsule = 80, node = 8081 }, { capsule = 53, protocol = "udp" }]
@@ -385,6 +389,7 @@ mod tests {
         );
         assert_eq!((manifest.sequence, manifest.outbound), (3, Outbound::Allow));
         assert_eq!(manifest.devices, ["vda"]);
+        assert!(manifest.raw_network);
     }
 
     #[test]
@@ -399,6 +404,8 @@ mod tests {
         assert!(error("name='a'\ncommand=['/a']\nstop.signal='FOO'").contains("unknown signal"));
         let device = error("name='a'\ncommand=['/a']\ndevices=['/dev/vda']");
         assert!(device.contains("devices: must be lower-case letters"));
+        let raw = error("name='a'\ncommand=['/a']\nraw_network=true");
+        assert!(raw.contains("raw_network: needs outbound"), "{raw}");
     }
 
     #[test]

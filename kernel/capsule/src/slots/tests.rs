@@ -385,7 +385,7 @@ fn the_disk_is_the_one_that_the_loader_named() {
     let mut node = Node::new(&disk);
     let mut started = unknown([8; 16]);
     started.key = key().public();
-    node.slots = Slots::new(Some(started.clone()));
+    node.slots = Slots::new(Some(started));
     assert_eq!(node.slots.info(&node.disks), Err(ControlError::Unsupported));
     started.disk = [7; 16];
     node.slots = Slots::new(Some(started));

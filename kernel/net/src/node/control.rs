@@ -3,7 +3,9 @@
 //! It answers ARP, neighbour solicitations and pings, runs the DHCPv4 client,
 //! SLAAC, IGMP and MLD. What it learns becomes the node's [`NetConfig`].
 
-use super::{Link, NetConfig, NetEvent, NetNode, StaticConfig};
+use super::{Link, NetConfig, NetEvent, NetNode, StaticConfig, groups};
+use crate::error::{Error, Result};
+use crate::packet::PacketTable;
 use crate::wire::clock;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -24,6 +26,8 @@ use smoltcp::wire::{
 /// because the link went down and up or is another one. On the same network, which is
 /// likely, nobody notices; on another one nobody has it by then.
 const KEPT: Duration = Duration::from_secs(5);
+/// Shortest time between two reports about groups.
+const REPORTS_LEAST: Duration = Duration::from_millis(10);
 
 pub(super) struct Control {
     iface: Interface,
@@ -34,11 +38,17 @@ pub(super) struct Control {
     /// Until when an address is kept that the server did not yet confirm.
     kept_until: Option<Instant>,
     scratch: Vec<u8>,
+    /// Groups that capsules have joined.
+    groups: u32,
+    /// While a router waits for reports: until when, and how long after one another
+    /// they may come. smoltcp does not tell when it wants to send them.
+    reports: Option<(Instant, Duration)>,
 }
 
 /// Frames in and out, for one poll.
 struct Port<'a> {
     link: &'a dyn Link,
+    watchers: &'a PacketTable,
     incoming: Option<&'a [u8]>,
     scratch: &'a mut Vec<u8>,
 }
@@ -46,6 +56,7 @@ struct Port<'a> {
 struct Incoming<'a>(&'a [u8]);
 struct Outgoing<'a> {
     link: &'a dyn Link,
+    watchers: &'a PacketTable,
     scratch: &'a mut Vec<u8>,
 }
 
@@ -60,6 +71,7 @@ impl TxToken for Outgoing<'_> {
         self.scratch.clear();
         self.scratch.resize(len, 0);
         let r = f(self.scratch);
+        self.watchers.show(self.scratch, self.link.mac(), true);
         self.link.transmit(self.scratch);
         r
     }
@@ -79,6 +91,7 @@ impl Device for Port<'_> {
         let frame = self.incoming.take()?;
         let out = Outgoing {
             link: self.link,
+            watchers: self.watchers,
             scratch: self.scratch,
         };
         Some((Incoming(frame), out))
@@ -87,6 +100,7 @@ impl Device for Port<'_> {
     fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Outgoing<'_>> {
         (self.link.room() > 0).then_some(Outgoing {
             link: self.link,
+            watchers: self.watchers,
             scratch: self.scratch,
         })
     }
@@ -100,7 +114,7 @@ impl Device for Port<'_> {
 }
 
 impl Control {
-    pub(super) fn new(link: &dyn Link) -> Control {
+    pub(super) fn new(link: &dyn Link, watchers: &PacketTable) -> Control {
         let mac = link.mac();
         let mut config = Config::new(HardwareAddress::Ethernet(EthernetAddress(mac)));
         config.random_seed = machine::random::next_u64();
@@ -108,6 +122,7 @@ impl Control {
         let mut scratch = vec![0; link.mtu() + super::ETHERNET_HEADER];
         let mut port = Port {
             link,
+            watchers,
             incoming: None,
             scratch: &mut scratch,
         };
@@ -123,6 +138,8 @@ impl Control {
             is_leased: false,
             kept_until: None,
             scratch,
+            groups: 0,
+            reports: None,
         }
     }
 
@@ -155,7 +172,7 @@ impl Control {
     /// to `config`; when to run again.
     fn poll(
         &mut self,
-        link: &dyn Link,
+        (link, watchers): (&dyn Link, &PacketTable),
         frame: Option<&[u8]>,
         config: &mut NetConfig,
     ) -> Option<Instant> {
@@ -163,16 +180,22 @@ impl Control {
         let at = clock(now);
         let mut port = Port {
             link,
+            watchers,
             incoming: frame,
             scratch: &mut self.scratch,
         };
         self.iface.poll(at, &mut port, &mut self.sockets);
         self.take_lease(config, now);
         self.take_v6(config);
-        match (self.due(now), self.kept_until) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+        if let Some(time) = frame.and_then(groups::time_for_reports) {
+            // One for each group, and those that every interface of IPv6 is in.
+            let step = time / (2 * (self.groups + 4));
+            self.reports = Some((now.after(2 * time), step.max(REPORTS_LEAST)));
         }
+        self.reports.take_if(|(until, _)| now >= *until);
+        let report = self.reports.map(|(_, step)| now.after(step));
+        let due = self.due(now);
+        due.into_iter().chain(self.kept_until).chain(report).min()
     }
 
     /// When the interface wants to run again.
@@ -307,11 +330,17 @@ impl NetNode {
         self.control_poll();
     }
 
-    /// Another link is in use: a new interface for it, which goes on with the address
-    /// and the ways to get one.
+    /// Another link is in use: a new interface for it, which goes on with the address,
+    /// the ways to get one, and the groups.
     pub(super) fn control_rebuild(self: &Arc<Self>) {
         let Some(link) = self.link() else { return };
-        let mut fresh = Control::new(&**link);
+        let mut fresh = Control::new(&**link, self.packets());
+        for group in self.joined_groups() {
+            // There was room for all of them before.
+            if fresh.iface.join_multicast_group(group).is_ok() {
+                fresh.groups += 1;
+            }
+        }
         let mut control = self.control.lock();
         if let Some(old) = &*control {
             let (v4, gateway) = self.with_config(|c| (c.v4, c.gateway));
@@ -323,6 +352,25 @@ impl NetNode {
         let old = control.replace(fresh);
         drop(control);
         drop(old);
+    }
+
+    /// Begins or ends to listen to a group.
+    ///
+    /// # Errors
+    /// [`Error::NoBuffers`] if there are too many, no device without a link.
+    pub(super) fn control_group(&self, group: IpAddr, join: bool) -> Result<()> {
+        let mut control = self.control.lock();
+        let c = control.as_mut().ok_or(Error::NO_DEVICE)?;
+        let done = match join {
+            true => c.iface.join_multicast_group(group),
+            false => c.iface.leave_multicast_group(group),
+        };
+        done.map_err(|_| Error::NoBuffers)?;
+        c.groups = match join {
+            true => c.groups.saturating_add(1),
+            false => c.groups.saturating_sub(1),
+        };
+        Ok(())
     }
 
     pub(super) fn control_poll(self: &Arc<Self>) {
@@ -339,7 +387,7 @@ impl NetNode {
         let Some(c) = &mut *control else { return };
         let before = self.config();
         let mut after = before.clone();
-        let next = c.poll(&**link, frame, &mut after);
+        let next = c.poll((&**link, &self.packets), frame, &mut after);
         *self.config.lock() = after.clone();
         if let Some(t) = self.control_timer.get() {
             t.set(next);

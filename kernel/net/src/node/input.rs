@@ -2,6 +2,7 @@
 //! packet types, and what does not parse is dropped.
 
 use super::{ETHERNET_HEADER, NetNode, Protocol, vlan};
+use crate::groups::ToGroup;
 use crate::wire::{Flow, Segment};
 use alloc::sync::Arc;
 use core::hash::BuildHasher;
@@ -60,6 +61,7 @@ impl NetNode {
             return;
         };
         let to = ethernet.dst_addr();
+        self.packets().show(frame, link.mac(), false);
         if to.0 != link.mac() && !to.is_broadcast() && !to.is_multicast() {
             return;
         }
@@ -128,6 +130,9 @@ impl NetNode {
             tos: packet.dscp() << 2 | packet.ecn(),
         };
         let local = self.is_local(to.into());
+        if local || to.is_multicast() || to.is_broadcast() {
+            self.show_raw(behind_header(frame));
+        }
         match packet.next_header() {
             IpProtocol::Tcp if local => {
                 self.tcp_input(header, behind_header(frame), packet.payload(), checksums);
@@ -137,6 +142,8 @@ impl NetNode {
                     .is_ok_and(|u| u.dst_port() == DHCP_CLIENT);
                 if dhcp {
                     self.control_input(Some(frame));
+                } else if to.is_multicast() {
+                    self.group_input(header, packet.payload());
                 } else if local || to.is_broadcast() {
                     let taken = self.udp_input(header, packet.payload());
                     // The control interface has no sockets either, and says so.
@@ -169,6 +176,9 @@ impl NetNode {
             tos: packet.traffic_class(),
         };
         let local = self.is_local(to.into());
+        if local || to.is_multicast() {
+            self.show_raw(behind_header(frame));
+        }
         match packet.next_header() {
             IpProtocol::Tcp if local && !from.is_unspecified() => {
                 let packet_bytes = behind_header(frame);
@@ -180,6 +190,7 @@ impl NetNode {
                     self.control_input(Some(frame));
                 }
             }
+            IpProtocol::Udp if to.is_multicast() => self.group_input(header, packet.payload()),
             IpProtocol::Icmpv6 if local || to.is_multicast() => {
                 self.icmpv6_input(header, packet.payload(), mac);
                 self.control_input(Some(frame));
@@ -234,16 +245,26 @@ impl NetNode {
         }
     }
 
+    /// A datagram to a group: every member gets a copy, and nobody is told if there
+    /// is none.
+    fn group_input(&self, h: Header, payload: &[u8]) {
+        if let Some(udp) = datagram(h, payload) {
+            let to_group = ToGroup {
+                from: SocketAddr::new(h.from, udp.src_port()),
+                to: SocketAddr::new(h.to, udp.dst_port()),
+                data: udp.payload(),
+                ttl: h.ttl,
+                tos: h.tos,
+            };
+            self.deliver_to_group(&to_group, None);
+        }
+    }
+
     /// Whether there was a socket for it, or it was not worth an answer.
     fn udp_input(self: &Arc<Self>, h: Header, payload: &[u8]) -> bool {
-        let Ok(udp) = UdpPacket::new_checked(payload) else {
+        let Some(udp) = datagram(h, payload) else {
             return true;
         };
-        let caps = ChecksumCapabilities::default();
-        let parsed = UdpRepr::parse(&udp, &h.from.into(), &h.to.into(), &caps);
-        if parsed.is_err() || udp.src_port() == 0 {
-            return true;
-        }
         let from = SocketAddr::new(h.from, udp.src_port());
         let hash = self.hash.hash_one((from, udp.dst_port()));
         let core = match self.published(Protocol::Udp, udp.dst_port()) {
@@ -353,6 +374,14 @@ impl NetNode {
     pub fn transmit_ready(&self) {
         self.flows.resume();
     }
+}
+
+/// The datagram in a packet, if it came whole.
+fn datagram(h: Header, payload: &[u8]) -> Option<UdpPacket<&[u8]>> {
+    let udp = UdpPacket::new_checked(payload).ok()?;
+    let caps = ChecksumCapabilities::default();
+    let parsed = UdpRepr::parse(&udp, &h.from.into(), &h.to.into(), &caps);
+    (parsed.is_ok() && udp.src_port() != 0).then_some(udp)
 }
 
 /// The packet in a frame.

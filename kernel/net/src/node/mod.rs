@@ -9,6 +9,7 @@
 
 mod config;
 mod control;
+mod groups;
 mod input;
 mod link;
 mod links;
@@ -24,6 +25,8 @@ pub use links::Port;
 pub use published::{Protocol, Published};
 
 use crate::keyhash::{self, KeyedMap, KeyedState};
+use crate::packet::PacketTable;
+use crate::raw::RawTable;
 use crate::stack::{NetStack, StackConfig};
 use crate::udp::UdpCore;
 use crate::wire::{Engines, Flows, Timers};
@@ -51,6 +54,9 @@ pub struct NetNode {
     /// Node ports lent to datagram sockets that send to the wire.
     udp: SpinLock<KeyedMap<u16, Weak<UdpCore>>>,
     neighbours: neighbours::Neighbours,
+    groups: groups::Groups,
+    raw: RawTable,
+    packets: PacketTable,
     control: SpinLock<Option<control::Control>>,
     control_timer: Once<Timer>,
     neighbour_timer: Once<Timer>,
@@ -77,6 +83,9 @@ impl NetNode {
             published: published::Table::new(),
             udp: SpinLock::new(keyhash::map()),
             neighbours: neighbours::Neighbours::new(),
+            groups: groups::Groups::new(),
+            raw: RawTable::default(),
+            packets: PacketTable::default(),
             control: SpinLock::new(None),
             control_timer: Once::new(),
             neighbour_timer: Once::new(),
@@ -229,6 +238,14 @@ impl NetNode {
 
     pub(crate) fn unpublish(&self, stack: &NetStack) {
         self.published.withdraw(stack);
+    }
+
+    pub(crate) fn packets(&self) -> &PacketTable {
+        &self.packets
+    }
+
+    pub(crate) fn raw(&self) -> &RawTable {
+        &self.raw
     }
 
     pub(crate) fn udp_ports(&self) -> &SpinLock<KeyedMap<u16, Weak<UdpCore>>> {

@@ -25,7 +25,7 @@ impl NetNode {
         };
         write_header(frame, link.mac(), [0; 6], protocol);
         if let Some(mac) = self.with_config(|c| group_address(to, |ip| c.is_broadcast(ip))) {
-            send_to(&**link, frame, mac);
+            self.send_to(frame, mac);
             return;
         }
         let Some(hop) = self.with_config(|c| c.next_hop(to)) else {
@@ -33,9 +33,9 @@ impl NetNode {
         };
         let now = Instant::now();
         match self.neighbours.look_up(hop, frame, now) {
-            Hop::Known(mac) => send_to(&**link, frame, mac),
+            Hop::Known(mac) => self.send_to(frame, mac),
             Hop::Stale(mac) => {
-                send_to(&**link, frame, mac);
+                self.send_to(frame, mac);
                 let mac = Some(mac);
                 self.ask(&Question { to: hop, mac });
                 self.neighbour_poll();
@@ -73,7 +73,7 @@ impl NetNode {
             }
         };
         if let Some(frame) = question {
-            link.transmit(frame);
+            self.put_frame(frame);
             link.flush();
         }
     }
@@ -111,16 +111,16 @@ impl NetNode {
         let held = self.neighbours.learn(ip, mac, create, Instant::now());
         let Some(link) = self.link() else { return };
         for mut frame in held {
-            send_to(&**link, &mut frame, mac);
+            self.send_to(&mut frame, mac);
         }
         link.flush();
     }
-}
 
-fn send_to(link: &dyn super::Link, frame: &mut [u8], mac: [u8; 6]) {
-    if let Some(to) = frame.get_mut(..6) {
-        to.copy_from_slice(&mac);
-        link.transmit(frame);
+    fn send_to(&self, frame: &mut [u8], mac: [u8; 6]) {
+        if let Some(to) = frame.get_mut(..6) {
+            to.copy_from_slice(&mac);
+            self.put_frame(frame);
+        }
     }
 }
 

@@ -55,6 +55,8 @@ impl Socket {
         match &self.kind {
             Kind::Tcp(t) => t.link().map_or(0, |l| l.endpoint.incoming().len()),
             Kind::Udp(u) => u.queue().first_len(),
+            Kind::Raw(r) => r.queue().first_len(),
+            Kind::Packet(p) => p.queue().first_len(),
             Kind::Unix(u) => match (u.stream(), u.packets(), u.inbox()) {
                 (Some(e), _, _) => e.incoming().len(),
                 (_, Some(e), _) => e.incoming().first_len(),
@@ -73,7 +75,7 @@ impl Socket {
                 l.endpoint.outgoing().len() + engine
             }),
             Kind::Unix(u) => u.stream().map_or(0, |e| e.outgoing().len()),
-            Kind::Udp(_) | Kind::Netlink(_) => 0,
+            Kind::Udp(_) | Kind::Raw(_) | Kind::Packet(_) | Kind::Netlink(_) => 0,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The socket: one object behind a descriptor, whatever its family.
 
+mod groups;
 mod ioctl;
 mod ops;
 mod sockopt;
@@ -7,11 +8,13 @@ mod transfer;
 
 pub use transfer::{MsgFlags, Outgoing, Received};
 
-use crate::addr::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, Address, UnixName};
+use crate::addr::{AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, Address, UnixName};
 use crate::ancillary::Identity;
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
 use crate::options::{Options, Switch};
+use crate::packet::Packet;
+use crate::raw::{self, Raw};
 use crate::stack::{NetStack, Seat};
 use crate::tcp::{TCP_BUFFER, Tcp};
 use crate::udp::Udp;
@@ -30,16 +33,18 @@ pub const SOCK_DGRAM: u32 = 2;
 pub const SOCK_RAW: u32 = 3;
 /// `SOCK_SEQPACKET`.
 pub const SOCK_SEQPACKET: u32 = 5;
-/// `SOCK_PACKET` and `AF_PACKET`, which need rights no capsule has.
-const AF_PACKET: u32 = 17;
 
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
+const IPPROTO_ICMP: u32 = 1;
+const IPPROTO_ICMPV6: u32 = 58;
 const NETLINK_ROUTE: u32 = 0;
 
 enum Kind {
     Tcp(Tcp),
     Udp(Udp),
+    Raw(Raw),
+    Packet(Packet),
     Unix(Unix),
     Netlink(Netlink),
 }
@@ -101,9 +106,6 @@ impl Socket {
     ) -> Result<Arc<Socket>> {
         let hub = Arc::new(PollHub::new());
         let options = Arc::new(Options::default());
-        if family == AF_PACKET {
-            return Err(Error::NOT_PERMITTED);
-        }
         let family = u16::try_from(family).map_err(|_| Error::NoFamily)?;
         let (kind, protocol) = match family {
             AF_UNIX => {
@@ -124,11 +126,38 @@ impl Socket {
                         let udp = Udp::new(v6, stack, &hub, &options);
                         (Kind::Udp(udp), IPPROTO_UDP)
                     }
+                    (SOCK_DGRAM, IPPROTO_ICMP) if !v6 => {
+                        let raw = Raw::new((v6, raw::ICMP, true), stack, &hub, &options)?;
+                        (Kind::Raw(raw), protocol)
+                    }
+                    (SOCK_DGRAM, IPPROTO_ICMPV6) if v6 => {
+                        let raw = Raw::new((v6, raw::ICMPV6, true), stack, &hub, &options)?;
+                        (Kind::Raw(raw), protocol)
+                    }
                     // A raw socket is for one protocol.
-                    (SOCK_RAW, 1..) => return Err(Error::NOT_PERMITTED),
+                    (SOCK_RAW, 1..) if !stack.may_be_raw() => return Err(Error::NOT_PERMITTED),
+                    (SOCK_RAW, 1..=255) => {
+                        let number = u8::try_from(protocol).map_err(|_| Error::NoProtocol)?;
+                        let raw = Raw::new((v6, number, false), stack, &hub, &options)?;
+                        (Kind::Raw(raw), protocol)
+                    }
+                    (SOCK_RAW, _) if protocol > 255 => return Err(Error::INVALID),
                     (SOCK_RAW | SOCK_STREAM | SOCK_DGRAM, _) => return Err(Error::NoProtocol),
                     _ => return Err(Error::NoSocketType),
                 }
+            }
+            AF_PACKET if !stack.may_be_raw() => return Err(Error::NOT_PERMITTED),
+            AF_PACKET => {
+                let cooked = match style {
+                    SOCK_RAW => false,
+                    SOCK_DGRAM => true,
+                    _ => return Err(Error::NoSocketType),
+                };
+                // A number of the network's order in the host's.
+                let kind = u16::try_from(protocol).map_err(|_| Error::INVALID)?;
+                let kind = u16::from_be(kind);
+                let packet = Packet::new(cooked, kind, stack, &hub, &options)?;
+                (Kind::Packet(packet), protocol)
             }
             AF_NETLINK => match (style, protocol) {
                 (SOCK_DGRAM | SOCK_RAW, NETLINK_ROUTE) => {
@@ -145,6 +174,14 @@ impl Socket {
             (_, s) => s,
         };
         Socket::build(stack, (family, style, protocol), hub, options, kind)
+    }
+
+    /// Whether such a socket is for programs that may use the network raw
+    /// (`CAP_NET_RAW`).
+    #[must_use]
+    pub fn needs_raw(family: u32, style: u32) -> bool {
+        let inet = [AF_INET, AF_INET6].map(u32::from).contains(&family);
+        family == u32::from(AF_PACKET) || inet && style == SOCK_RAW
     }
 
     /// Two connected sockets (socketpair(2)).
@@ -229,11 +266,14 @@ impl Socket {
         match (&self.kind, address) {
             (Kind::Tcp(t), Address::Inet(a)) => t.bind(&self.stack, &self.options, a),
             (Kind::Udp(u), Address::Inet(a)) => u.bind(&self.stack, &self.options, a),
+            (Kind::Raw(r), Address::Inet(a)) => r.bind(&self.stack, &self.options, a),
+            (Kind::Packet(p), Address::Hardware(to)) => p.bind(&self.stack, &to),
             (Kind::Unix(u), Address::Unix(name)) => u.bind(&self.stack, name),
             (Kind::Netlink(n), Address::Netlink { port, groups }) => n.bind(port, groups),
-            (Kind::Tcp(_) | Kind::Udp(_), Address::Unix(_) | Address::Netlink { .. }) => {
-                Err(Error::NoFamily)
-            }
+            (
+                Kind::Tcp(_) | Kind::Udp(_) | Kind::Raw(_),
+                Address::Unix(_) | Address::Netlink { .. } | Address::Hardware(_),
+            ) => Err(Error::NoFamily),
             _ => Err(Error::INVALID),
         }
     }
@@ -249,7 +289,9 @@ impl Socket {
         match &self.kind {
             Kind::Tcp(t) => t.listen(&self.stack, &self.hub, &self.options, backlog),
             Kind::Unix(u) => u.listen(&self.hub, backlog, who),
-            Kind::Udp(_) | Kind::Netlink(_) => Err(Error::NotSupported),
+            Kind::Udp(_) | Kind::Raw(_) | Kind::Packet(_) | Kind::Netlink(_) => {
+                Err(Error::NotSupported)
+            }
         }
     }
 
@@ -295,7 +337,9 @@ impl Socket {
                 let s = Socket::build(&self.stack, what, new.hub, options, kind)?;
                 Ok((s, Address::Unix(new.peer)))
             }
-            Kind::Udp(_) | Kind::Netlink(_) => Err(Error::NotSupported),
+            Kind::Udp(_) | Kind::Raw(_) | Kind::Packet(_) | Kind::Netlink(_) => {
+                Err(Error::NotSupported)
+            }
         }
     }
 
@@ -316,6 +360,8 @@ impl Socket {
             },
             (Kind::Udp(u), Address::Inet(a)) => u.connect(&self.stack, &self.options, Some(*a)),
             (Kind::Udp(u), Address::Unspecified) => u.connect(&self.stack, &self.options, None),
+            (Kind::Raw(r), Address::Inet(a)) => r.connect(&self.stack, &self.options, Some(*a)),
+            (Kind::Raw(r), Address::Unspecified) => r.connect(&self.stack, &self.options, None),
             (Kind::Unix(u), Address::Unix(name)) => u.connect(
                 &self.stack,
                 &self.hub,
@@ -329,7 +375,8 @@ impl Socket {
                 Ok(())
             }
             (Kind::Netlink(_), Address::Netlink { .. }) => Ok(()),
-            (Kind::Tcp(_) | Kind::Udp(_), _) => Err(Error::NoFamily),
+            (Kind::Tcp(_) | Kind::Udp(_) | Kind::Raw(_), _) => Err(Error::NoFamily),
+            (Kind::Packet(_), _) => Err(Error::NotSupported),
             _ => Err(Error::INVALID),
         }
     }
@@ -340,6 +387,8 @@ impl Socket {
         match &self.kind {
             Kind::Tcp(t) => Address::Inet(t.local()),
             Kind::Udp(u) => Address::Inet(u.local()),
+            Kind::Raw(r) => Address::Inet(r.local()),
+            Kind::Packet(p) => p.local(&self.stack),
             Kind::Unix(u) => Address::Unix(u.local_name()),
             Kind::Netlink(n) => n.local(),
         }
@@ -353,6 +402,8 @@ impl Socket {
         match &self.kind {
             Kind::Tcp(t) => t.remote().map(Address::Inet),
             Kind::Udp(u) => u.remote().map(Address::Inet),
+            Kind::Raw(r) => r.remote().map(Address::Inet),
+            Kind::Packet(_) => Err(Error::NotSupported),
             Kind::Unix(u) => u.peer_name().map(Address::Unix),
             Kind::Netlink(_) => Ok(Address::Netlink { port: 0, groups: 0 }),
         }
@@ -366,8 +417,9 @@ impl Socket {
         match &self.kind {
             Kind::Tcp(t) => t.shutdown(read, write),
             Kind::Udp(u) => u.shutdown(read, write),
+            Kind::Raw(r) => r.shutdown(read, write),
             Kind::Unix(u) => u.shutdown(read, write),
-            Kind::Netlink(_) => Err(Error::NotSupported),
+            Kind::Packet(_) | Kind::Netlink(_) => Err(Error::NotSupported),
         }
     }
 
@@ -384,6 +436,8 @@ impl Socket {
         match &self.kind {
             Kind::Tcp(t) => t.poll(),
             Kind::Udp(u) => u.poll(),
+            Kind::Raw(r) => r.poll(),
+            Kind::Packet(p) => p.poll(),
             Kind::Unix(u) => u.poll(),
             Kind::Netlink(n) => n.poll(),
         }
@@ -428,7 +482,9 @@ impl Drop for Socket {
     fn drop(&mut self) {
         match &self.kind {
             Kind::Tcp(t) => t.close(&self.options),
-            Kind::Udp(u) => u.close(),
+            Kind::Udp(u) => u.close(&self.stack),
+            Kind::Raw(r) => r.close(&self.stack),
+            Kind::Packet(p) => p.close(&self.stack),
             Kind::Unix(_) | Kind::Netlink(_) => {}
         }
     }

@@ -63,6 +63,9 @@ impl FileOps for Socket {
         let what = match &self.kind {
             Kind::Tcp(_) => "tcp",
             Kind::Udp(_) => "udp",
+            Kind::Raw(r) if r.is_ping() => "ping",
+            Kind::Raw(_) => "raw",
+            Kind::Packet(_) => "packet",
             Kind::Unix(_) => "unix",
             Kind::Netlink(_) => "netlink",
         };

@@ -3,7 +3,10 @@
 use super::{Kind, Socket};
 use crate::addr::{AF_INET6, AF_UNIX};
 use crate::error::{Error, Result};
+use crate::filter::Filter;
 use crate::options::{BUFFER_MAX, BUFFER_MIN, Options, Switch};
+use crate::packet::Packet;
+use crate::raw::{self, Raw};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU32, AtomicU64};
@@ -13,7 +16,13 @@ const SOL_SOCKET: i32 = 1;
 const SOL_TCP: i32 = 6;
 const SOL_UDP: i32 = 17;
 const SOL_IPV6: i32 = 41;
+const SOL_ICMPV6: i32 = 58;
+const SOL_RAW: i32 = 255;
+const SOL_PACKET: i32 = 263;
 const SOL_NETLINK: i32 = 270;
+
+/// Where the kernel writes a checksum, at two levels.
+const IPV6_CHECKSUM: i32 = 7;
 
 /// How an option's value is kept.
 enum Value<'a> {
@@ -37,6 +46,8 @@ impl Socket {
             (SOL_SOCKET, 10) => Sw(Switch::OobInline),
             (SOL_SOCKET, 15) => Sw(Switch::ReusePort),
             (SOL_SOCKET, 16) if self.family == AF_UNIX => Sw(Switch::PassCred),
+            (SOL_SOCKET, 29) => Sw(Switch::Timestamp),
+            (SOL_SOCKET, 35) => Sw(Switch::TimestampNs),
             (SOL_SOCKET, 12) => Number(&o.priority, 0..=6),
             (SOL_SOCKET, 18) => Number(&o.receive_low, 0..=i32::MAX),
             (SOL_TCP, 1) if tcp => Sw(Switch::NoDelay),
@@ -51,6 +62,10 @@ impl Socket {
             (SOL_TCP, 25) if tcp => Number(&o.unsent_low, 0..=i32::MAX),
             (SOL_IP, 1) => Number(&o.tos, byte),
             (SOL_IP, 2) => Number(&o.ttl, 1..=255),
+            (SOL_IP, 3) if matches!(&self.kind, Kind::Raw(r) if !r.is_ping()) => {
+                Sw(Switch::HeaderIncluded)
+            }
+            (SOL_IP, 6 | 7) => Sw(Switch::ReceiveOptions),
             (SOL_IP, 8) => Sw(Switch::PacketInfo),
             (SOL_IP, 11) => Sw(Switch::ReceiveErrors),
             (SOL_IP, 12) => Sw(Switch::ReceiveTtl),
@@ -59,10 +74,12 @@ impl Socket {
             (SOL_IP, 24) => Sw(Switch::BindNoPort),
             (SOL_IP, 33) => Number(&o.multicast_ttl, byte),
             (SOL_IP, 34) => Sw(Switch::MulticastLoop),
+            (SOL_IP, 49) => Sw(Switch::MulticastAll),
             (SOL_IPV6, 16) if v6 => Number(&o.ttl, 1..=255),
             (SOL_IPV6, 18) if v6 => Number(&o.multicast_ttl, byte),
             (SOL_IPV6, 19) if v6 => Sw(Switch::MulticastLoop),
             (SOL_IPV6, 25) if v6 => Sw(Switch::ReceiveErrors),
+            (SOL_IPV6, 29) if v6 => Sw(Switch::MulticastAll),
             (SOL_IPV6, 26) if v6 => Sw(Switch::V6Only),
             (SOL_IPV6, 49) if v6 => Sw(Switch::PacketInfo6),
             (SOL_IPV6, 51) if v6 => Sw(Switch::ReceiveHopLimit),
@@ -92,6 +109,19 @@ impl Socket {
             self.configure();
             return Ok(());
         }
+        if let Kind::Raw(r) = &self.kind
+            && let Some(done) = set_raw_option(r, level, name, value)
+        {
+            return done;
+        }
+        if let Kind::Packet(p) = &self.kind
+            && let Some(done) = set_packet_option(p, level, name, value)
+        {
+            return done;
+        }
+        if let Some(done) = self.set_group_option(level, name, value) {
+            return done;
+        }
         match (level, name) {
             (SOL_SOCKET, 7 | 32) => self.set_buffer(false, int(value)?),
             (SOL_SOCKET, 8 | 33) => self.set_buffer(true, int(value)?),
@@ -115,6 +145,18 @@ impl Socket {
             (SOL_SOCKET, 25 | 36) => Err(Error::NOT_PERMITTED),
             _ => Err(Error::NoOption),
         }
+    }
+
+    /// Attaches a filter (`SO_ATTACH_FILTER`), whose instructions these are.
+    ///
+    /// # Errors
+    /// [`Error::NoOption`] for all but packet sockets, [`Error::INVALID`].
+    pub fn attach_filter(&self, program: &[u8]) -> Result<()> {
+        let Kind::Packet(p) = &self.kind else {
+            return Err(Error::NoOption);
+        };
+        p.set_filter(Some(Filter::new(program)?));
+        Ok(())
     }
 
     fn set_number(
@@ -161,6 +203,8 @@ impl Socket {
         cell.store(bytes, Relaxed);
         match &self.kind {
             Kind::Udp(u) if receive => u.queue().set_capacity(bytes),
+            Kind::Raw(r) if receive => r.queue().set_capacity(bytes),
+            Kind::Packet(p) if receive => p.queue().set_capacity(bytes),
             Kind::Unix(u) => u.set_buffers(r, s),
             _ => self.configure(),
         }
@@ -177,8 +221,11 @@ impl Socket {
         match (level, &self.kind) {
             (SOL_SOCKET, _) => Ok(()),
             (SOL_TCP | SOL_UDP | SOL_IP, Kind::Tcp(_) | Kind::Udp(_)) => Ok(()),
-            (SOL_IPV6, Kind::Tcp(_) | Kind::Udp(_)) if self.is_v6() => Ok(()),
+            (SOL_IP, Kind::Raw(_)) if !self.is_v6() => Ok(()),
+            (SOL_RAW | SOL_ICMPV6, Kind::Raw(_)) => Ok(()),
+            (SOL_IPV6, Kind::Tcp(_) | Kind::Udp(_) | Kind::Raw(_)) if self.is_v6() => Ok(()),
             (SOL_NETLINK, Kind::Netlink(_)) => Ok(()),
+            (SOL_PACKET, Kind::Packet(_)) => Ok(()),
             (_, Kind::Unix(_) | Kind::Netlink(_)) => Err(Error::NotSupported),
             _ => Err(Error::NoOption),
         }
@@ -204,6 +251,17 @@ impl Socket {
             Some(Value::Switch(s)) => return number(u32::from(self.options.on(s))),
             Some(Value::Number(cell, _)) => return number(cell.load(Relaxed)),
             None => {}
+        }
+        if let Kind::Raw(r) = &self.kind
+            && let Some(value) = raw_option(r, level, name)
+        {
+            return Ok(value);
+        }
+        if let (Kind::Packet(p), SOL_PACKET, 6) = (&self.kind, level, name) {
+            return Ok(p.statistics().map(u32::to_ne_bytes).concat());
+        }
+        if let Some(value) = self.group_option(level, name) {
+            return Ok(value);
         }
         let size = |n: usize| number(u32::try_from(n).unwrap_or(u32::MAX));
         match (level, name) {
@@ -250,8 +308,9 @@ impl Socket {
         match &self.kind {
             Kind::Tcp(t) => t.take_error(),
             Kind::Udp(u) => u.take_error(),
+            Kind::Raw(r) => r.take_error(),
             Kind::Unix(u) => u.take_error(),
-            Kind::Netlink(_) => 0,
+            Kind::Packet(_) | Kind::Netlink(_) => 0,
         }
     }
 
@@ -297,6 +356,69 @@ impl Socket {
             }
         }
         Ok(v.to_vec())
+    }
+}
+
+/// Options that only raw sockets have (raw(7), ipv6(7)); `None` for others.
+fn set_raw_option(r: &Raw, level: i32, name: i32, value: &[u8]) -> Option<Result<()>> {
+    match (level, name, r.protocol()) {
+        // ICMP_FILTER and ICMP6_FILTER.
+        (SOL_RAW, 1, raw::ICMP) | (SOL_ICMPV6, 1, raw::ICMPV6) if !r.is_ping() => {
+            let mut unwanted = r.unwanted();
+            let words = value.chunks_exact(4).filter_map(|b| b.try_into().ok());
+            for (word, bytes) in unwanted.iter_mut().zip(words) {
+                *word = u32::from_ne_bytes(bytes);
+            }
+            r.set_unwanted(unwanted);
+            Some(Ok(()))
+        }
+        (SOL_RAW | SOL_IPV6, IPV6_CHECKSUM, protocol) => Some(int(value).and_then(|at| {
+            // That of ICMPv6 is where it is.
+            if protocol == raw::ICMPV6 && (level == SOL_IPV6 || at != 2) || at > 0 && at % 2 != 0 {
+                return Err(Error::INVALID);
+            }
+            r.checksum_at().store(at.max(-1), Relaxed);
+            Ok(())
+        })),
+        _ => None,
+    }
+}
+
+/// Options that only packet sockets have (packet(7)); `None` for others.
+fn set_packet_option(p: &Packet, level: i32, name: i32, value: &[u8]) -> Option<Result<()>> {
+    match (level, name) {
+        // Membership: the device gives what it hears as it is.
+        (SOL_PACKET, 1 | 2) => {
+            let kind = value.get(4..6).and_then(|b| b.try_into().ok());
+            Some(match kind.map(u16::from_ne_bytes) {
+                Some(0..=3) if value.len() >= 16 => Ok(()),
+                _ => Err(Error::INVALID),
+            })
+        }
+        // SO_DETACH_FILTER.
+        (SOL_SOCKET, 27) => {
+            p.set_filter(None);
+            Some(Ok(()))
+        }
+        _ => None,
+    }
+}
+
+fn raw_option(r: &Raw, level: i32, name: i32) -> Option<Vec<u8>> {
+    let words = |n: usize| {
+        r.unwanted()
+            .iter()
+            .take(n)
+            .flat_map(|w| w.to_ne_bytes())
+            .collect()
+    };
+    match (level, name, r.protocol()) {
+        (SOL_RAW, 1, raw::ICMP) if !r.is_ping() => Some(words(1)),
+        (SOL_ICMPV6, 1, raw::ICMPV6) if !r.is_ping() => Some(words(8)),
+        (SOL_RAW | SOL_IPV6, IPV6_CHECKSUM, _) => {
+            Some(r.checksum_at().load(Relaxed).to_ne_bytes().to_vec())
+        }
+        _ => None,
     }
 }
 

@@ -80,6 +80,8 @@ pub struct Received {
     pub files: SmallVec<[Arc<OpenFile>; 4]>,
     /// The sender, if the socket wants to know (`SO_PASSCRED`).
     pub sender: Option<Identity>,
+    /// When it arrived, in nanoseconds since 1970, if the socket wants to know.
+    pub time: Option<i64>,
     /// Our address it was sent to, its time to live and type of service.
     pub packet: Option<(IpAddr, u8, u8)>,
     /// It is one whole record (`MSG_EOR`).
@@ -171,6 +173,10 @@ impl Socket {
                 }
             },
             Kind::Udp(u) => self.receive_message(sink, flags, nonblocking, |peek| u.receive(peek)),
+            Kind::Raw(u) => self.receive_message(sink, flags, nonblocking, |peek| u.receive(peek)),
+            Kind::Packet(p) => {
+                self.receive_message(sink, flags, nonblocking, |peek| p.receive(peek))
+            }
             Kind::Netlink(n) => {
                 self.receive_message(sink, flags, nonblocking, |peek| n.receive(peek))
             }
@@ -251,10 +257,12 @@ impl Socket {
         let mut r = Received::default();
         let Some(m) = message else { return Ok(r) };
         r.full = m.data.len();
+        r.time = Some(m.time).filter(|time| *time != 0);
         let fits = m.data.len().min(sink.left());
         r.bytes = sink.put(m.data.get(..fits).unwrap_or(&[]))?;
         match m.origin {
             Origin::Peer => r.from = self.remote().ok(),
+            Origin::Hardware(from) => r.from = Some(Address::Hardware(from)),
             Origin::Unix(name) => r.from = Some(Address::Unix(name)),
             Origin::Inet { from, to, ttl, tos } => {
                 r.from = Some(Address::Inet(from));
@@ -300,6 +308,25 @@ impl Socket {
                 }
                 let message = Message::from_source(src)?;
                 u.send(&self.stack, &self.options, to, what.header, message)
+            }
+            Kind::Raw(r) => {
+                let to = inet(what.to.as_ref())?;
+                if src.left() > crate::udp::DATAGRAM_MAX {
+                    return Err(Error::MessageSize);
+                }
+                let data = Message::from_source(src)?.data;
+                r.send(&self.stack, &self.options, to, what.header, data)
+            }
+            Kind::Packet(p) => {
+                let to = match &what.to {
+                    None => None,
+                    Some(Address::Hardware(to)) => Some(to),
+                    Some(_) => return Err(Error::INVALID),
+                };
+                if src.left() > crate::udp::DATAGRAM_MAX {
+                    return Err(Error::MessageSize);
+                }
+                p.send(&self.stack, to, &Message::from_source(src)?.data)
             }
             Kind::Netlink(n) => {
                 if src.left() > self.options.sndbuf() {
@@ -466,7 +493,9 @@ impl Socket {
                 (&link.endpoint, Some(link))
             }
             Kind::Unix(u) => (u.stream().ok_or(Error::INVALID)?, None),
-            Kind::Udp(_) | Kind::Netlink(_) => return Err(Error::INVALID),
+            Kind::Udp(_) | Kind::Raw(_) | Kind::Packet(_) | Kind::Netlink(_) => {
+                return Err(Error::INVALID);
+            }
         };
         loop {
             match e.write_frame(frame, start, len) {

@@ -26,6 +26,7 @@ pub fn stack_on(node: &Arc<NetNode>, ports: Vec<Published>, system: bool) -> Arc
     node.new_stack(StackConfig {
         ports,
         outbound: true,
+        raw: false,
         system,
         account: Arc::new(Account::new(16 << 10).expect("few accounts")),
         sockets_max: 20_000,

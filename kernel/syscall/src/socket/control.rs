@@ -22,6 +22,8 @@ const SOL_SOCKET: i32 = 1;
 const SOL_IPV6: i32 = 41;
 const SCM_RIGHTS: i32 = 1;
 const SCM_CREDENTIALS: i32 = 2;
+const SO_TIMESTAMP: i32 = 29;
+const SO_TIMESTAMPNS: i32 = 35;
 const IP_TOS: i32 = 1;
 const IP_TTL: i32 = 2;
 const IP_PKTINFO: i32 = 8;
@@ -230,10 +232,25 @@ impl Room {
         if !files.is_empty() {
             self.files(ctx, &files, cloexec)?;
         }
+        if let Some(time) = received.time {
+            self.arrival(socket, time)?;
+        }
         match received.packet {
             Some((to, ttl, tos)) => self.packet(socket, to, ttl, tos),
             None => Ok(()),
         }
+    }
+
+    /// When the message arrived: microseconds or nanoseconds behind the second.
+    fn arrival(&mut self, socket: &Socket, time: i64) -> Result<(), Errno> {
+        let (kind, unit) = match socket.options().on(Switch::TimestampNs) {
+            true => (SO_TIMESTAMPNS, 1),
+            false => (SO_TIMESTAMP, 1000),
+        };
+        let seconds = time.div_euclid(1_000_000_000);
+        let part = time.rem_euclid(1_000_000_000) / unit;
+        let words = [seconds, part].map(i64::to_ne_bytes).concat();
+        self.put(SOL_SOCKET, kind, &words)
     }
 
     /// As many files as there is room for; the others are closed.
@@ -273,8 +290,12 @@ impl Room {
         match to {
             IpAddr::V4(ip) => {
                 if options.on(Switch::PacketInfo) {
-                    let ip = ip.octets();
-                    let info = [index.to_ne_bytes(), ip, ip].concat();
+                    // The second is what an answer would come from.
+                    let own = match ip.is_multicast() {
+                        true => socket.stack().node().ipv4().unwrap_or(ip),
+                        false => ip,
+                    };
+                    let info = [index.to_ne_bytes(), own.octets(), ip.octets()].concat();
                     self.put(SOL_IP, IP_PKTINFO, &info)?;
                 }
                 if options.on(Switch::ReceiveTtl) {

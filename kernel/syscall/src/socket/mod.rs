@@ -13,16 +13,20 @@ use crate::ctx::Ctx;
 use crate::errno::{Errno, SysResult};
 use address::{read_address, write_address};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use machine::{FileCharge, user};
+use net::filter::{INSTRUCTION, PROGRAM_MAX};
 use net::{Address, Identity, Socket};
-use vfs::{OpenFile, OpenFlags};
+use vfs::{Caps, OpenFile, OpenFlags};
 
 const SOCK_NONBLOCK: usize = 0o4000;
 const SOCK_CLOEXEC: usize = 0o2_000_000;
+const SOL_SOCKET: i32 = 1;
+const SO_ATTACH_FILTER: i32 = 26;
 /// The bits of the type that are no flags.
 const SOCK_TYPE: usize = 0xf;
-/// Longest option value that a program can set.
-const OPTION_MAX: usize = 256;
+/// Longest option value that a program can set: `struct group_source_req` has 264 bytes.
+const OPTION_MAX: usize = 264;
 
 /// A socket behind a descriptor, held for the time of a call.
 pub(crate) struct Held(Arc<OpenFile>);
@@ -105,6 +109,10 @@ pub(crate) fn sys_socket(
 ) -> SysResult {
     flags(kind)?;
     let style = (kind & SOCK_TYPE) as u32;
+    // Whether the capsule may is the network's to say; here, whether this program may.
+    if Socket::needs_raw(family as u32, style) && !ctx.cred()?.has(Caps::NET_RAW) {
+        return Err(Errno::EPERM);
+    }
     let charge = ctx.file_charge()?;
     let socket = Socket::new(ctx.world().network(), family as u32, style, protocol as u32)?;
     Ok(install(ctx, socket, kind, charge)? as usize)
@@ -242,9 +250,32 @@ pub(crate) fn sys_setsockopt(
     let mut buffer = [0; OPTION_MAX];
     let bytes = &mut buffer[..len.min(OPTION_MAX)];
     user::read(value, bytes)?;
-    held.socket()?
-        .set_option(level as i32, name as i32, bytes)?;
+    let socket = held.socket()?;
+    if (level as i32, name as i32) == (SOL_SOCKET, SO_ATTACH_FILTER) {
+        socket.attach_filter(&read_filter(bytes)?)?;
+        return Ok(0);
+    }
+    socket.set_option(level as i32, name as i32, bytes)?;
     Ok(0)
+}
+
+/// The instructions that a `struct sock_fprog` leads to.
+fn read_filter(program: &[u8]) -> Result<Vec<u8>, Errno> {
+    let &[c0, c1, _, _, _, _, _, _, a0, a1, a2, a3, a4, a5, a6, a7, ..] = program else {
+        return Err(Errno::EINVAL);
+    };
+    let count = usize::from(u16::from_ne_bytes([c0, c1]));
+    if count > PROGRAM_MAX {
+        return Err(Errno::EINVAL);
+    }
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(count * INSTRUCTION)?;
+    bytes.resize(count * INSTRUCTION, 0);
+    user::read(
+        usize::from_ne_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
+        &mut bytes,
+    )?;
+    Ok(bytes)
 }
 
 /// getsockopt(2)

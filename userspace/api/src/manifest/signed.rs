@@ -8,12 +8,14 @@ use alloc::vec::Vec;
 /// First bytes of a signed manifest.
 const MAGIC: [u8; 8] = *b"SKEPSIGN";
 /// Newest version of the manifest's payload that this module reads and writes.
-pub const MANIFEST_VERSION: u8 = 2;
+pub const MANIFEST_VERSION: u8 = 3;
 /// Oldest version that it reads, and writes where that says all there is to say:
-/// nodes that know no other go on taking it. It has no `devices`.
+/// nodes that know no other go on taking it. It has neither `devices`, which came with
+/// version 2, nor `raw_network`, which came with version 3.
 pub const MANIFEST_VERSION_FIRST: u8 = 1;
-/// What version 2 has after the fields of version 1 when there is no device.
-const NO_DEVICES: u8 = 0;
+/// What each version has after the fields of the one before it when it has nothing to
+/// say: no devices (a length), no raw network (a bool).
+const NOTHING: u8 = 0;
 /// What the signature is for; part of the signed message.
 pub const SIGNING_DOMAIN: &str = "skep signed manifest";
 /// Bytes before the payload: magic number, version, key, signature.
@@ -162,9 +164,9 @@ impl SignedManifest {
             return read(&self.payload);
         }
         let mut payload = self.payload.clone();
-        payload.push(NO_DEVICES);
+        payload.extend((self.version..MANIFEST_VERSION).map(|_| NOTHING));
         let manifest = read(&payload)?;
-        // Otherwise the byte was not read as what it is.
+        // Otherwise a byte was not read as what it is.
         match write(&manifest) {
             Ok((version, again)) if version == self.version && again == self.payload => {
                 Ok(manifest)
@@ -184,10 +186,15 @@ impl SignedManifest {
 /// The payload of `manifest` in the oldest version that can say it.
 fn write(manifest: &Manifest) -> Result<(u8, Vec<u8>), ManifestError> {
     let mut payload = postcard::to_allocvec(manifest).map_err(|_| ManifestError::BadPayload)?;
-    if manifest.devices.is_empty() && payload.pop() == Some(NO_DEVICES) {
-        return Ok((MANIFEST_VERSION_FIRST, payload));
+    let without = [!manifest.raw_network, manifest.devices.is_empty()];
+    let mut version = MANIFEST_VERSION;
+    for _ in without.iter().take_while(|nothing| **nothing) {
+        if payload.pop() != Some(NOTHING) {
+            return Err(ManifestError::BadPayload);
+        }
+        version -= 1;
     }
-    Ok((MANIFEST_VERSION, payload))
+    Ok((version, payload))
 }
 
 /// The manifest of a payload of the newest version.

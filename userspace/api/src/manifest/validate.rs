@@ -2,8 +2,8 @@
 
 use super::{
     Check, Limits, MAX_COMMAND, MAX_CPU_SHARE, MAX_DEVICE_NAME, MAX_DEVICES, MAX_ENVIRONMENT,
-    MAX_NAME, MAX_PORTS, MAX_START_AFTER, MAX_TEXT, MAX_WAIT_MS, MIN_MEMORY, Manifest, Port, Probe,
-    Protocol, Restart,
+    MAX_NAME, MAX_PORTS, MAX_START_AFTER, MAX_TEXT, MAX_WAIT_MS, MIN_MEMORY, Manifest, Outbound,
+    Port, Probe, Protocol, Restart,
 };
 use alloc::string::String;
 
@@ -53,6 +53,9 @@ pub enum Problem {
     /// The probe's port is not a published TCP port of the capsule.
     #[error("must be one of the published TCP ports of the capsule")]
     NotPublished,
+    /// It makes no sense for a capsule that may not go out.
+    #[error("needs outbound = \"allow\"")]
+    NeedsOutbound,
     /// The capsule names itself.
     #[error("must not name the capsule itself")]
     Itself,
@@ -153,6 +156,9 @@ impl Manifest {
         wait(self.stop.grace_ms, 0, "stop.grace_ms")?;
         self.validate_start_after()?;
         validate_devices(&self.devices)?;
+        // Such a socket goes out whatever the rest says.
+        let raw = !self.raw_network || self.outbound == Outbound::Allow;
+        require(raw, "raw_network", Problem::NeedsOutbound)?;
         if let (Some(from), Some(until)) = (self.validity.valid_from, self.validity.not_after) {
             require(
                 from <= until,

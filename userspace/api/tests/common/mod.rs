@@ -69,10 +69,11 @@ pub fn manifest() -> Manifest {
             not_after: Some(2000),
         },
         devices: Vec::new(),
+        raw_network: false,
     }
 }
 
-/// The same with devices, which only the newest version can say.
+/// The same with devices, which the first version cannot say.
 pub fn manifest_with_devices() -> Manifest {
     Manifest {
         devices: vec!["vda".into(), "vdb".into()],
@@ -87,9 +88,25 @@ pub fn signed_manifest() -> Vec<u8> {
         .encode()
 }
 
-/// A signed manifest of the newest version on the wire.
+/// The same with the right to raw sockets, which only the newest version can say.
+pub fn manifest_with_raw_network() -> Manifest {
+    Manifest {
+        raw_network: true,
+        outbound: Outbound::Allow,
+        ..manifest()
+    }
+}
+
+/// A signed manifest of the second version on the wire.
 pub fn signed_manifest_with_devices() -> Vec<u8> {
     SignedManifest::sign(&manifest_with_devices(), &owner())
+        .unwrap()
+        .encode()
+}
+
+/// A signed manifest of the newest version on the wire.
+pub fn signed_manifest_with_raw_network() -> Vec<u8> {
+    SignedManifest::sign(&manifest_with_raw_network(), &owner())
         .unwrap()
         .encode()
 }

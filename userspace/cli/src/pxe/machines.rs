@@ -30,6 +30,7 @@ pub(crate) struct Machine {
     name: Option<String>,
     start: Option<Vec<String>>,
     network: Option<Network>,
+    vlan: Option<u16>,
     console: Option<Console>,
 }
 
@@ -101,6 +102,7 @@ impl Machine {
         if let Some(network) = &self.network {
             config.network = network.clone();
         }
+        config.vlan = self.vlan.or(config.vlan);
         if let Some(console) = &self.console {
             config.console = console.clone();
         }
@@ -137,6 +139,7 @@ mod tests {
             system: "threebot".into(),
             start: vec![],
             network: Network::Dhcp,
+            vlan: None,
             console: Console::default(),
         };
         let mut builder = BundleBuilder::new();

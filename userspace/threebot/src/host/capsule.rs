@@ -72,6 +72,12 @@ pub(super) fn start(host: &HostRuntime, entry: &str) -> Result<Reply, ControlErr
         let missing = Refusal::DeviceMissing(device.clone());
         return Err(ControlError::Refused(missing));
     }
+    if manifest.raw_network {
+        // A process of the host has its user's rights, and root is not needed here.
+        return Err(ControlError::Refused(Refusal::Unsupported(
+            "raw_network".into(),
+        )));
+    }
     if let Some(living) = host.machine.borrow().capsules.get(&manifest.name)
         && living.is_alive()
     {

@@ -51,6 +51,7 @@ pub(crate) fn manifest(name: &str, command: &[&str]) -> Manifest {
         system: false,
         validity: Validity::default(),
         devices: Vec::new(),
+        raw_network: false,
     }
 }
 
