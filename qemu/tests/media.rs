@@ -106,6 +106,7 @@ fn boots(name: &str, firmware: Firmware, bus: Bus) -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn a_stick_under_bios() -> Result<()> {
     boots("media-stick-bios", Firmware::Bios, Bus::Usb)
 }
@@ -141,6 +142,7 @@ fn settings_from_the_boot_disk() -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn the_console_goes_where_its_owner_says() -> Result<()> {
     let medium = Medium::new(None)?;
     medium.put("skep.toml", &settings(&["serial = false"]))?;
@@ -180,6 +182,7 @@ fn a_wrong_line_is_told_everywhere() -> Result<()> {
 
 /// Firmware's screen shows it too.
 #[test]
+#[ignore = "long"]
 fn a_wrong_line_is_told_on_the_screen() -> Result<()> {
     let medium = Medium::new(None)?;
     medium.put("skep.toml", b"nmae = \"garden\"\n")?;
@@ -192,6 +195,7 @@ fn a_wrong_line_is_told_on_the_screen() -> Result<()> {
 /// A new owner takes over a medium that somebody else has made: what is built in still
 /// runs, the new owner's manifest is started, and only the new owner is obeyed.
 #[test]
+#[ignore = "long"]
 fn a_new_owner_and_a_first_manifest() -> Result<()> {
     let ramdisk = Ramdisk::with_nginx()?.write("media-owner")?;
     let medium = Medium::new(Some(&ramdisk))?;
@@ -252,6 +256,7 @@ fn a_node_in_a_vlan() -> Result<()> {
 
 /// The same switch, and a node that knows nothing of the VLAN: nothing passes.
 #[test]
+#[ignore = "long"]
 fn a_node_outside_a_vlan_is_not_in_it() -> Result<()> {
     let switch = Switch::start(12)?;
     let mut machine = Machine::new("media-no-vlan");

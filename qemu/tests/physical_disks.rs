@@ -67,6 +67,7 @@ fn nvme_for_a_capsule() -> Result<()> {
 
 /// A disk on an adapter of its own and one on the board's.
 #[test]
+#[ignore = "long"]
 fn sata_for_a_capsule() -> Result<()> {
     let folder = TempFolder::new()?;
     let (file, other) = (disk_image(&folder, "a")?, disk_image(&folder, "b")?);
@@ -131,6 +132,7 @@ fn fails(bus: Bus, disk: &str, once: &str) -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn nvme_with_errors() -> Result<()> {
     fails(Bus::Nvme, "nvme0n1", "once")
 }
@@ -167,6 +169,7 @@ fn events(node: &Node, before: u64, count: usize) -> Result<Vec<String>> {
 /// An NVMe disk that stops answering: what is under way ends with EIO, nothing hangs,
 /// and the disk works again when it answers again.
 #[test]
+#[ignore = "long"]
 fn nvme_that_does_not_answer() -> Result<()> {
     let folder = TempFolder::new()?;
     let file = disk_image(&folder, "a")?;
@@ -195,6 +198,7 @@ fn nvme_that_does_not_answer() -> Result<()> {
 /// set up again within a second, the load sees no error and what it made durable is
 /// there.
 #[test]
+#[ignore = "long"]
 fn nvme_reset_under_load() -> Result<()> {
     const RESETS: usize = 5;
     let folder = TempFolder::new()?;
@@ -312,6 +316,7 @@ fn nvme_pulled() -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn sata_pulled() -> Result<()> {
     pulled(Bus::Ahci, "sda", "d0-bus")
 }
@@ -363,6 +368,7 @@ fn nvme_power_cut() -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn sata_power_cut() -> Result<()> {
     power_cut(Bus::Ahci, "sda")
 }

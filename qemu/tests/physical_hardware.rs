@@ -163,6 +163,7 @@ fn shown_to_people(node: &Node) -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn the_report_under_bios() -> Result<()> {
     reports(Firmware::Bios)
 }

@@ -154,6 +154,7 @@ fn e1000e_serves() -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn e1000_serves() -> Result<()> {
     serves(&machine("physical-e1000", Board::Pc)?)
 }
@@ -169,6 +170,7 @@ fn has_device(model: &str) -> Result<bool> {
 
 /// The 82576, which QEMU has from 8.0 on.
 #[test]
+#[ignore = "long"]
 fn igb_serves() -> Result<()> {
     if !has_device("igb")? {
         println!("not run: this QEMU has no igb");
@@ -204,6 +206,7 @@ fn cable(machine: &Machine) -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn e1000e_without_cable() -> Result<()> {
     cable(&machine("physical-e1000e-cable", Board::Q35)?)
 }
@@ -311,11 +314,13 @@ fn hangs(name: &str, board: Board) -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn e1000e_hangs() -> Result<()> {
     hangs("physical-e1000e-hangs", Board::Q35)
 }
 
 #[test]
+#[ignore = "long"]
 fn e1000_hangs() -> Result<()> {
     hangs("physical-e1000-hangs", Board::Pc)
 }
@@ -323,6 +328,7 @@ fn e1000_hangs() -> Result<()> {
 /// A device is gone from one moment to the next: the node moves to the other one. The
 /// owner's wish to unplug, which no firmware table tells of, changes nothing.
 #[test]
+#[ignore = "long"]
 fn a_device_is_pulled() -> Result<()> {
     let folder = TempFolder::new()?;
     let (machine, path) = Hand::option(machine("physical-pulled", Board::Pc)?, &folder);
@@ -347,6 +353,7 @@ fn a_device_is_pulled() -> Result<()> {
 
 /// The other chips that QEMU has serve as well.
 #[test]
+#[ignore = "long"]
 fn older_chips_serve() -> Result<()> {
     for model in ["e1000-82544gc", "e1000-82545em"] {
         let machine = machine(&format!("physical-{model}"), Board::Pc)?.nic(model);

@@ -44,6 +44,7 @@ fn boot_bios() -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn boot_uefi() -> Result<()> {
     boots(Firmware::Uefi)
 }
@@ -65,6 +66,7 @@ fn drive(machine: Machine, id: &str, image: &Path) -> Machine {
 /// Programs of Debian and a load on a stick: they see it as on Linux, and what they made
 /// durable is in the host's file. A second one hangs behind a hub, at full speed.
 #[test]
+#[ignore = "long"]
 fn a_stick_for_a_capsule() -> Result<()> {
     let folder = TempFolder::new()?;
     let (file, other) = (disk_image(&folder, "a")?, disk_image(&folder, "b")?);
@@ -99,6 +101,7 @@ fn a_stick_for_a_capsule() -> Result<()> {
 /// always fails, hears nothing of what went well when it was tried again, and gets right
 /// bytes everywhere else, while the stick is under load and nginx serves.
 #[test]
+#[ignore = "long"]
 fn a_stick_with_errors() -> Result<()> {
     const SCRIPT: &str = "disk load /dev/sda $1 & load=$!
         disk expect /dev/sda read 10485760 always || exit 11
@@ -208,6 +211,7 @@ fn a_stick_is_pulled_and_put_back() -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn a_stick_behind_a_hub_is_pulled_and_put_back() -> Result<()> {
     let hub = "usb-hub,bus=usb.0,port=2";
     pulled_and_put_back("physical-usb-hub", &[hub], "2.1")

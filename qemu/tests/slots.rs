@@ -197,6 +197,7 @@ fn a_release_that_does_not_boot_goes_back() -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn a_release_without_its_ramdisk_goes_back() -> Result<()> {
     let spoil = |place: &Workplace| {
         let ramdisk = place.folder.path().join("no-ramdisk");
@@ -207,6 +208,7 @@ fn a_release_without_its_ramdisk_goes_back() -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn a_release_that_does_not_become_healthy_goes_back() -> Result<()> {
     let spoil = |place: &Workplace| {
         // A capsule that ends as soon as it is started, again and again.
@@ -251,6 +253,7 @@ fn under_bios_tries_are_counted_and_the_other_slot_comes_back() -> Result<()> {
 
 /// Machines without a screen that is memory start as well.
 #[test]
+#[ignore = "long"]
 fn without_a_screen_and_with_one_that_only_copies() -> Result<()> {
     for (name, screen) in [("none", None), ("blit", Some("virtio-gpu-pci"))] {
         let mut node = Machine::new(&format!("slots-screen-{name}"))
@@ -298,6 +301,7 @@ fn renumbered(bytes: &[u8], version: u64, out: &Path) -> Result<()> {
 /// writes it is started without firmware, which makes a round short, and every so often
 /// firmware proves that the disk starts.
 #[test]
+#[ignore = "long"]
 fn power_may_fail_at_any_moment_of_an_update() -> Result<()> {
     let (rounds, by_firmware) = if long() { (200, 20) } else { (4, 4) };
     let place = Workplace::new("slots-power")?;

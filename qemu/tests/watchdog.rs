@@ -105,6 +105,7 @@ fn resets_a_dead_machine(machine: Machine, device: &str) -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn the_i6300esb_resets_a_dead_machine() -> Result<()> {
     let machine = Machine::new("watchdog-i6300esb").option("-device", "i6300esb");
     resets_a_dead_machine(machine, "i6300esb")
@@ -119,6 +120,7 @@ fn the_chipset_resets_a_dead_machine() -> Result<()> {
 /// One CPU of two stands still. Either the other sees it and leaves a record, or it soon
 /// waits for it, and the watchdog resets both.
 #[test]
+#[ignore = "long"]
 fn one_cpu_of_two_that_stands_still_is_not_left_so() -> Result<()> {
     let machine = Machine::new("watchdog-one-of-two").option("-device", "i6300esb");
     let mut patient = Patient::start(machine.cpus(2))?;
