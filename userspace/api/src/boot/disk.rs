@@ -113,7 +113,7 @@ impl Slots {
 #[cfg(test)]
 mod tests {
     extern crate std;
-    use super::{ENTRIES_BYTES_MAX, Extent, Header};
+    use super::{ENTRIES_BYTES_MAX, Extent, Header, SLOT_TYPE, STATE_TYPE, Slot, crc32};
     use std::{vec, vec::Vec};
 
     const LAST_BLOCK: u64 = 99_999;
