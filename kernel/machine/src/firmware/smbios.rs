@@ -232,7 +232,7 @@ mod tests {
         [
             structure(0, &[1, 2, 0, 0, 3], &["Firma", "1.2", "01/02/2024"]),
             structure(1, &system, &["  Maker ", "Box\x1b[31m", "S/N 7"]),
-            structure(2, &[0, 1, 0, 2], &["Board", "B1"]),
+            structure(2, &[1, 2, 0, 0], &["Board", "B1"]),
             structure(32, &[0; 7], &[]),
             structure(17, &dimm, &["DIMM 0", "Ram & Co"]),
             structure(17, &large, &["DIMM 1", "Ram & Co"]),
@@ -274,7 +274,7 @@ mod tests {
             let p = product(&machine(is_64)).unwrap();
             assert_eq!((&*p.firmware_maker, &*p.firmware_version), ("Firma", "1.2"));
             assert_eq!((&*p.maker, &*p.name, &*p.version), ("Maker", "Box[31m", ""));
-            assert_eq!((&*p.serial, &*p.board_name), ("S/N 7", ""));
+            assert_eq!((&*p.serial, &*p.board_name), ("S/N 7", "B1"));
             assert_eq!(&*p.board_maker, "Board");
             assert_eq!(p.uuid[..6], [3, 2, 1, 0, 5, 4]);
             assert_eq!(p.uuid[8..], [8, 9, 10, 11, 12, 13, 14, 15]);
