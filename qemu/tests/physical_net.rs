@@ -224,6 +224,8 @@ fn a_cable_is_moved() -> Result<()> {
     let mut node = start(&machine)?;
     let first = node.address(NGINX);
     let before = node.api().last_event()?;
+    // For three seconds after the first carrier the choice of the link is open.
+    thread::sleep(seconds(4));
     // The second port has no cable at first; then the first one loses its cable.
     node.qmp().set_link(SECOND, false)?;
     node.qmp().set_link(FIRST, false)?;
