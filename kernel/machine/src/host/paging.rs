@@ -5,7 +5,7 @@ use crate::error::AllocError;
 use crate::frame::Frame;
 use crate::paging::{Access, MapOutcome, Mapping, WriteFault};
 use crate::{Account, sync::SpinLock};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, btree_map};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -21,6 +21,23 @@ struct Entry {
     access: Access,
     dirty: bool,
     accessed: bool,
+}
+
+impl Entry {
+    /// A frame just mapped; one of the boot image is never written.
+    fn new(frame: Frame, access: Access) -> Entry {
+        let access = if frame.is_fixed() {
+            access - Access::WRITE
+        } else {
+            access
+        };
+        Entry {
+            frame,
+            access,
+            dirty: false,
+            accessed: false,
+        }
+    }
 }
 
 fn pages(range: &Range<usize>) -> Range<usize> {
@@ -58,17 +75,7 @@ impl PageTable {
     /// No memory for a table.
     pub fn map(&self, va: usize, frame: Frame, access: Access) -> Result<(), AllocError> {
         if valid(va) {
-            let access = if frame.is_fixed() {
-                access - Access::WRITE
-            } else {
-                access
-            };
-            let entry = Entry {
-                frame,
-                access,
-                dirty: false,
-                accessed: false,
-            };
+            let entry = Entry::new(frame, access);
             self.pages.lock().insert(va >> PAGE_SHIFT, entry);
         }
         Ok(())
@@ -84,11 +91,17 @@ impl PageTable {
         frame: Frame,
         access: Access,
     ) -> Result<MapOutcome, AllocError> {
-        if self.query(va).is_some() {
+        if !valid(va) {
             return Ok(MapOutcome::Occupied);
         }
-        self.map(va, frame, access)?;
-        Ok(MapOutcome::Mapped)
+        // Under one lock, as on the metal: two threads may fault on the page at once.
+        match self.pages.lock().entry(va >> PAGE_SHIFT) {
+            btree_map::Entry::Occupied(_) => Ok(MapOutcome::Occupied),
+            btree_map::Entry::Vacant(place) => {
+                place.insert(Entry::new(frame, access));
+                Ok(MapOutcome::Mapped)
+            }
+        }
     }
 
     /// What is mapped at `va`.
@@ -119,6 +132,11 @@ impl PageTable {
         let Some(e) = pages.get_mut(&(va >> PAGE_SHIFT)) else {
             return Ok(WriteFault::NotMapped);
         };
+        if e.access.contains(Access::WRITE) {
+            // Another thread was faster. Who else refers to the frame is a device that
+            // fills it: a copy would lose what it brings.
+            return Ok(WriteFault::MadeWritable);
+        }
         let alone = e.frame.references() == 1 && !e.frame.is_fixed();
         if !alone {
             e.frame = e.frame.copied(account)?;

@@ -229,6 +229,11 @@ impl PageTable {
         if !owns(old) {
             return Ok(WriteFault::NotMapped);
         }
+        if old & WRITABLE != 0 {
+            // Another CPU was faster. Who else refers to the frame is a device that
+            // fills it: a copy would lose what it brings.
+            return Ok(WriteFault::MadeWritable);
+        }
         // SAFETY: the leaf owns its frame and the lock keeps it so.
         let frame = unsafe { entry::share(old) };
         // Two: the leaf's reference and `frame`.
