@@ -206,9 +206,8 @@ impl PageTable {
         mapping(self.find(va)?.load(Relaxed))
     }
 
-    /// Resolves a write to a private page that is mapped read-only: copies it,
-    /// charged to `account`, if somebody else refers to its frame too, and makes
-    /// it writable otherwise.
+    /// Resolves a write to a private page that is mapped read-only: copies it, charged
+    /// to `account`, if somebody else refers to its frame too; else makes it writable.
     ///
     /// # Errors
     /// No memory for the copy.
@@ -230,13 +229,11 @@ impl PageTable {
             return Ok(WriteFault::NotMapped);
         }
         if old & WRITABLE != 0 {
-            // Another CPU was faster. Who else refers to the frame is a device that
-            // fills it: a copy would lose what it brings.
+            // Another CPU was faster; a copy would be taken from a device that fills it.
             return Ok(WriteFault::MadeWritable);
         }
         // SAFETY: the leaf owns its frame and the lock keeps it so.
         let frame = unsafe { entry::share(old) };
-        // Two: the leaf's reference and `frame`.
         if frame.references() == 2 && !frame.is_fixed() {
             // More rights need no flush: whoever still has the old entry faults
             // once more and finds the new one.
