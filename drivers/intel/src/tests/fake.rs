@@ -115,6 +115,11 @@ impl Fake {
         self.state().registers.get(&at).copied().unwrap_or(0)
     }
 
+    /// Whether something has left since then.
+    pub(super) fn has_sent(&self) -> bool {
+        !self.state().sent.is_empty()
+    }
+
     /// What has left since the last call.
     pub(super) fn take_sent(&self) -> Vec<Vec<u8>> {
         core::mem::take(&mut self.state().sent)

@@ -80,7 +80,10 @@ fn within(limit: Duration, f: impl Fn() -> bool) -> bool {
     f()
 }
 
+/// Sooner than the driver looks by itself, which hides a lost interrupt.
 const SOON: Duration = Duration::from_millis(700);
+/// Long enough for a busy machine, where it is not about interrupts.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn frame(n: usize) -> Vec<u8> {
     let mut f = vec![n as u8; 60 + n % 1400];
@@ -98,11 +101,17 @@ fn frames_go_both_ways_around_the_rings() {
         for f in &wanted {
             assert!(s.nic.transmit(f));
             s.nic.flush();
-            assert!(within(SOON, || s.fake.receive(f)), "{}", family.name);
+            assert!(within(PATIENCE, || s.fake.receive(f)), "{}", family.name);
         }
-        assert_eq!(s.fake.take_sent(), wanted);
+        // What was flushed while frames were taken in leaves after them.
+        let mut sent = Vec::new();
+        while sent.len() < wanted.len() {
+            assert!(within(PATIENCE, || s.fake.has_sent()), "{}", family.name);
+            sent.append(&mut s.fake.take_sent());
+        }
+        assert!(sent == wanted, "{}: other frames", family.name);
         let all = || s.above.frames.lock().unwrap().len() == wanted.len();
-        assert!(within(SOON, all), "{}", family.name);
+        assert!(within(PATIENCE, all), "{}", family.name);
         assert_eq!(*s.above.frames.lock().unwrap(), wanted);
         let status = s.nic.status();
         assert_eq!(status.received.frames, wanted.len() as u64);
@@ -332,7 +341,7 @@ fn answers_leave_after_their_batch() {
         receiver.start(echo.clone()).unwrap();
         let wanted: Vec<_> = (0..200).map(frame).collect();
         for f in &wanted {
-            assert!(within(SOON, || fake.receive(f)));
+            assert!(within(PATIENCE, || fake.receive(f)));
         }
         let sent = Mutex::new(Vec::new());
         let all = || {
@@ -340,7 +349,7 @@ fn answers_leave_after_their_batch() {
             sent.extend(fake.take_sent());
             sent.len() == wanted.len()
         };
-        assert!(within(SOON, all), "{}", family.name);
+        assert!(within(PATIENCE, all), "{}", family.name);
         assert_eq!(*sent.lock().unwrap(), wanted);
         *echo.0.lock().unwrap() = None;
     }
