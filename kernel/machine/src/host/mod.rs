@@ -21,7 +21,7 @@ use crate::addr::PAGE_SIZE;
 use crate::error::Fault;
 use crate::frame::{self, Meta};
 use crate::paging::Access;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -104,29 +104,62 @@ fn device_range(phys: u64, len: usize) -> Option<*mut u8> {
     (start >= PAGE_SIZE && end <= FRAMES * PAGE_SIZE).then(|| phys_ptr(start))
 }
 
+/// Bytes that a device reads or writes at once where they are aligned, as PCI does.
+const AT_ONCE: usize = size_of::<u64>();
+
 /// Reads physical memory as a device does, for fake devices; whether it exists.
+/// Aligned eights of bytes are read at once.
 pub fn device_read(phys: u64, out: &mut [u8]) -> bool {
     let Some(p) = device_range(phys, out.len()) else {
         return false;
     };
-    for (i, byte) in out.iter_mut().enumerate() {
-        // SAFETY: inside the arena, which lives for ever.
-        *byte = unsafe { p.add(i).read_volatile() };
+    let mut at = 0;
+    while at < out.len() {
+        // SAFETY: inside the arena, which lives for ever, as is all that is read below.
+        let from = unsafe { p.add(at) };
+        match out.get_mut(at..at + AT_ONCE) {
+            Some(word) if from.addr().is_multiple_of(AT_ONCE) => {
+                // SAFETY: aligned, and `out` has as many bytes left.
+                let value = unsafe { AtomicU64::from_ptr(from.cast()) }.load(Ordering::Acquire);
+                word.copy_from_slice(&value.to_ne_bytes());
+                at += AT_ONCE;
+            }
+            _ => {
+                // SAFETY: as above.
+                out[at] = unsafe { from.read_volatile() };
+                at += 1;
+            }
+        }
     }
     core::sync::atomic::fence(Ordering::SeqCst);
     true
 }
 
 /// Writes physical memory as a device does, for fake devices; whether it exists.
+/// Aligned eights of bytes are written at once.
 pub fn device_write(phys: u64, bytes: &[u8]) -> bool {
     let Some(p) = device_range(phys, bytes.len()) else {
         return false;
     };
     core::sync::atomic::fence(Ordering::SeqCst);
-    for (i, byte) in bytes.iter().enumerate() {
+    let mut at = 0;
+    while at < bytes.len() {
         // SAFETY: inside the arena, which lives for ever; as with a real device, that
         // nobody else has it is up to the driver under test.
-        unsafe { p.add(i).write_volatile(*byte) };
+        let to = unsafe { p.add(at) };
+        match bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+            Some(word) if to.addr().is_multiple_of(AT_ONCE) => {
+                let value = u64::from_ne_bytes(*word);
+                // SAFETY: aligned, and as many bytes are left.
+                unsafe { AtomicU64::from_ptr(to.cast()) }.store(value, Ordering::Release);
+                at += AT_ONCE;
+            }
+            _ => {
+                // SAFETY: as above.
+                unsafe { to.write_volatile(bytes[at]) };
+                at += 1;
+            }
+        }
     }
     true
 }
