@@ -153,12 +153,13 @@ impl<B: Bus> Nvme<B> {
             for pair in self.pairs() {
                 pair.close();
             }
+            // What was called for before is done with; what comes once the pairs are
+            // open again is not.
+            self.calls.store(0, SeqCst);
             log::warn!("nvme: the controller hangs or misbehaves and is reset");
             self.counters.resets.fetch_add(1, Relaxed);
             match self.bring_up() {
                 Ok(()) => {
-                    // What was called for before is done with.
-                    self.calls.store(0, SeqCst);
                     self.tell(Trouble::Reset);
                     return true;
                 }
