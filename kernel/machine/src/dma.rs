@@ -4,6 +4,7 @@
 //! within them. What Rust can keep is that nobody else touches a buffer while a
 //! device has it: a queue owns what it was given until the device is done.
 
+use crate::addr::PAGE_SIZE;
 use crate::arch;
 use crate::error::AllocError;
 use crate::frame::{Block, Frame};
@@ -247,6 +248,20 @@ impl Segment {
         Segment::new(Memory::Frame(frame), part, direction)
     }
 
+    /// The `len` bytes that begin with the first of `frames`, page by page. A page of
+    /// the boot image that a device would write is empty.
+    pub fn pages(
+        frames: &[Frame],
+        len: usize,
+        direction: Direction,
+    ) -> impl Iterator<Item = Segment> {
+        let starts = (0..len).step_by(PAGE_SIZE);
+        starts.zip(frames).map(move |(at, frame)| {
+            let bytes = PAGE_SIZE.min(len - at);
+            Segment::frame(frame.clone(), 0..bytes, direction)
+        })
+    }
+
     fn new(memory: Memory, part: Range<usize>, direction: Direction) -> Segment {
         let mut s = Segment {
             memory,
@@ -308,7 +323,7 @@ impl Segment {
         let room = match &self.memory {
             Memory::Buffer(b) => b.len(),
             Memory::Frame(f) if f.is_fixed() && self.direction == Direction::FromDevice => 0,
-            Memory::Frame(_) => crate::addr::PAGE_SIZE,
+            Memory::Frame(_) => PAGE_SIZE,
         };
         let end = part.end.min(room);
         self.offset = part.start.min(end);
@@ -342,7 +357,7 @@ impl Segment {
 pub(crate) fn phys_of(ptr: NonNull<u8>) -> Option<u64> {
     let base = arch::phys_ptr(0) as usize;
     let phys = (ptr.as_ptr() as usize).checked_sub(base)?;
-    (phys / crate::addr::PAGE_SIZE < arch::frame_table().len()).then_some(phys as u64)
+    (phys / PAGE_SIZE < arch::frame_table().len()).then_some(phys as u64)
 }
 
 #[cfg(test)]
@@ -395,6 +410,23 @@ mod tests {
         let f = Frame::zeroed(Account::kernel()).unwrap();
         let s = Segment::frame(f, 100..200, Direction::FromDevice);
         assert_eq!((s.len(), Some(s.phys())), (100, phys_of(s.ptr())));
+    }
+
+    #[test]
+    fn pages_are_used_to_their_end_but_for_the_last() {
+        let frames = [(); 3].map(|()| Frame::zeroed(Account::kernel()).unwrap());
+        let lens = |len| {
+            let all = Segment::pages(&frames, len, Direction::FromDevice);
+            all.map(|s| s.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(lens(PAGE_SIZE + 512), [PAGE_SIZE, 512]);
+        assert_eq!(lens(2 * PAGE_SIZE), [PAGE_SIZE; 2]);
+        assert_eq!(lens(0), [0; 0]);
+        assert_eq!(
+            lens(9 * PAGE_SIZE),
+            [PAGE_SIZE; 3],
+            "no more than there are"
+        );
     }
 
     #[test]

@@ -35,19 +35,12 @@ fn segments(
     let mut all = Vec::new();
     all.try_reserve_exact(frames.len())
         .map_err(|_| BlockError::NoMemory)?;
-    let mut left = len;
-    for frame in frames {
-        let bytes = left.min(PAGE_SIZE);
-        if bytes == 0 {
-            break;
-        }
-        let segment = Segment::frame(frame.clone(), 0..bytes, direction);
+    for segment in Segment::pages(frames, len, direction) {
         // A page of the boot image is never written.
         if segment.is_empty() {
             return Err(BlockError::OutOfRange);
         }
         all.push(segment);
-        left -= bytes;
     }
     Ok(all)
 }

@@ -66,18 +66,11 @@ impl VirtioBlk {
         let mut data = Chain::new();
         data.try_reserve_exact(frames.len())
             .map_err(|_| BlockError::NoMemory)?;
-        let mut left = len;
-        for frame in frames {
-            let bytes = left.min(PAGE_SIZE);
-            if bytes == 0 {
-                break;
-            }
-            let segment = Segment::frame(frame.clone(), 0..bytes, direction);
+        for segment in Segment::pages(frames, len, direction) {
             if segment.is_empty() {
                 return Err(BlockError::OutOfRange);
             }
             data.push(segment);
-            left -= bytes;
         }
         self.submit(operation, sector, data)
     }
