@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use skep_api::manifest::RestartPolicy;
 use std::{
     ffi::OsString,
-    fs,
+    fs::{self, File},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -137,7 +137,12 @@ impl Packages {
     /// there is now.
     pub fn pack(name: &str, packages: &[&str]) -> Result<Self> {
         let artifacts = Artifacts::new();
-        let folder = artifacts.out().join("compat").join(name);
+        let all = artifacts.out().join("compat");
+        fs::create_dir_all(&all)?;
+        // Scenarios run beside one another, and some share an image.
+        let alone = File::create(all.join(".lock"))?;
+        alone.lock()?;
+        let folder = all.join(name);
         let cli = artifacts.require(artifacts.cli())?;
         let made = |path: &Path| fs::metadata(path)?.modified();
         let wanted = packages.join(" ");

@@ -4,10 +4,14 @@ mod bench;
 mod build;
 mod cargo;
 mod check;
+mod logged;
 mod options;
 mod publish;
 mod ramdisk;
 mod run;
+mod runner;
+mod scenarios;
+mod steps;
 mod test;
 mod tidy;
 
