@@ -8,6 +8,7 @@ use cable::*;
 use common::*;
 use net::*;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
 use vfs::Events;
@@ -103,6 +104,28 @@ fn a_bad_cable_delays_but_does_not_damage() {
         let (a, _) = l.accept(false).unwrap();
         transfer(c, &a, &pattern(300 << 10));
     }
+}
+
+/// Room that comes right after a look that found none is told of before anybody waits
+/// for it.
+#[test]
+fn room_that_comes_at_once_is_not_missed() {
+    let p = pair(Faults::default());
+    let l = listener(&p.server, "0.0.0.0:80", 8);
+    let c = p.connect();
+    let (a, _) = l.accept(false).unwrap();
+    let arrives = || {
+        assert_eq!(send(&a, b"word").unwrap(), 4);
+        eventually("the word", || {
+            recv_now(&c, 4).is_ok_and(|word| word == b"word")
+        });
+    };
+    arrives();
+    p.cable.ends[1].jams.store(1, SeqCst);
+    let start = Instant::now();
+    arrives();
+    let waited = start.elapsed();
+    assert!(waited < Duration::from_millis(500), "it took {waited:?}");
 }
 
 #[test]

@@ -306,11 +306,10 @@ impl Conn {
         if core.socket.is_none() {
             return;
         }
-        if blocked {
-            self.node.flows.wait_for_link(self.me.clone());
-        }
+        let is_told = blocked && self.wait_for_link();
         let due = match due {
-            Some(_) if blocked => None,
+            Some(_) if is_told => None,
+            Some(_) if blocked => Some(now.after(Duration::from_millis(1))),
             Some(_) if more => Some(now),
             // Due now although the engine has just run: it waits for a moment of
             // its own clock, which counts milliseconds.
@@ -319,6 +318,13 @@ impl Conn {
             None => None,
         };
         self.arm(earlier(due, core.orphan_until));
+    }
+
+    /// Waits for room on the link; whether somebody will tell of it. Room that came
+    /// between the engine's look and the entry in the list was told of already.
+    fn wait_for_link(&self) -> bool {
+        let is_listed = self.node.flows.wait_for_link(self.me.clone());
+        is_listed && self.node.link().is_none_or(|link| link.room() == 0)
     }
 
     /// Received bytes go to the program's ring.

@@ -166,12 +166,14 @@ impl Flows {
         true
     }
 
-    /// `conn` waits for room on the link.
-    pub(super) fn wait_for_link(&self, conn: Weak<Conn>) {
+    /// `conn` waits for room on the link; false if there is no memory for another entry.
+    pub(super) fn wait_for_link(&self, conn: Weak<Conn>) -> bool {
         let mut list = self.blocked.lock();
-        if list.try_reserve(1).is_ok() {
+        let is_listed = list.try_reserve(1).is_ok();
+        if is_listed {
             list.push(conn);
         }
+        is_listed
     }
 
     /// The link has room again.

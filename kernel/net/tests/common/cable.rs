@@ -5,6 +5,7 @@ use super::common::node;
 use net::{Link, NetNode, Protocol, Published, StaticConfig};
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::thread;
 
@@ -31,6 +32,8 @@ pub struct End {
     dice: Mutex<u32>,
     owner: Mutex<Weak<NetNode>>,
     pub sent: std::sync::atomic::AtomicUsize,
+    /// How many looks for room find none, which is there right after the look.
+    pub jams: std::sync::atomic::AtomicUsize,
 }
 
 const QUEUE: usize = 256;
@@ -86,6 +89,13 @@ impl Link for End {
         true
     }
     fn room(&self) -> usize {
+        let jam = self.jams.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1));
+        if jam.is_ok() {
+            if let Some(owner) = self.owner.lock().unwrap().upgrade() {
+                owner.transmit_ready();
+            }
+            return 0;
+        }
         QUEUE.saturating_sub(self.out.frames.lock().unwrap().0.len())
     }
     fn flush(&self) {}
@@ -118,6 +128,7 @@ pub fn cable(faults: Faults) -> Cable {
             dice: Mutex::new(faults.seed ^ (i as u32 + 77)),
             owner: Mutex::new(Weak::new()),
             sent: 0.into(),
+            jams: 0.into(),
         })
     };
     let ends = [end(0), end(1)];
