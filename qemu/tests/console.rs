@@ -1,6 +1,6 @@
 //! What a node says on its serial line and on its screen.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use skep_qemu::{
     Artifacts, Firmware, Machine, Node,
     ramdisk::{Image, Ramdisk, standard_manifest},
@@ -84,9 +84,10 @@ fn without_screen_the_serial_line_has_it() -> Result<()> {
 }
 
 /// Once the node is up its screen shows the status, not the messages; the keyboard pages
-/// through these and goes back.
+/// through these and goes back. When the kernel ends, the screen tells of the record that
+/// the API has afterwards.
 #[test]
-fn the_screen_shows_the_status_and_keys_page_through_the_messages() -> Result<()> {
+fn the_screen_shows_the_status_the_messages_and_the_end() -> Result<()> {
     let mut node = serving("console-status", true, true)?;
     let status = wait_screen(&mut node, "Status at  http://10.0.2.15:8080/", seconds(30))?;
     ensure!(status.contains("Node ID"), "no node ID: {status}");
@@ -100,5 +101,16 @@ fn the_screen_shows_the_status_and_keys_page_through_the_messages() -> Result<()
     ensure!(!log.contains("Node ID"), "not the messages: {log}");
     node.qmp().press_key("esc")?;
     wait_screen(&mut node, "Node ID", seconds(30))?;
+    node.qmp().clear_events()?;
+    node.qmp().inject_nmi()?;
+    let end = wait_screen(&mut node, "The kernel of this node has ended", seconds(10))?;
+    let mut words = end.split_whitespace().skip_while(|word| *word != "Record");
+    let id = words.nth(1).context("no record")?.to_string();
+    ensure!(end.contains("NMI"), "the reason is not told: {end}");
+    node.qmp().wait_event("RESET", seconds(30))?;
+    wait_screen(&mut node, &id, seconds(60))?;
+    node.wait_http(NGINX, "/", seconds(60))?;
+    let crash = node.api().get("crash")?;
+    ensure!(crash["id"] == id.as_str(), "not record {id}: {crash}");
     Ok(())
 }

@@ -23,6 +23,7 @@ extern crate alloc;
 extern crate std;
 
 mod code;
+mod last;
 mod text;
 mod view;
 
@@ -38,6 +39,7 @@ use core::time::Duration;
 use machine::framebuffer::Framebuffer;
 use machine::keys;
 use machine::klog::{self, LogSink};
+use machine::panic_screen;
 use machine::sync::Once;
 use machine::thread::{self, Builder};
 use machine::time::Instant;
@@ -131,6 +133,7 @@ pub fn start() -> Result<bool, machine::AllocError> {
     if width < SIZE_MIN.0 || height < SIZE_MIN.1 || !klog::add_sink(&FOLLOWER) {
         return Ok(false);
     }
+    panic_screen::set_painter(last::paint);
     keys::listen(|| {
         FOLLOWER.key.store(true, Relaxed);
         FOLLOWER.news.wake_one();

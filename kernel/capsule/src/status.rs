@@ -77,7 +77,8 @@ impl Capsules {
             let _ = writeln!(text, " Watchdog   {}: {fed}", info.device);
         }
         if let Some(record) = self.platform.crash() {
-            let _ = writeln!(text, " Crash      {}", cut(&record.reason));
+            let (id, reason) = (record.id, cut(&record.reason));
+            let _ = writeln!(text, " Crash      {id:08x} {reason}");
         }
     }
 

@@ -19,14 +19,15 @@ impl Framebuffer {
     /// format we know, or if it was opened before.
     #[must_use]
     pub fn open() -> Option<Framebuffer> {
-        let (base, info) = arch::take_framebuffer()?;
-        // SAFETY: just mapped, `byte_len` long, and nobody else's.
-        unsafe { Framebuffer::over(base, info) }
+        arch::take_framebuffer()
     }
 
+    /// The screen whose memory this is, if the format is known.
+    ///
     /// # Safety
     /// `info.byte_len` bytes at `base` belong to the value as long as it lives.
-    unsafe fn over(base: NonNull<u8>, info: FrameBufferInfo) -> Option<Framebuffer> {
+    #[cfg(any(test, target_os = "none"))]
+    pub(crate) unsafe fn over(base: NonNull<u8>, info: FrameBufferInfo) -> Option<Framebuffer> {
         let known =
             !matches!(info.pixel_format, PixelFormat::Unknown { .. }) || info.bytes_per_pixel == 4;
         let fits = (1..=4).contains(&info.bytes_per_pixel)

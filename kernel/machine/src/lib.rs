@@ -56,6 +56,7 @@ pub mod mmio;
 )]
 mod ordered;
 pub mod paging;
+pub mod panic_screen;
 pub mod pci;
 pub mod port;
 #[cfg(target_os = "none")]

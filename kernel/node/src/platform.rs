@@ -63,6 +63,7 @@ fn last_crash() -> Option<CrashRecord> {
     let (reason, detail) = text.split_once('\n').unwrap_or((text, ""));
     let wall_ms = u64::try_from(record.wall_ns / 1_000_000).ok();
     Some(CrashRecord {
+        id: record.id,
         // A clock that nobody has set says little more than the uptime.
         unix_ms: wall_ms.filter(|ms| *ms > record.uptime_ns / 1_000_000 + YEAR_MS),
         uptime_ns: record.uptime_ns,
@@ -76,7 +77,8 @@ fn last_crash() -> Option<CrashRecord> {
 /// Says on the console that the last boot ended in a panic, and why.
 pub(crate) fn tell_of_crash() {
     if let Some(record) = last_crash() {
-        log::warn!("the last boot ended in a crash: {}", record.reason);
+        let (id, reason) = (record.id, &record.reason);
+        log::warn!("the last boot ended in a crash, record {id:08x}: {reason}");
     }
 }
 

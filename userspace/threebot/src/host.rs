@@ -228,6 +228,7 @@ impl Runtime for HostRuntime {
 fn crash_of(text: &str) -> CrashRecord {
     let (reason, detail) = text.split_once('\n').unwrap_or((text, ""));
     CrashRecord {
+        id: 0,
         unix_ms: None,
         uptime_ns: 0,
         cpu: 0,

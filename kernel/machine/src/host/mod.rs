@@ -246,10 +246,7 @@ pub(crate) fn map_mmio(_phys: usize, _len: usize) -> Option<core::ptr::NonNull<u
 }
 
 /// There is no screen.
-pub(crate) fn take_framebuffer() -> Option<(
-    core::ptr::NonNull<u8>,
-    bootloader_api::info::FrameBufferInfo,
-)> {
+pub(crate) fn take_framebuffer() -> Option<crate::framebuffer::Framebuffer> {
     None
 }
 

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::addr::PAGE_SIZE;
 use crate::frame;
+use crate::framebuffer::Framebuffer;
 use crate::inventory::{MemoryKind, MemoryRange};
 use crate::sync::Once;
 use crate::thread::Builder;
@@ -86,18 +87,30 @@ pub(crate) fn state() -> &'static State {
     }
 }
 
+/// Where the screen's memory was mapped.
+static MAPPED_FRAMEBUFFER: Once<(usize, FrameBufferInfo)> = Once::new();
+
 /// Maps the boot framebuffer for the first who asks.
-pub(crate) fn take_framebuffer() -> Option<(NonNull<u8>, FrameBufferInfo)> {
+pub(crate) fn take_framebuffer() -> Option<Framebuffer> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let (phys, len, mut info) = state().framebuffer?;
     if TAKEN.swap(true, Relaxed) {
         return None;
     }
     info.byte_len = info.byte_len.min(len);
-    Some((
-        kmap::map_device(phys, len, kmap::Cache::WriteCombining)?,
-        info,
-    ))
+    let base = kmap::map_device(phys, len, kmap::Cache::WriteCombining)?;
+    MAPPED_FRAMEBUFFER.call_once(|| (base.as_ptr() as usize, info));
+    // SAFETY: just mapped, `byte_len` long, and nobody else's.
+    unsafe { Framebuffer::over(base, info) }
+}
+
+/// The screen for the last words of a kernel that ends: who has it will not draw again.
+/// `None` if nobody has it.
+pub(super) fn last_framebuffer() -> Option<Framebuffer> {
+    let (base, info) = *MAPPED_FRAMEBUFFER.get()?;
+    // SAFETY: mapped for ever. Other CPUs are told to halt; should one draw a little
+    // longer, pixels are wrong and nothing else.
+    unsafe { Framebuffer::over(NonNull::new(base as *mut u8)?, info) }
 }
 
 /// The memory map as the firmware told it.

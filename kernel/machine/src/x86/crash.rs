@@ -4,9 +4,10 @@
 //! The record lies in the last pages of a usable region below 4 GiB. Firmware and
 //! loaders of the next boot do not usually touch these; a checksum tells.
 
-use super::{apic, percpu, phys_ptr, power, uart};
+use super::{apic, boot, percpu, phys_ptr, power, uart};
 use crate::addr::PAGE_SIZE;
 use crate::klog;
+use crate::panic_screen::{self, Panic};
 use crate::sync::Once;
 use crate::time::{self, Instant};
 use alloc::string::String;
@@ -14,6 +15,7 @@ use alloc::vec::Vec;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
 
 /// Bytes kept for the record.
 pub(super) const RECORD_BYTES: usize = 4 * PAGE_SIZE;
@@ -32,6 +34,8 @@ static PREVIOUS: Once<Option<Record>> = Once::new();
 /// What the kernel left when it ended last time.
 #[derive(Clone, Debug)]
 pub struct Record {
+    /// What the screen called it.
+    pub id: u32,
     /// Message and place in one line, then stack and the end of the log.
     pub text: String,
     /// Since the boot that crashed, in nanoseconds.
@@ -60,6 +64,11 @@ fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| {
         (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
     })
+}
+
+/// What people call a record: its checksum, folded to a length that can be read out.
+fn id(checksum: u64) -> u32 {
+    (checksum ^ checksum >> 32) as u32
 }
 
 fn word(phys: usize, i: usize) -> *mut u64 {
@@ -97,6 +106,7 @@ pub(super) fn init(phys: usize) {
             let cpu = word(phys, 6).read_volatile();
             word(phys, 0).write_volatile(0);
             Some(Record {
+                id: id(word(phys, 2).read_volatile()),
                 text: String::from_utf8_lossy(&text).into_owned(),
                 uptime_ns,
                 wall_ns,
@@ -191,7 +201,31 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     let (_, n) = klog::read(klog::written().saturating_sub(LOG_TAIL as u64), &mut tail);
     text.keep(&tail[..n]);
     text.seal();
+    show(&text);
     power::reset_now()
+}
+
+/// Shows the record for a while, where there is a screen and somebody who can draw.
+fn show(text: &Text) {
+    let Some(paint) = panic_screen::painter().filter(|_| text.phys != 0) else {
+        return;
+    };
+    let Some(mut screen) = boot::last_framebuffer() else {
+        return;
+    };
+    // SAFETY: the record's own RAM, of which `keep` has filled `len` bytes.
+    let bytes = unsafe { core::slice::from_raw_parts(phys_ptr(text.phys + HEADER), text.len) };
+    let panic = Panic {
+        id: id(checksum(bytes)),
+        text: bytes,
+        cpu: percpu::cpu_current(),
+        up: Duration::from_nanos(Instant::now().0),
+    };
+    paint(&mut screen, &panic);
+    let end = Instant::now().after(panic_screen::SHOWN);
+    while Instant::now() < end {
+        core::hint::spin_loop();
+    }
 }
 
 /// Ends this CPU's part.

@@ -297,6 +297,8 @@ pub struct BootStep {
 /// What the machine room wrote down when the kernel last panicked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CrashRecord {
+    /// What the screen called it, in hexadecimal.
+    pub id: u32,
     /// When, in milliseconds since 1970, if the node knew.
     pub unix_ms: Option<u64>,
     /// When, in nanoseconds since the boot that crashed.

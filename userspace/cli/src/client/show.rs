@@ -86,6 +86,8 @@ struct Manifest {
 
 #[derive(Debug, Deserialize)]
 struct Crash {
+    #[serde(default)]
+    id: String,
     reason: String,
     uptime_ms: u64,
 }
@@ -165,6 +167,15 @@ pub(super) fn status(status: &Status) -> String {
     let mut rows = vec![header.map(String::from)];
     rows.extend(status.capsules.iter().map(row));
     out.push_str(&table(&rows));
+    let wrong = wrong(status);
+    if !wrong.is_empty() {
+        let _ = write!(out, "\n{wrong}");
+    }
+    out
+}
+
+/// What is wrong, a line for each: how capsules ended, what was refused, a crash.
+fn wrong(status: &Status) -> String {
     let mut wrong = String::new();
     for capsule in &status.capsules {
         let exit = capsule
@@ -196,14 +207,12 @@ pub(super) fn status(status: &Status) -> String {
         let age = show_age(crash.uptime_ms);
         let _ = writeln!(
             wrong,
-            "the kernel crashed after {age}: {}",
+            "the kernel crashed after {age}, record {}: {}",
+            plain(&crash.id),
             plain(&crash.reason)
         );
     }
-    if !wrong.is_empty() {
-        let _ = write!(out, "\n{wrong}");
-    }
-    out
+    wrong
 }
 
 /// The steps of a node's boot: when each was done, and what it took.
@@ -308,7 +317,7 @@ mod tests {
              "running_ms": null, "restarts": 0, "last_exit": null, "ports": [], "usage": null,
              "limits": {"memory_bytes": 1}}],
         "manifests": [{"entry": "old", "accepted": false, "reason": "expired"}],
-        "crash": {"reason": "NMI", "uptime_ms": 3000}
+        "crash": {"id": "00001234", "reason": "NMI", "uptime_ms": 3000}
     }"#;
 
     #[test]
@@ -320,7 +329,7 @@ mod tests {
         assert!(text.contains("nginx: last ended: SIGKILL\n"));
         assert!(text.contains("manifest old refused: expired\n"));
         assert!(text.contains("not used: skep.toml on vda: line 3, name"));
-        assert!(text.contains("the kernel crashed after 3.0s: NMI\n"));
+        assert!(text.contains("the kernel crashed after 3.0s, record 00001234: NMI\n"));
         assert!(
             !text.contains('\u{1b}'),
             "a capsule must not steer the terminal"

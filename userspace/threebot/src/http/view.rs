@@ -132,6 +132,7 @@ pub(super) struct ManifestView {
 
 #[derive(Serialize)]
 pub(super) struct CrashView {
+    id: String,
     reason: String,
     detail: String,
     kernel: String,
@@ -430,6 +431,7 @@ pub(super) async fn crash(agent: &Agent) -> Result<Option<CrashView>, Problem> {
 
 fn crash_view(crash: CrashRecord) -> CrashView {
     CrashView {
+        id: format!("{:08x}", crash.id),
         reason: crash.reason,
         detail: crash.detail,
         kernel: crash.kernel,
