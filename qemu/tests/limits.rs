@@ -51,6 +51,8 @@ fn node(name: &str, change: impl FnOnce(&mut Manifest), words: &[&str]) -> Resul
         ..Limits::default()
     };
     hog.restart.policy = RestartPolicy::Never;
+    // As the first process of its capsule it does not hear SIGTERM.
+    hog.stop.grace_ms = 500;
     change(&mut hog);
     ramdisk.idle_capsule(&hog, &image)?;
     let path = ramdisk.write(name)?;
