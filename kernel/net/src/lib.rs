@@ -32,6 +32,7 @@ extern crate std;
 
 pub mod addr;
 pub mod ancillary;
+mod checksum;
 pub mod error;
 pub mod filter;
 pub mod groups;

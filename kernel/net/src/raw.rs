@@ -7,6 +7,7 @@
 
 mod bytes;
 
+use crate::checksum;
 use crate::error::{Error, Result};
 use crate::groups::{LINK, LOOPBACK, Memberships};
 use crate::message::{Message, MessageQueue, Origin};
@@ -17,7 +18,7 @@ use crate::udp::{Header, set_class};
 use crate::watchers::Watchers;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use bytes::{echo_reply, finish_packet, pseudo_header, put_checksum, zeroed};
+use bytes::{echo_reply, finish_packet, zeroed};
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::Ordering::{AcqRel, Relaxed};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU16};
@@ -373,7 +374,7 @@ impl Raw {
         };
         [*id_high, *id_low] = id.to_be_bytes();
         if !self.core.v6 {
-            put_checksum(data, 2, 0);
+            checksum::put(data, 2, 0);
         }
         Ok(())
     }
@@ -402,8 +403,8 @@ impl Raw {
             if payload.len() < at + 2 {
                 return Err(Error::INVALID);
             }
-            let seed = pseudo_header(source, to, self.core.protocol, payload.len());
-            put_checksum(payload, at, seed);
+            let seed = checksum::pseudo_header(source, to, self.core.protocol, payload.len());
+            checksum::put(payload, at, seed);
         }
         Ok(frame)
     }

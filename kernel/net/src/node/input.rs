@@ -2,6 +2,7 @@
 //! packet types, and what does not parse is dropped.
 
 use super::{ETHERNET_HEADER, NetNode, Protocol, vlan};
+use crate::checksum;
 use crate::groups::ToGroup;
 use crate::wire::{Flow, Segment};
 use alloc::sync::Arc;
@@ -11,8 +12,8 @@ use core::sync::atomic::Ordering;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol, Icmpv4DstUnreachable,
-    Icmpv4Packet, Icmpv4Repr, Icmpv6DstUnreachable, Icmpv6Packet, Icmpv6Repr, IpAddress,
-    IpProtocol, Ipv4Packet, Ipv6Packet, NdiscRepr, TcpPacket, UdpPacket, UdpRepr,
+    Icmpv4Packet, Icmpv4Repr, Icmpv6DstUnreachable, Icmpv6Packet, Icmpv6Repr, IpProtocol,
+    Ipv4Packet, Ipv6Packet, NdiscRepr, TcpPacket, UdpPacket, UdpRepr,
 };
 
 /// Client port of DHCP.
@@ -213,9 +214,10 @@ impl NetNode {
         if flow.local.port() == 0 || flow.remote.port() == 0 {
             return;
         }
-        let (from, to) = (IpAddress::from(h.from), IpAddress::from(h.to));
         // The engines rely on it.
-        if checksums == Checksums::Unknown && !tcp.verify_checksum(&from, &to) {
+        let protocol = u8::from(IpProtocol::Tcp);
+        let is_right = || checksum::is_right(h.from, h.to, protocol, payload);
+        if checksums == Checksums::Unknown && !is_right() {
             return;
         }
         if let Some(conn) = self.flows.find(&flow) {
@@ -226,7 +228,7 @@ impl NetNode {
         if !opens {
             let segment = Segment::of(&tcp);
             if !self.flows.answer_late(self, &flow, &segment) {
-                self.refuse(from, to, &tcp);
+                self.refuse(h.from.into(), h.to.into(), &tcp);
             }
             return;
         }
@@ -241,7 +243,7 @@ impl NetNode {
             Some((stack, port, listener)) => {
                 crate::wire::open(&stack, port, &listener, flow, packet);
             }
-            None => self.refuse(from, to, &tcp),
+            None => self.refuse(h.from.into(), h.to.into(), &tcp),
         }
     }
 

@@ -2,6 +2,7 @@
 //! to an echo request of this machine's own.
 
 use super::{Arrived, ICMP, ICMPV6, V4_HEADER};
+use crate::checksum;
 use crate::error::{Error, Result};
 use crate::node::ETHERNET_HEADER;
 use alloc::vec::Vec;
@@ -61,43 +62,8 @@ pub(super) fn echo_reply(request: &Arrived<'_>) -> Option<Vec<u8>> {
     *message.first_mut()? = answer;
     let seed = match to {
         IpAddr::V4(_) => 0,
-        IpAddr::V6(_) => pseudo_header(from, to, protocol, len),
+        IpAddr::V6(_) => checksum::pseudo_header(from, to, protocol, len),
     };
-    put_checksum(message, 2, seed);
+    checksum::put(message, 2, seed);
     Some(packet)
-}
-
-/// The sum of 16-bit words that checksums are made of.
-fn sum(bytes: &[u8]) -> u32 {
-    bytes.chunks(2).fold(0u32, |sum, pair| {
-        let low = pair.get(1).copied().unwrap_or(0);
-        let high = pair.first().copied().unwrap_or(0);
-        sum.wrapping_add(u32::from(u16::from_be_bytes([high, low])))
-    })
-}
-
-/// What a checksum of IPv6 begins with (RFC 8200, 8.1).
-pub(super) fn pseudo_header(from: IpAddr, to: IpAddr, protocol: u8, len: usize) -> u32 {
-    let (IpAddr::V6(from), IpAddr::V6(to)) = (from, to) else {
-        return 0;
-    };
-    let len = u32::try_from(len).unwrap_or(0);
-    sum(&from.octets()) + sum(&to.octets()) + sum(&len.to_be_bytes()) + u32::from(protocol)
-}
-
-/// Writes the Internet checksum (RFC 1071) of `bytes` at `at`; a packet is shorter
-/// than 64 KiB, so that the sum fits.
-pub(super) fn put_checksum(bytes: &mut [u8], at: usize, seed: u32) {
-    let Some(field) = bytes.get_mut(at..at + 2) else {
-        return;
-    };
-    field.copy_from_slice(&[0, 0]);
-    let mut total = sum(bytes) + seed;
-    while total > 0xffff {
-        total = (total & 0xffff) + (total >> 16);
-    }
-    let value = !u16::try_from(total).unwrap_or(0);
-    if let Some(field) = bytes.get_mut(at..at + 2) {
-        field.copy_from_slice(&value.to_be_bytes());
-    }
 }
