@@ -6,9 +6,13 @@ use crate::{
     logged::logged,
     ramdisk, tidy,
 };
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use skep_qemu::Artifacts;
-use std::{fs::File, path::Path, process::Command};
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::Command,
+};
 
 /// What a step does.
 pub(crate) enum Work {
@@ -58,9 +62,9 @@ impl Step {
 }
 
 /// Every step, cheapest first.
-pub(crate) fn steps(artifacts: &Artifacts) -> Vec<Step> {
+pub(crate) fn steps(artifacts: &Artifacts) -> Result<Vec<Step>> {
     let step = |name, work| Step { name, work };
-    vec![
+    Ok(vec![
         step(
             "format",
             Work::Commands(vec![
@@ -71,7 +75,7 @@ pub(crate) fn steps(artifacts: &Artifacts) -> Vec<Step> {
         step("tidy", Work::Tidy),
         step("clippy-host", Work::Commands(clippy_host(artifacts))),
         step("clippy-kernel", Work::Commands(clippy_kernel(artifacts))),
-        step("unit-host", Work::Commands(vec![unit_tests(artifacts)])),
+        step("unit-host", Work::Commands(host_tests(artifacts)?)),
         step(
             "unit-boot",
             Work::Commands(vec![boot_cargo(
@@ -82,7 +86,7 @@ pub(crate) fn steps(artifacts: &Artifacts) -> Vec<Step> {
         step("build", Work::Build(Part::NODE.to_vec())),
         step("ramdisk", Work::Ramdisk),
         step("programs", Work::Programs),
-    ]
+    ])
 }
 
 fn in_boot(artifacts: &Artifacts, words: &[&str]) -> Command {
@@ -116,9 +120,55 @@ fn clippy_kernel(artifacts: &Artifacts) -> Vec<Command> {
     vec![kernel, pvh, uefi]
 }
 
-/// Tests of the rooms, drivers and programs, but for the scenarios.
-fn unit_tests(artifacts: &Artifacts) -> Command {
-    let mut command = cargo(artifacts, &["test", "--lib", "--bins"]);
-    command.env("RUST_BACKTRACE", "1");
-    command
+/// Tests of the rooms, drivers and programs: those inside of them, and those that use
+/// them from outside, but for the scenarios.
+fn host_tests(artifacts: &Artifacts) -> Result<Vec<Command>> {
+    let mut inside = cargo(artifacts, &["test", "--lib", "--bins"]);
+    let mut outside = cargo(artifacts, &["test", "--test", "*"]);
+    for package in packages_with_tests(artifacts.root())? {
+        outside.args(["-p", &package]);
+    }
+    for command in [&mut inside, &mut outside] {
+        command.env("RUST_BACKTRACE", "1");
+    }
+    Ok(vec![inside, outside])
+}
+
+/// The packages of kernel, drivers and user space that have a folder `tests`.
+fn packages_with_tests(root: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for group in ["kernel", "drivers", "userspace"] {
+        for entry in fs::read_dir(root.join(group))? {
+            let package = entry?.path();
+            if !package.join("tests").is_dir() {
+                continue;
+            }
+            let manifest = fs::read_to_string(package.join("Cargo.toml"))?;
+            let name = manifest
+                .lines()
+                .find_map(|line| line.strip_prefix("name = "));
+            let name = name.with_context(|| format!("{} has no name", package.display()))?;
+            found.push(name.trim_matches('"').to_string());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::packages_with_tests;
+    use skep_qemu::Artifacts;
+
+    #[test]
+    fn tests_beside_the_sources_are_found() {
+        let found = packages_with_tests(Artifacts::new().root()).unwrap();
+        for package in ["net", "skep", "skep-api"] {
+            assert!(
+                found.iter().any(|name| name == package),
+                "{package}: {found:?}"
+            );
+        }
+        assert!(!found.iter().any(|name| name == "skep-qemu"), "{found:?}");
+    }
 }

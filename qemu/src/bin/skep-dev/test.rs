@@ -33,7 +33,7 @@ pub(crate) fn test(words: &[String]) -> Result<ExitCode> {
         }
     }
     let all = Selection {
-        steps: steps(&artifacts),
+        steps: steps(&artifacts)?,
         scenarios: scenarios::find(&artifacts.root().join("qemu/tests"))?,
     };
     if list {
