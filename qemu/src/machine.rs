@@ -305,6 +305,10 @@ impl Machine {
                     let hub = format!("hubport,hubid=0,id={id},netdev={netdev}");
                     line.words(["-netdev", &hub]);
                 }
+                // QEMU 7.2 does not let the machine run with a hub that has no device:
+                // one that nodes have no driver for.
+                line.words(["-netdev", "hubport,hubid=0,id=hub-idle"]);
+                line.words(["-device", "rtl8139,netdev=hub-idle,romfile="]);
             }
         }
         // Without its boot ROM: nothing here boots from the network.

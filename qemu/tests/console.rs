@@ -103,10 +103,12 @@ fn the_screen_shows_the_status_the_messages_and_the_end() -> Result<()> {
     wait_screen(&mut node, "Node ID", seconds(30))?;
     node.qmp().clear_events()?;
     node.qmp().inject_nmi()?;
-    let end = wait_screen(&mut node, "The kernel of this node has ended", seconds(10))?;
+    // The line that is painted last but for the log.
+    let end = wait_screen(&mut node, "skep status, or", seconds(10))?;
     let mut words = end.split_whitespace().skip_while(|word| *word != "Record");
     let id = words.nth(1).context("no record")?.to_string();
-    ensure!(end.contains("NMI"), "the reason is not told: {end}");
+    let why = "kernel panic: non-maskable interrupt";
+    ensure!(end.contains(why), "the reason is not told: {end}");
     node.qmp().wait_event("RESET", seconds(30))?;
     wait_screen(&mut node, &id, seconds(60))?;
     node.wait_http(NGINX, "/", seconds(60))?;

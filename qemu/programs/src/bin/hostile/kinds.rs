@@ -34,6 +34,9 @@ pub(crate) enum Kind {
     User,
     /// A process; a thread.
     Pid,
+    /// The same, but never the first process: root may do with it what it likes, so that
+    /// its end would say nothing about the kernel.
+    OtherPid,
     Signal,
     Clock,
     /// Something to read from; something to write to.
@@ -179,6 +182,10 @@ impl Kind {
             Kind::Mode => 0o777,
             Kind::User => random.of(&[0, 0, 1000, 1001, u64::MAX, 0xffff_ffff, 65534]),
             Kind::Pid => pid(random) as u64,
+            Kind::OtherPid => match pid(random) {
+                1 => 0,
+                other => other as u64,
+            },
             Kind::Signal => signal(random),
             Kind::Clock => random.of(&CLOCKS) as u64,
             Kind::Input | Kind::Output if random.once_in(6) => address(random),

@@ -327,7 +327,10 @@ pub(super) const THE_REST: &[Row] = &[
     row(libc::SYS_times, &[Output]),
     row(libc::SYS_getrlimit, &[Below(17), Output]),
     row(libc::SYS_setrlimit, &[Below(17), To(Rlimit)]),
-    row(libc::SYS_prlimit64, &[Pid, Below(17), To(Rlimit), Output]),
+    row(
+        libc::SYS_prlimit64,
+        &[OtherPid, Below(17), To(Rlimit), Output],
+    ),
     row(libc::SYS_vhangup, &[]),
     row(libc::SYS_uname, &[Output]),
     row(libc::SYS_sysfs, &[Below(5), Below(40), Output]),

@@ -75,7 +75,7 @@ pub(super) const PROCESSES: &[Row] = &[
     ),
     row(
         libc::SYS_ptrace,
-        &[One(PTRACE), Pid, Address, To(Registers)],
+        &[One(PTRACE), OtherPid, Address, To(Registers)],
     ),
     row(
         libc::SYS_personality,
@@ -101,7 +101,7 @@ pub(super) const PROCESSES: &[Row] = &[
     row(
         libc::SYS_process_vm_writev,
         &[
-            Pid,
+            OtherPid,
             To(Iovecs),
             Below(9),
             To(RemoteIovecs),
