@@ -5,6 +5,7 @@ use crate::{
     seconds,
 };
 use anyhow::{Context as _, Result, ensure};
+use rustix::io::Errno;
 use std::{
     net::SocketAddr,
     ops::Range,
@@ -46,13 +47,22 @@ impl Visitor {
         Self::spawn(move || http::get(address, &path, PATIENCE))
     }
 
-    /// As [`Visitor::start`], each time from the next of these ports, in a circle.
+    /// As [`Visitor::start`], each time from the next of these ports that nobody else on
+    /// this machine has, in a circle.
     pub fn start_from(ports: Range<u16>, address: SocketAddr, path: &str) -> Self {
         let path = path.to_string();
+        let all = ports.len();
         let mut ports = ports.cycle();
         Self::spawn(move || {
-            let port = ports.next().context("no ports to come from")?;
-            http::get_from(port, address, &path, PATIENCE)
+            let mut answers = ports.by_ref().take(all).map(|port| {
+                let answer = http::get_from(port, address, &path, PATIENCE);
+                answer.map_or_else(
+                    |error| (is_taken(&error), Err(error)),
+                    |page| (false, Ok(page)),
+                )
+            });
+            let free = answers.find(|(is_taken, _)| !is_taken);
+            free.context("no free port to come from")?.1
         })
     }
 
@@ -68,6 +78,12 @@ impl Visitor {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_default()
     }
+}
+
+/// Whether somebody else has the port that a connection was to come from.
+fn is_taken(error: &anyhow::Error) -> bool {
+    let errno = error.downcast_ref::<Errno>();
+    errno.is_some_and(|errno| *errno == Errno::ADDRINUSE)
 }
 
 fn visit(mut fetch: impl FnMut() -> Result<Response>, stopped: &AtomicBool) -> Visits {
@@ -135,6 +151,24 @@ mod tests {
         net::TcpListener,
         thread,
     };
+
+    #[test]
+    fn a_port_that_somebody_has_is_left_out() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        // One port that is taken, and the next one, which may be or not.
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let visitor = Visitor::start_from(port..port.saturating_add(20), address, "/");
+        let (mut client, from) = server.accept().unwrap();
+        assert_ne!(from.port(), port);
+        client
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na")
+            .unwrap();
+        drop(client);
+        drop(server);
+        visitor.finish();
+    }
 
     #[test]
     fn a_failed_visit_and_other_bytes_are_told() {
