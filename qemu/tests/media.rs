@@ -234,7 +234,6 @@ fn a_new_owner_and_a_first_manifest() -> Result<()> {
 
 /// Everything a node in a VLAN sends has the tag, DHCP as well as pages.
 #[test]
-#[ignore = "long"]
 fn a_node_in_a_vlan() -> Result<()> {
     const VLAN: u16 = 12;
     let medium = Medium::new(None)?;
