@@ -79,6 +79,12 @@ pub fn stats() -> Stats {
     buddy::stats()
 }
 
+/// Frames that programs may still get of those that are free.
+#[must_use]
+pub fn available() -> usize {
+    stats().free.saturating_sub(RESERVE.load(Ordering::Relaxed))
+}
+
 /// Whether so little is left that programs get no more of it, not even through what
 /// the kernel needs for them (stacks, page tables): the rest is for the kernel's
 /// own small objects, whose allocation must not fail.

@@ -215,11 +215,13 @@ impl TmpDir {
     }
 
     fn insert(&self, name: &[u8], inode: Arc<dyn Inode>) -> Result<()> {
+        let fs = &self.node.fs;
+        fs.check_room()?;
         let mut entries = self.entries.lock();
-        entries.reserve(&self.node.fs, 1, name)?;
+        entries.reserve(fs, 1, name).map_err(|e| fs.told(e))?;
         let old = entries.put(name, Entry::Own(inode));
         entries.visible += 1;
-        entries.settle(&self.node.fs);
+        entries.settle(fs);
         drop(entries);
         drop(old);
         self.node.attr.touch_modified();
@@ -292,15 +294,15 @@ impl TmpDir {
             self.count_moved_dir(to, &moved);
             to.count_moved_dir(self, &target);
         } else {
-            if let Some(t) = &target {
-                if let Some(d) = t.as_any().downcast_ref::<TmpDir>()
-                    && !d.is_empty()
-                {
-                    return Err(Error::NotEmpty);
-                }
-                to.unlinked(t);
+            let over = target.as_ref().map(|t| t.as_any());
+            let over = over.and_then(|t| t.downcast_ref::<TmpDir>());
+            if over.is_some_and(|d| !d.is_empty()) {
+                return Err(Error::NotEmpty);
             }
             self.reserve_two(to, name, new_name)?;
+            if let Some(t) = &target {
+                to.unlinked(t);
+            }
             self.take_out(name)?;
             let mut entries = to.entries.lock();
             let old = entries.put(new_name, Entry::Own(moved.clone()));
@@ -319,12 +321,13 @@ impl TmpDir {
     fn reserve_two(&self, to: &TmpDir, name: &[u8], new_name: &[u8]) -> Result<()> {
         let longer = core::cmp::max_by_key(name, new_name, |n| n.len());
         let fs = &self.node.fs;
-        self.entries.lock().reserve(fs, 2, longer)?;
+        let mine = self.entries.lock().reserve(fs, 2, longer);
+        mine.map_err(|e| fs.told(e))?;
         let done = to.entries.lock().reserve(fs, 2, longer);
         if done.is_err() {
             self.entries.lock().settle(fs);
         }
-        done
+        done.map_err(|e| fs.told(e))
     }
 
     fn settle_two(&self, to: &TmpDir) {

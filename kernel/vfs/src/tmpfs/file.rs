@@ -232,6 +232,37 @@ impl TmpFile {
         Ok(())
     }
 
+    /// Gives the file all pages of `range`: a later write cannot fail for space.
+    /// Where there is none for all, it takes none.
+    fn fill(&self, range: Range<u64>) -> Result<()> {
+        let fs = &self.node.fs;
+        let room = fs.room() as u64;
+        let wanted = range.end.saturating_sub(range.start);
+        // What is surely too much is not worth the count.
+        let missing = match wanted.saturating_sub(self.pages.len() as u64) {
+            least if least > room => least,
+            _ => self.missing(range.clone()),
+        };
+        if fs.config.leaves_room && missing > room {
+            return Err(Error::NoSpace);
+        }
+        for index in range {
+            self.page_to_write(index).map_err(|e| fs.told(e))?;
+            thread::cond_resched();
+        }
+        Ok(())
+    }
+
+    /// How many pages of `range` the file does not have.
+    fn missing(&self, range: Range<u64>) -> u64 {
+        let mut missing = 0;
+        for index in range {
+            missing += u64::from(self.pages.get(index).is_none());
+            thread::cond_resched();
+        }
+        missing
+    }
+
     fn resize(&self, len: u64) -> Result<()> {
         if len > SIZE_MAX {
             return Err(Error::FileTooLarge);
@@ -270,9 +301,9 @@ impl TmpFile {
             let from = (at % PAGE) as usize;
             let len = (PAGE_SIZE - from).min((end - at) as usize);
             let before = source.moved();
-            let step = self
-                .page_to_write(at >> PAGE_SHIFT)
-                .and_then(|frame| Ok(source.take_frame(&frame, from, len)?));
+            let page = self.page_to_write(at >> PAGE_SHIFT);
+            let page = page.map_err(|e| self.node.fs.told(e));
+            let step = page.and_then(|frame| Ok(source.take_frame(&frame, from, len)?));
             at += (source.moved() - before) as u64;
             // Every page counts at once, so that a fault on a mapping of this
             // very file during the copy finds it.
@@ -438,11 +469,7 @@ impl FileOps for TmpFile {
                 if mode & FALLOC_ZERO_RANGE != 0 {
                     self.clear(offset..end.min(size).max(offset))?;
                 }
-                // Reserving is filling: a later write cannot fail for space.
-                for index in offset >> PAGE_SHIFT..end.div_ceil(PAGE) {
-                    self.page_to_write(index)?;
-                    thread::cond_resched();
-                }
+                self.fill(offset >> PAGE_SHIFT..end.div_ceil(PAGE))?;
                 if !keep && end > size {
                     self.size.store(end, Relaxed);
                 }

@@ -1,7 +1,8 @@
 //! tmpfs: files in memory, and the writable layer over a capsule's image.
 //!
 //! [`TmpFs`] is the file system with its limits, [`dir`] its directories,
-//! [`file`] its files (bytes in an [`mm::PageCache`]), [`node`] the rest.
+//! [`file`] its files (bytes in an [`mm::PageCache`]), [`space`] what they may take,
+//! [`node`] the rest.
 //!
 //! With a [`LowerTree`] below, a directory shows the tree's entries until they
 //! are changed. A node of the tree costs nothing until somebody looks it up; its
@@ -12,6 +13,7 @@ mod dir;
 mod file;
 mod lower;
 mod node;
+mod space;
 #[cfg(test)]
 mod tests;
 
@@ -28,11 +30,6 @@ use machine::addr::PAGE_SIZE;
 use machine::sync::SpinLock;
 use machine::{Account, Objects};
 
-/// `TMPFS_MAGIC` of statfs(2).
-const MAGIC: u64 = 0x0102_1994;
-/// Nodes whose kernel memory is charged as one page.
-const NODES_PER_PAGE: usize = 8;
-
 /// Limits and looks of a tmpfs.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -42,6 +39,8 @@ pub struct Config {
     pub nodes_max: usize,
     /// Mode of the root directory.
     pub mode: u32,
+    /// Whether its files leave the last of the account's memory to programs.
+    pub leaves_room: bool,
 }
 
 impl Default for Config {
@@ -50,6 +49,7 @@ impl Default for Config {
             pages_max: None,
             nodes_max: 1 << 20,
             mode: 0o1777,
+            leaves_room: true,
         }
     }
 }
@@ -108,7 +108,12 @@ impl TmpFs {
         name: &str,
         sealable: bool,
     ) -> Result<Arc<TmpFile>> {
-        let fs = TmpFs::build(account, Config::default(), None);
+        // Like memory, and not a disk: it may take all there is.
+        let config = Config {
+            leaves_room: false,
+            ..Config::default()
+        };
+        let fs = TmpFs::build(account, config, None);
         let file = TmpFile::new(&fs, attr, fs.new_ino())?;
         file.attr().drop_links(1);
         file.set_memfd(name, sealable);
@@ -155,12 +160,6 @@ impl TmpFs {
         Ok(root)
     }
 
-    /// Pages its files hold now.
-    #[must_use]
-    pub fn pages(&self) -> usize {
-        self.pages.load(Relaxed)
-    }
-
     /// Who pays.
     #[must_use]
     pub fn account(&self) -> &Arc<Account> {
@@ -170,65 +169,6 @@ impl TmpFs {
     fn new_ino(&self) -> u64 {
         self.next_ino.fetch_add(1, Relaxed)
     }
-
-    fn pages_max(&self) -> usize {
-        self.config
-            .pages_max
-            .unwrap_or(usize::MAX)
-            .min(self.account.limit())
-    }
-
-    /// Counts a page in.
-    fn take_page(&self) -> Result<()> {
-        if self.pages.fetch_add(1, Relaxed) >= self.pages_max() {
-            self.pages.fetch_sub(1, Relaxed);
-            return Err(Error::NoSpace);
-        }
-        Ok(())
-    }
-
-    fn give_pages(&self, n: usize) {
-        self.pages.fetch_sub(n, Relaxed);
-    }
-
-    /// Counts a node in, and charges the kernel memory of some in advance.
-    fn take_node(&self) -> Result<()> {
-        let before = self.nodes.fetch_add(1, Relaxed);
-        let full = before >= self.config.nodes_max;
-        if full || (before.is_multiple_of(NODES_PER_PAGE) && self.account.charge(1).is_err()) {
-            self.nodes.fetch_sub(1, Relaxed);
-            return Err(if full {
-                Error::NoSpace
-            } else {
-                Error::NoMemory
-            });
-        }
-        Ok(())
-    }
-
-    /// Charges `n` bytes that a node keeps beside itself.
-    fn take_bytes(&self, n: usize) -> Result<()> {
-        let mut details = self.details.lock();
-        let bytes = details.bytes + n;
-        details.memory.set(bytes)?;
-        details.bytes = bytes;
-        Ok(())
-    }
-
-    fn give_bytes(&self, n: usize) {
-        let mut details = self.details.lock();
-        details.bytes -= n;
-        let bytes = details.bytes;
-        // Fewer never fails.
-        let _ = details.memory.set(bytes);
-    }
-
-    fn give_node(&self) {
-        let left = self.nodes.fetch_sub(1, Relaxed) - 1;
-        if left.is_multiple_of(NODES_PER_PAGE) {
-            self.account.uncharge(1);
-        }
-    }
 }
 
 impl FileSystem for TmpFs {
@@ -237,18 +177,7 @@ impl FileSystem for TmpFs {
     }
 
     fn stat(&self) -> FsStat {
-        let (max, used) = (self.pages_max(), self.pages());
-        let nodes = self.nodes.load(Relaxed);
-        // An account without limit is bounded by the machine.
-        let max = max.min(machine::frame::stats().total);
-        FsStat {
-            magic: MAGIC,
-            block_size: PAGE_SIZE as u64,
-            blocks: max as u64,
-            blocks_free: max.saturating_sub(used) as u64,
-            files: self.config.nodes_max as u64,
-            files_free: self.config.nodes_max.saturating_sub(nodes) as u64,
-        }
+        self.describe()
     }
 
     fn options(&self) -> String {

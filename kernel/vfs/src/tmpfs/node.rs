@@ -28,8 +28,10 @@ pub(super) struct Node {
 }
 
 impl Node {
+    /// A node that a program makes.
     pub(super) fn new(fs: &Arc<TmpFs>, new: &NewAttr, ino: u64) -> Result<Node> {
-        Node::with(fs, Attr::new(fs.dev, ino, *new))
+        fs.check_room()?;
+        Node::with(fs, Attr::new(fs.dev, ino, *new)).map_err(|e| fs.told(e))
     }
 
     fn with(fs: &Arc<TmpFs>, attr: Attr) -> Result<Node> {
@@ -68,7 +70,11 @@ impl Node {
             return Err(Error::NoSpace);
         }
         let (had, needs) = (before.div_ceil(PAGE_SIZE), after.div_ceil(PAGE_SIZE));
-        self.fs.account.charge(needs.saturating_sub(had))?;
+        if needs > had {
+            self.fs.check_room()?;
+            let paid = self.fs.account.charge(needs - had);
+            paid.map_err(|e| self.fs.told(e.into()))?;
+        }
         map.insert(name, value);
         self.fs.account.uncharge(had.saturating_sub(needs));
         self.attr.touch_changed();
@@ -198,7 +204,8 @@ struct TmpLink {
 
 impl TmpLink {
     fn new(node: Node, target: &[u8]) -> Result<Arc<TmpLink>> {
-        node.fs.take_bytes(target.len())?;
+        let paid = node.fs.take_bytes(target.len());
+        paid.map_err(|e| node.fs.told(e))?;
         Ok(Arc::new(TmpLink {
             node,
             target: Arc::from(target),

@@ -18,6 +18,8 @@ use std::string::ToString;
 use std::vec;
 use std::vec::Vec;
 
+mod space;
+
 struct World {
     account: Arc<Account>,
     fs: FsContext,
@@ -355,7 +357,7 @@ fn space_is_limited_and_given_back() {
     let config = Config {
         pages_max: Some(4),
         nodes_max: 6,
-        mode: 0o1777,
+        ..Config::default()
     };
     let tmp = TmpFs::build(account.clone(), config, None);
     let w = World::over(tmp.clone());
