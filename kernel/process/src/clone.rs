@@ -1,7 +1,6 @@
 //! New threads and processes (clone(2), fork(2), vfork(2)).
 
 use crate::family::Place;
-use crate::limits::Resource;
 use crate::rseq::Rseq;
 use crate::signal::{Actions, Signal, ThreadSignals};
 use crate::thread::Parts;
@@ -164,11 +163,16 @@ pub fn clone(me: &Arc<Thread>, request: &CloneRequest, regs: &UserRegs) -> Resul
     check_limits(process, process.world().task_count())
         .inspect_err(|_| process.world().tell_limit(Limited::Threads))?;
     let parts = parts(me, flags)?;
+    if !process.world().user_has_room(process, &parts.cred) {
+        return Err(Error::LimitReached);
+    }
     let space = parts.space.clone();
     let thread = if flags.contains(CloneFlags::THREAD) {
         join_process(me, parts)?
     } else {
-        make_process(me, request, parts)?
+        let child = make_process(me, request, parts)?;
+        child.process().watch_cpu_time();
+        child
     };
     set_up(&thread, request);
     let machine = make_machine(me, &thread, request, regs, &space);
@@ -186,13 +190,9 @@ pub fn clone(me: &Arc<Thread>, request: &CloneRequest, regs: &UserRegs) -> Resul
     }
 }
 
-/// Whether the world, and the user's own limit, have room for one more task.
+/// Whether the world has room for one more task.
 fn check_limits(process: &Process, tasks: usize) -> Result<()> {
-    let own = match process.uid() {
-        0 => u64::MAX,
-        _ => process.limits().soft(Resource::Processes),
-    };
-    if tasks as u64 >= u64::from(process.world().threads_max()).min(own) {
+    if tasks as u64 >= u64::from(process.world().threads_max()) {
         return Err(Error::LimitReached);
     }
     Ok(())

@@ -28,6 +28,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod clone;
+mod cpu_limit;
 pub mod elf;
 mod error;
 pub mod exec;

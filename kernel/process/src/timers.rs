@@ -49,6 +49,8 @@ pub enum Notify {
     Nothing,
     /// Sends the signal of an interval timer.
     Kernel(Signal),
+    /// Looks at the limit on CPU time.
+    CpuLimit,
     /// Sends a signal with a value, to a thread if one is named.
     Posix {
         /// Which.
@@ -85,6 +87,7 @@ struct Entry {
 struct Table {
     posix: BTreeMap<i32, Arc<Entry>>,
     interval: [Option<Arc<Entry>>; 3],
+    cpu_limit: Option<Arc<Entry>>,
 }
 
 /// The timers of a process.
@@ -186,6 +189,18 @@ impl Process {
         Ok(entry.set(self, at, new.interval))
     }
 
+    /// Has [`Process::cpu_alarm`] called when the process has used `at` of CPU time.
+    pub(crate) fn set_cpu_alarm(self: &Arc<Process>, at: Option<u64>) {
+        let known = self.timers.table.lock().cpu_limit.clone();
+        if known.is_none() && at.is_none() {
+            return;
+        }
+        let fresh = || self.make_timer(Base::CpuTime, Notify::CpuLimit, 0);
+        let entry = known.unwrap_or_else(fresh);
+        self.timers.table.lock().cpu_limit = Some(entry.clone());
+        entry.set(self, at.unwrap_or(0), 0);
+    }
+
     /// What the interval timer `which` is set to.
     ///
     /// # Errors
@@ -270,7 +285,7 @@ impl Process {
         let mut table = self.timers.table.lock();
         let posix = core::mem::take(&mut table.posix);
         let interval = if interval_too {
-            core::mem::take(&mut table.interval)
+            (core::mem::take(&mut table.interval), table.cpu_limit.take())
         } else {
             Default::default()
         };
@@ -346,6 +361,11 @@ impl Entry {
         match self.notify {
             Notify::Nothing => {}
             Notify::Kernel(signal) => process.raise(signal),
+            Notify::CpuLimit => {
+                if let Some(next) = process.cpu_alarm() {
+                    self.set(process, next, 0);
+                }
+            }
             Notify::Posix {
                 signal,
                 value,

@@ -48,6 +48,8 @@ mod ipc;
 mod kcmp;
 mod memory;
 #[cfg(test)]
+#[cfg(test)]
+mod limits_tests;
 mod memory_tests;
 mod misc;
 mod names;

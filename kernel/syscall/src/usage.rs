@@ -120,7 +120,7 @@ pub(crate) fn sys_prlimit64(
     Ok(0)
 }
 
-fn set(ctx: &Ctx<'_>, target: &Process, resource: usize, new: Limit) -> Result<(), Errno> {
+fn set(ctx: &Ctx<'_>, target: &Arc<Process>, resource: usize, new: Limit) -> Result<(), Errno> {
     let old = target.limits().get(resource).ok_or(Errno::EINVAL)?;
     if new.soft > new.hard {
         return Err(Errno::EINVAL);
@@ -133,7 +133,7 @@ fn set(ctx: &Ctx<'_>, target: &Process, resource: usize, new: Limit) -> Result<(
     if new.hard > ceiling && new.hard > old.hard {
         return Err(Errno::EPERM);
     }
-    target.limits().set(resource, new);
+    target.set_limit(resource, new);
     apply(target);
     Ok(())
 }
