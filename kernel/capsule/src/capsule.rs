@@ -384,7 +384,9 @@ fn port(from: &manifest::Port) -> PortState {
 pub(crate) fn exit_status(status: process::ExitStatus) -> ExitStatus {
     match status {
         process::ExitStatus::Exited(code) => ExitStatus::Code(code),
-        process::ExitStatus::Killed(signal) => ExitStatus::Signal(signal.number()),
+        process::ExitStatus::Killed(signal) | process::ExitStatus::Dumped(signal) => {
+            ExitStatus::Signal(signal.number())
+        }
     }
 }
 

@@ -28,6 +28,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod clone;
+mod core_dump;
 mod cpu_limit;
 pub mod elf;
 mod error;

@@ -1,5 +1,6 @@
 //! A process: what its threads share.
 
+use crate::core_dump::Gathering;
 use crate::limits::Limits;
 use crate::signal::{Actions, Origin, Queue, SigInfo, Signal};
 use crate::slot::Slot;
@@ -79,6 +80,8 @@ pub struct Process {
     pub(crate) go_on_queue: WaitQueue,
     /// How it ends, packed; 0 while nobody has said.
     exit: AtomicU32,
+    /// Where its threads meet when it leaves a core file.
+    pub(crate) core: Gathering,
     /// The thread that calls `execve` and whose siblings have to end; 0 for none.
     pub(crate) exec_by: AtomicU32,
     /// Told when a thread ends.
@@ -148,6 +151,7 @@ impl Process {
             traced_by: SpinLock::new(None),
             go_on_queue: WaitQueue::new(),
             exit: AtomicU32::new(0),
+            core: Gathering::default(),
             exec_by: AtomicU32::new(0),
             threads_queue: WaitQueue::new(),
             exit_signal: AtomicU8::new(0),
@@ -282,6 +286,12 @@ impl Process {
             t.alert();
         }
         first
+    }
+
+    /// It ends in another way than [`Process::begin_exit`] was told, which nobody has
+    /// seen yet.
+    pub(crate) fn change_exit(&self, status: ExitStatus) {
+        self.exit.store(status.pack(), SeqCst);
     }
 
     /// Whether it got a `SIGKILL`.

@@ -29,6 +29,8 @@ mod attrs;
 #[cfg(test)]
 mod compatibility;
 mod convert;
+#[cfg(test)]
+mod core_tests;
 mod ctx;
 mod errno;
 mod events;
@@ -46,10 +48,10 @@ pub mod hooks;
 mod ids;
 mod ipc;
 mod kcmp;
-mod memory;
-#[cfg(test)]
 #[cfg(test)]
 mod limits_tests;
+mod memory;
+#[cfg(test)]
 mod memory_tests;
 mod misc;
 mod names;

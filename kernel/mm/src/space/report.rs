@@ -7,6 +7,7 @@ use crate::{Backing, Error};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::sync::atomic::Ordering::Relaxed;
 use machine::addr::{PAGE_SHIFT, PAGE_SIZE};
 use machine::paging::Access;
 
@@ -21,6 +22,8 @@ pub struct Region {
     pub flags: AreaFlags,
     /// Offset of its first byte in the object.
     pub offset: u64,
+    /// Private, and pages of its own may be there instead of the object's.
+    pub owned: bool,
     /// What it is.
     pub name: RegionName,
 }
@@ -129,6 +132,7 @@ impl AddressSpace {
             } else {
                 0
             },
+            owned: !area.is_shared() && area.owned.load(Relaxed),
             name,
         })
     }

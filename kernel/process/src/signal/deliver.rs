@@ -4,6 +4,7 @@ use super::frame;
 use super::number::{DefaultAction, SigSet, Signal};
 use super::restart;
 use super::{ActionFlags, Disposition, SigInfo};
+use crate::core_dump;
 use crate::Thread;
 use crate::status::ExitStatus;
 use alloc::sync::Arc;
@@ -23,6 +24,7 @@ pub fn attention(regs: &mut UserRegs) {
     let mut handled = false;
     loop {
         if me.must_end() {
+            me.attend_dump(regs);
             me.stop_before_end(regs);
             crate::exit::end(me);
         }
@@ -69,9 +71,15 @@ fn deliver(me: &Arc<Thread>, regs: &mut UserRegs, signal: Signal, info: &SigInfo
             }
             false
         }
-        Disposition::Default(DefaultAction::Terminate | DefaultAction::Core) => {
+        Disposition::Default(DefaultAction::Terminate) => {
             if !process.is_unkillable() {
                 process.begin_exit(ExitStatus::Killed(signal));
+            }
+            false
+        }
+        Disposition::Default(DefaultAction::Core) => {
+            if !process.is_unkillable() {
+                core_dump::end_by(me, regs, signal, info);
             }
             false
         }

@@ -9,10 +9,12 @@
 //! Locks, outer first: the family tree, `Process::tracing`, `Thread::trace`.
 
 mod attach;
+mod general;
 mod request;
 mod stop;
 
 pub use attach::Options;
+pub use general::General;
 pub use request::{Resume, Stopped};
 pub use stop::{CallStop, Event};
 

@@ -161,7 +161,7 @@ impl Thread {
         }
     }
 
-    fn fpu_image(&self) -> alloc::vec::Vec<u8> {
+    pub(crate) fn fpu_image(&self) -> alloc::vec::Vec<u8> {
         let mut image = core::mem::take(&mut *self.trace.image.lock());
         let size = thread::fpu_size();
         let missing = size.saturating_sub(image.len());

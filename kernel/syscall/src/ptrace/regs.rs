@@ -6,46 +6,9 @@ use alloc::vec::Vec;
 use machine::addr::USER_END;
 use machine::thread::{self, UserRegs};
 use machine::user;
-use process::trace::Stopped;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use process::trace::{General, Stopped};
+use zerocopy::{FromBytes, IntoBytes};
 
-/// `struct user_regs_struct`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct General {
-    r15: u64,
-    r14: u64,
-    r13: u64,
-    r12: u64,
-    rbp: u64,
-    rbx: u64,
-    r11: u64,
-    r10: u64,
-    r9: u64,
-    r8: u64,
-    rax: u64,
-    rcx: u64,
-    rdx: u64,
-    rsi: u64,
-    rdi: u64,
-    orig_rax: u64,
-    rip: u64,
-    cs: u64,
-    rflags: u64,
-    rsp: u64,
-    ss: u64,
-    fs_base: u64,
-    gs_base: u64,
-    /// Data segment selectors: not used in 64-bit mode.
-    ds: u64,
-    es: u64,
-    fs: u64,
-    gs: u64,
-}
-
-/// Selectors of 64-bit programs as Linux has them, which debuggers know them by.
-const USER_CS: u64 = 0x33;
-const USER_SS: u64 = 0x2b;
 /// Where `struct user` has the debug registers. They cannot be used: all are 0.
 const DEBUG_AT: usize = 848;
 /// Bytes of `struct user`, of which the registers are the beginning.
@@ -93,77 +56,42 @@ impl Set {
     }
 }
 
-impl General {
-    fn of(s: &Stopped) -> General {
-        let r = &s.regs;
-        General {
-            r15: r.r15,
-            r14: r.r14,
-            r13: r.r13,
-            r12: r.r12,
-            rbp: r.rbp,
-            rbx: r.rbx,
-            r11: r.r11,
-            r10: r.r10,
-            r9: r.r9,
-            r8: r.r8,
-            rax: r.rax,
-            rcx: r.rcx,
-            rdx: r.rdx,
-            rsi: r.rsi,
-            rdi: r.rdi,
-            orig_rax: r.orig_rax,
-            rip: r.rip,
-            cs: USER_CS,
-            rflags: r.rflags,
-            rsp: r.rsp,
-            ss: USER_SS,
-            fs_base: s.bases.0 as u64,
-            gs_base: s.bases.1 as u64,
-            ds: 0,
-            es: 0,
-            fs: 0,
-            gs: 0,
-        }
-    }
-
-    /// Puts them in force; selectors stay as they are.
-    fn apply(&self, s: &mut Stopped) -> SysResult {
-        let base = |b: u64| {
-            let fits = usize::try_from(b).ok().filter(|b| *b < USER_END);
-            fits.ok_or(Errno::EIO)
-        };
-        s.bases = (base(self.fs_base)?, base(self.gs_base)?);
-        s.regs = UserRegs {
-            r15: self.r15,
-            r14: self.r14,
-            r13: self.r13,
-            r12: self.r12,
-            rbp: self.rbp,
-            rbx: self.rbx,
-            r11: self.r11,
-            r10: self.r10,
-            r9: self.r9,
-            r8: self.r8,
-            rax: self.rax,
-            rcx: self.rcx,
-            rdx: self.rdx,
-            rsi: self.rsi,
-            rdi: self.rdi,
-            orig_rax: self.orig_rax,
-            rip: self.rip,
-            rflags: s.regs.rflags & !FLAGS_USER | self.rflags & FLAGS_USER,
-            rsp: self.rsp,
-            ..s.regs
-        };
-        Ok(0)
-    }
+/// Puts registers in force; selectors stay as they are.
+fn apply(all: &General, s: &mut Stopped) -> SysResult {
+    let base = |b: u64| {
+        let fits = usize::try_from(b).ok().filter(|b| *b < USER_END);
+        fits.ok_or(Errno::EIO)
+    };
+    s.bases = (base(all.fs_base)?, base(all.gs_base)?);
+    s.regs = UserRegs {
+        r15: all.r15,
+        r14: all.r14,
+        r13: all.r13,
+        r12: all.r12,
+        rbp: all.rbp,
+        rbx: all.rbx,
+        r11: all.r11,
+        r10: all.r10,
+        r9: all.r9,
+        r8: all.r8,
+        rax: all.rax,
+        rcx: all.rcx,
+        rdx: all.rdx,
+        rsi: all.rsi,
+        rdi: all.rdi,
+        orig_rax: all.orig_rax,
+        rip: all.rip,
+        rflags: s.regs.rflags & !FLAGS_USER | all.rflags & FLAGS_USER,
+        rsp: all.rsp,
+        ..s.regs
+    };
+    Ok(0)
 }
 
 /// The word of `struct user` at `addr`.
 pub(super) fn peek(s: &Stopped, addr: usize) -> Result<u64, Errno> {
     check(addr)?;
-    let all = General::of(s);
+    let all = General::of(&s.regs, s.bases);
     let word = all.as_bytes().get(addr..addr + size_of::<u64>());
     // What follows the registers is not kept.
     Ok(word.and_then(|w| u64::read_from_bytes(w).ok()).unwrap_or(0))
@@ -176,10 +104,10 @@ pub(super) fn poke(s: &mut Stopped, addr: usize, value: u64) -> SysResult {
         // Debuggers clear them in every new thread.
         return Ok(0);
     }
-    let mut all = General::of(s);
+    let mut all = General::of(&s.regs, s.bases);
     let word = all.as_mut_bytes().get_mut(addr..addr + size_of::<u64>());
     word.ok_or(Errno::EIO)?.copy_from_slice(value.as_bytes());
-    all.apply(s)
+    apply(&all, s)
 }
 
 fn check(addr: usize) -> Result<(), Errno> {
@@ -193,7 +121,7 @@ pub(super) fn get(with: &With<'_>, set: Set, to: usize, len: usize) -> SysResult
     out.try_reserve_exact(set.len())?;
     with(&mut |s| {
         match set {
-            Set::General => out.extend_from_slice(General::of(s).as_bytes()),
+            Set::General => out.extend_from_slice(General::of(&s.regs, s.bases).as_bytes()),
             Set::Legacy | Set::Extended => {
                 let image = s.image.get(..set.len()).ok_or(Errno::ENOMEM)?;
                 out.extend_from_slice(image);
@@ -218,10 +146,10 @@ pub(super) fn set(with: &With<'_>, set: Set, from: usize, len: usize) -> SysResu
     user::read(from, &mut bytes)?;
     if set == Set::General {
         return with(&mut |s| {
-            let mut all = General::of(s);
+            let mut all = General::of(&s.regs, s.bases);
             let part = all.as_mut_bytes().get_mut(..len);
             part.ok_or(Errno::EINVAL)?.copy_from_slice(&bytes);
-            all.apply(s)
+            apply(&all, s)
         });
     }
     if len != set.len() {
@@ -258,19 +186,5 @@ fn tidy(image: &mut [u8], set: Set) {
         && let Ok(old) = u64::read_from_bytes(present)
     {
         present.copy_from_slice((old | LEGACY_FEATURES).as_bytes());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use core::mem::offset_of;
-
-    #[test]
-    fn registers_lie_where_debuggers_look_for_them() {
-        assert_eq!(size_of::<General>(), 216);
-        assert_eq!(offset_of!(General, orig_rax), 120);
-        assert_eq!(offset_of!(General, rip), 128);
-        assert_eq!(offset_of!(General, fs_base), 168);
     }
 }
