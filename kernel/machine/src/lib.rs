@@ -50,6 +50,7 @@ pub mod irq;
 pub mod keys;
 pub mod klog;
 pub mod mmio;
+mod nice;
 #[cfg_attr(
     not(target_os = "none"),
     allow(dead_code, reason = "the host schedules itself")

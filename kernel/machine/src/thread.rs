@@ -9,6 +9,7 @@
 
 use crate::account::PageCharge;
 use crate::error::{AllocError, WaitError};
+use crate::nice::WEIGHT_0;
 use crate::paging::PageTable;
 use crate::sync::{Once, SpinLock};
 use crate::wait::Until;
@@ -19,7 +20,9 @@ use alloc::sync::Arc;
 use core::any::{Any, TypeId};
 use core::marker::PhantomData;
 use core::ops::Deref;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst,
+};
 use core::time::Duration;
 
 pub use crate::fpu::{
@@ -39,7 +42,11 @@ pub struct Thread {
     group: Arc<CpuGroup>,
     /// CPUs it may run on, bit by bit.
     affinity: AtomicU64,
-    /// What is due before it goes on in user mode: [`ATTENTION`], [`SWITCHED`].
+    /// Its share of the group's time, as it counts now and as it is to count.
+    pub(crate) weight: AtomicU32,
+    pub(crate) wanted_weight: AtomicU32,
+    /// What is due before it goes on in user mode: [`ATTENTION`], [`SWITCHED`],
+    /// [`REWEIGHED`].
     due: AtomicU8,
     /// Whether being switched out makes [`SWITCHED`] due.
     watches_switches: AtomicBool,
@@ -60,11 +67,13 @@ pub(crate) const DUE_AT: usize = core::mem::offset_of!(Thread, due);
 const ATTENTION: u8 = 1;
 /// It was switched out: see [`Thread::watch_switches`].
 const SWITCHED: u8 = 2;
+/// Its weight is to change: see [`Thread::set_nice`].
+const REWEIGHED: u8 = 4;
 
 /// Threads that share CPU time as one: the threads of a capsule.
 ///
 /// Time is first divided between groups by weight, then between the threads of
-/// a group evenly; a quota bounds what a group gets even on an idle machine.
+/// a group by their nice values; a quota bounds what a group gets even on an idle machine.
 #[derive(Debug)]
 pub struct CpuGroup {
     weight: AtomicU64,
@@ -324,6 +333,15 @@ impl Thread {
         self.due.fetch_and(!SWITCHED, SeqCst) & SWITCHED != 0
     }
 
+    pub(crate) fn mark_reweighed(&self) {
+        self.due.fetch_or(REWEIGHED, SeqCst);
+    }
+
+    #[cfg(target_os = "none")]
+    pub(crate) fn take_reweighed(&self) -> bool {
+        self.due.fetch_and(!REWEIGHED, SeqCst) & REWEIGHED != 0
+    }
+
     /// The signals were looked at. Clear it first and look then, so that one that
     /// comes meanwhile is not lost.
     pub fn clear_attention(&self) {
@@ -363,6 +381,7 @@ pub struct Builder {
     affinity: Option<u64>,
     data: Option<Box<dyn Any + Send + Sync>>,
     stack: Option<PageCharge>,
+    nice: i32,
 }
 
 impl Builder {
@@ -389,6 +408,13 @@ impl Builder {
         self
     }
 
+    /// Gives it the share of a thread with that nice value.
+    #[must_use]
+    pub fn nice(mut self, nice: i32) -> Builder {
+        self.nice = nice;
+        self
+    }
+
     /// Hangs `data` on it.
     #[must_use]
     pub fn data(mut self, data: Box<dyn Any + Send + Sync>) -> Builder {
@@ -405,19 +431,23 @@ impl Builder {
 
     pub(crate) fn build(self, arch: arch::ThreadState) -> Thread {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-        Thread {
+        let thread = Thread {
             id: NEXT_ID.fetch_add(1, Relaxed),
             name: self.name,
             data: self.data.map(|d| ((*d).type_id(), d)),
             group: self.group.unwrap_or_else(CpuGroup::kernel),
             affinity: AtomicU64::new(self.affinity.unwrap_or(u64::MAX)),
+            weight: AtomicU32::new(WEIGHT_0),
+            wanted_weight: AtomicU32::new(WEIGHT_0),
             due: AtomicU8::new(0),
             watches_switches: AtomicBool::new(false),
             run_ns: AtomicU64::new(0),
             kernel_ns: AtomicU64::new(0),
             stack: SpinLock::new(self.stack),
             arch,
-        }
+        };
+        thread.born_nice(self.nice);
+        thread
     }
 
     /// Starts a kernel thread that runs `main` and ends.

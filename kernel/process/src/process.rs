@@ -360,9 +360,14 @@ impl Process {
         self.nice.load(Relaxed)
     }
 
-    /// Sets the nice value.
+    /// Sets the nice value, of all its threads.
     pub fn set_nice(&self, nice: i32) {
-        self.nice.store(nice.clamp(-20, 19), Relaxed);
+        let nice = nice.clamp(-20, 19);
+        // First: a thread that is being made looks at it when it can be found.
+        self.nice.store(nice, SeqCst);
+        for machine in self.threads().iter().filter_map(|t| t.machine()) {
+            machine.set_nice(nice);
+        }
     }
 
     /// `PR_SET_DUMPABLE`.

@@ -11,6 +11,7 @@ mod entropy;
 mod entry;
 mod fpu;
 mod gdt;
+mod group;
 mod heap;
 pub(crate) mod ioapic;
 pub(crate) mod kmap;
@@ -40,6 +41,7 @@ pub(crate) use clock::{monotonic_ns, user_clock};
 pub(crate) use control::{cpu_number_by_tscp, fsgsbase};
 pub(crate) use describe::describe_cpu;
 pub(crate) use entropy::entropy;
+pub(crate) use group::GroupState;
 pub(crate) use ioapic::{
     route_isa as irq_route, set_masked as irq_set_masked, wire_of as irq_wire,
 };
@@ -51,7 +53,7 @@ pub(crate) use percpu::{cpu_count, cpu_current, current_thread, resched_due};
 pub(crate) use port::{
     port_read_u8, port_read_u16, port_read_u32, port_write_u8, port_write_u16, port_write_u32,
 };
-pub(crate) use sched::{GroupState, begin_samples};
+pub(crate) use sched::begin_samples;
 pub use thread::UserRegs;
 pub(crate) use thread::{
     ThreadState, exit, fpu_accepts, fpu_features, fpu_load, fpu_pop, fpu_push, fpu_reset, fpu_save,

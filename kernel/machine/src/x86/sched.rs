@@ -2,8 +2,9 @@
 //!
 //! Fairness is by virtual run time: a thread's grows with the time it runs, the
 //! faster the less its group weighs and the more threads of the group want to
-//! run. So capsules share the machine by weight, whatever number of threads they
-//! start, with one flat queue and no walk over groups. The thread with the least
+//! run. Within a group it grows the slower the more a thread weighs by its nice value.
+//! So capsules share the machine by weight, whatever number of threads they start and
+//! whatever these are, with one flat queue and no walk over groups. The thread with the least
 //! virtual time runs next; a turn ends after [`SLICE_NS`] if somebody waits. With
 //! nobody waiting and no deadline there is no timer at all.
 //!
@@ -12,15 +13,17 @@
 //! until it has exited (`thread::finish_switch` lets it go); a queue's lock is the
 //! innermost lock of the kernel and held with interrupts off.
 
+use super::group::use_quota;
 use super::thread::{READY, RUNNING};
 use super::{apic, clock, percpu, vectors};
 use crate::cpu::CPUS_MAX;
 use crate::cpu::PerCpu as Each;
 use crate::error::AllocError;
+use crate::nice::{WEIGHT_0, WEIGHT_SHIFT};
 use crate::ordered::{Ordered, Placed};
 use crate::sample::{self, Place};
 use crate::sync::{IrqGuard, IrqLock};
-use crate::thread::{CpuGroup, Thread, WEIGHT_DEFAULT};
+use crate::thread::{Thread, WEIGHT_DEFAULT};
 use crate::time::Instant;
 use core::ptr;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
@@ -33,28 +36,6 @@ const CREDIT_NS: u64 = 3_000_000;
 const PREEMPT_NS: u64 = 500_000;
 /// Busy CPUs compare their queues at most this often.
 const SPREAD_NS: u64 = 10_000_000;
-/// The period over which a group's quota is counted.
-const PERIOD_NS: u64 = 100_000_000;
-
-/// What the scheduler keeps of a group.
-#[derive(Debug)]
-pub(crate) struct GroupState {
-    /// Threads that run or want to.
-    runnable: AtomicUsize,
-    period: AtomicU64,
-    period_used: AtomicU64,
-}
-
-impl GroupState {
-    pub(crate) fn new() -> GroupState {
-        GroupState {
-            runnable: AtomicUsize::new(0),
-            period: AtomicU64::new(0),
-            period_used: AtomicU64::new(0),
-        }
-    }
-}
-
 #[derive(Clone, Copy)]
 pub(super) struct Ready(pub(super) *const Thread);
 #[derive(Clone, Copy)]
@@ -183,49 +164,20 @@ fn charge(t: &Thread, now: u64) -> u64 {
     if let Some(quota) = group.quota_per_mille() {
         use_quota(group, quota, now, ran);
     }
-    let threads = group.arch.runnable.load(Relaxed).max(1) as u64;
+    // The thread itself is among them.
+    let weights = group.arch.runnable.load(Relaxed) as u64;
     let weighed = match group.weight() {
         WEIGHT_DEFAULT => ran,
         w => ran.saturating_mul(WEIGHT_DEFAULT) / w,
     };
-    let v = t
-        .arch
-        .vruntime
-        .load(Relaxed)
-        .saturating_add(weighed.saturating_mul(threads));
+    let shared = weighed.saturating_mul(weights);
+    let share = match t.weight() {
+        WEIGHT_0 => shared >> WEIGHT_SHIFT,
+        w => shared / u64::from(w),
+    };
+    let v = t.arch.vruntime.load(Relaxed).saturating_add(share);
     t.arch.vruntime.store(v, Relaxed);
     v
-}
-
-/// What a group may use in a period.
-fn allowed(quota_per_mille: u64) -> u64 {
-    quota_per_mille.saturating_mul(PERIOD_NS / 1000).max(1)
-}
-
-/// Counts `ran` against the quota. What was used beyond it is paid off in the
-/// periods that follow.
-fn use_quota(group: &CpuGroup, quota: u64, now: u64, ran: u64) {
-    let period = now / PERIOD_NS;
-    let passed = period.saturating_sub(group.arch.period.swap(period, Relaxed));
-    if passed > 0 {
-        let paid = allowed(quota).saturating_mul(passed);
-        let used = group.arch.period_used.load(Relaxed);
-        group
-            .arch
-            .period_used
-            .store(used.saturating_sub(paid), Relaxed);
-    }
-    group.arch.period_used.fetch_add(ran, Relaxed);
-}
-
-/// When a thread of a group that has used up its quota may run again.
-pub(super) fn throttled_until(group: &CpuGroup) -> Option<Instant> {
-    let allowed = allowed(group.quota_per_mille()?);
-    let now = clock::monotonic_ns();
-    let period = group.arch.period.load(Relaxed);
-    // The first period in which less than all is used up.
-    let first = period + group.arch.period_used.load(Relaxed) / allowed;
-    (first > now / PERIOD_NS).then(|| Instant(first * PERIOD_NS))
 }
 
 /// Puts a thread that was parked (or is new) into a queue.
@@ -235,7 +187,8 @@ pub(super) fn enqueue(t: &Thread, fresh: bool) {
     while super::thread::is_on_cpu(t) {
         core::hint::spin_loop();
     }
-    t.group().arch.runnable.fetch_add(1, Relaxed);
+    let weight = t.weight() as usize;
+    t.group().arch.runnable.fetch_add(weight, Relaxed);
     let cpu = choose(t);
     // The next one is not to choose the same idle CPU before this one has woken it.
     if IDLE.load(Relaxed) >> cpu & 1 != 0 {
@@ -246,7 +199,7 @@ pub(super) fn enqueue(t: &Thread, fresh: bool) {
     let start = if fresh {
         // A newcomer waits as if it had had a part of a turn already: starting
         // threads gains nothing.
-        let threads = t.group().arch.runnable.load(Relaxed) as u64;
+        let threads = t.group().arch.runnable.load(Relaxed) as u64 >> WEIGHT_SHIFT;
         floor.saturating_add(SLICE_NS / 4 * threads.min(64))
     } else {
         moved(t, cpu).max(floor.saturating_sub(CREDIT_NS))
@@ -402,11 +355,16 @@ pub(super) fn reschedule(leave: Leave) {
     if !ptr::eq(me, idle) {
         let v = charge(me, now);
         let least = q.ready.first().map_or(v, |(k, _)| k.min(v));
-        FLOOR.of(cpu).fetch_max(least, Relaxed);
+        // Nobody else writes this CPU's, and interrupts are off.
+        let floor = FLOOR.of(cpu);
+        if least > floor.load(Relaxed) {
+            floor.store(least, Relaxed);
+        }
         match leave {
             Leave::Yield => insert(&mut q, me),
             Leave::Park => {
-                me.group().arch.runnable.fetch_sub(1, Relaxed);
+                let weight = me.weight() as usize;
+                me.group().arch.runnable.fetch_sub(weight, Relaxed);
             }
         }
     }

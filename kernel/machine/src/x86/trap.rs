@@ -6,7 +6,7 @@
 //! has a way out (see `usercopy`), or the end.
 
 use super::thread::UserRegs;
-use super::{apic, control, gdt, kmap, percpu, sched, tlb, usercopy, vectors};
+use super::{apic, control, gdt, group, kmap, percpu, sched, tlb, usercopy, vectors};
 use crate::addr::USER_END;
 use crate::paging::Access;
 use crate::sample::Place;
@@ -290,7 +290,7 @@ fn attend(regs: &mut UserRegs) {
             sched::reschedule(sched::Leave::Yield);
         }
         interrupts::enable();
-        if let Some(until) = sched::throttled_until(me.group()) {
+        if let Some(until) = group::throttled_until(me.group()) {
             let _ = thread::sleep_until(until, true);
         }
         if me.attention()
@@ -305,6 +305,9 @@ fn attend(regs: &mut UserRegs) {
             h.switched(regs);
         }
         interrupts::disable();
+        if me.is_due() {
+            me.settle_weight();
+        }
     }
 }
 
