@@ -29,6 +29,7 @@ const RESOLVERS: &[u8] = b"/etc/resolv.conf";
 /// Restrictions of everything that is mounted beside the image.
 const PLAIN: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 const DEVICES: MountFlags = MountFlags::NOSUID;
+const QUEUES: MountFlags = PLAIN.union(MountFlags::NOEXEC);
 const NOEXEC_DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
 /// Major number of "misc" devices, and a minor that Linux gives nobody.
 const CONTROL_NUMBER: (u32, u32) = (10, 250);
@@ -172,6 +173,8 @@ fn mount_all(hand: &Hand, account: &Arc<Account>, supplies: &Supplies<'_>) -> Re
     let dev = devices(account, supplies, &terminals)?;
     hand.mount(b"/dev", dev, DEVICES, "devtmpfs")?;
     hand.mount(b"/dev/pts", terminals.tree(), NOEXEC_DEVICES, "devpts")?;
+    let queues = process::ipc::mqueue::tree(supplies.world.clone());
+    hand.mount(b"/dev/mqueue", queues, QUEUES, "mqueue")?;
     hand.mount(b"/dev/shm", tmpfs()?, PLAIN, "tmpfs")?;
     hand.mount(b"/tmp", tmpfs()?, PLAIN, "tmpfs")?;
     hand.mount(b"/proc", processes(supplies), PLAIN, "proc")?;

@@ -237,7 +237,11 @@ impl Netlink {
         Ok(())
     }
 
-    fn queue(&self, data: Vec<u8>) -> Result<()> {
+    /// Puts `data` into its queue as the kernel's.
+    ///
+    /// # Errors
+    /// [`Error::NoBuffers`] if nobody reads.
+    pub fn queue(&self, data: Vec<u8>) -> Result<()> {
         let message = Message {
             data,
             origin: Origin::Peer,

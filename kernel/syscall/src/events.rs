@@ -112,8 +112,10 @@ pub(crate) fn sys_timerfd_settime(
     old: usize,
 ) -> SysResult {
     const ABSOLUTE: usize = 1;
-    // TFD_TIMER_CANCEL_ON_SET would promise a notice that is never sent.
-    if flags & !ABSOLUTE != 0 {
+    // A read is to end when the clock is set. It is set before the first program
+    // starts, and never again: there is nothing to tell.
+    const CANCEL_ON_SET: usize = 2;
+    if flags & !(ABSOLUTE | CANCEL_ON_SET) != 0 {
         return Err(Errno::EINVAL);
     }
     let [a, b, c, d]: [i64; 4] = user::read_value(new)?;

@@ -215,7 +215,7 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_eventfd => events::sys_eventfd(1), Full;
     __NR_eventfd2 => events::sys_eventfd2(2), Full;
     __NR_timerfd_create => events::sys_timerfd_create(2), Full;
-    __NR_timerfd_settime => events::sys_timerfd_settime(4), Partial("no TFD_TIMER_CANCEL_ON_SET");
+    __NR_timerfd_settime => events::sys_timerfd_settime(4), Full;
     __NR_timerfd_gettime => events::sys_timerfd_gettime(2), Full;
     __NR_memfd_create => events::sys_memfd_create(2), Partial("no MFD_HUGETLB");
 
@@ -358,11 +358,11 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_msgsnd => ipc::sys_msgsnd(4), Full;
     __NR_msgrcv => ipc::sys_msgrcv(5), Full;
     __NR_msgctl => ipc::sys_msgctl(3), Full;
-    __NR_mq_open => ipc::sys_mq_open(4), Partial("the queues are not files below /dev/mqueue");
+    __NR_mq_open => ipc::sys_mq_open(4), Full;
     __NR_mq_unlink => ipc::sys_mq_unlink(1), Full;
     __NR_mq_timedsend => ipc::sys_mq_timedsend(5), Full;
     __NR_mq_timedreceive => ipc::sys_mq_timedreceive(5), Full;
-    __NR_mq_notify => ipc::sys_mq_notify(2), Partial("no SIGEV_THREAD (ENOSYS)");
+    __NR_mq_notify => ipc::sys_mq_notify(2), Full;
     __NR_mq_getsetattr => ipc::sys_mq_getsetattr(3), Full;
 
     __NR_process_vm_readv => process_vm::sys_process_vm_readv(6), Full;
@@ -398,7 +398,7 @@ pub static TABLE: [Row; NUMBERS] = table! {
 
     // Time.
     __NR_nanosleep => time::sys_nanosleep(2), Full;
-    __NR_clock_nanosleep => time::sys_clock_nanosleep(4), Partial("a sleep until a UTC time does not follow a clock that is set meanwhile");
+    __NR_clock_nanosleep => time::sys_clock_nanosleep(4), Full;
     __NR_clock_gettime => time::sys_clock_gettime(2), Full;
     __NR_clock_getres => time::sys_clock_getres(2), Full;
     __NR_clock_settime => time::sys_clock_settime(2), Refused("the node's clock is not the capsule's (EPERM)");
@@ -430,7 +430,7 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_sched_getattr => sched::sys_sched_getattr(4), Full;
     __NR_sched_setattr => sched::sys_sched_setattr(3), Partial("no realtime policies (EPERM)");
     __NR_getpriority => sched::sys_getpriority(2), Full;
-    __NR_setpriority => sched::sys_setpriority(3), Partial("kept and shown; CPU time is shared evenly within a capsule");
+    __NR_setpriority => sched::sys_setpriority(3), Partial("a value is its whole process's");
     __NR_getcpu => sched::sys_getcpu(2), Full;
 
     __NR_ioprio_get => hints::sys_ioprio_get(2), Full;
@@ -443,7 +443,7 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_getrusage => usage::sys_getrusage(2), Partial("CPU time, page faults and resident memory; the rest is zero");
     __NR_times => usage::sys_times(1), Full;
     __NR_getrlimit => usage::sys_getrlimit(2), Full;
-    __NR_setrlimit => usage::sys_setrlimit(2), Partial("kept; of CPU time, memory, files, file sizes, processes and pending signals also held to");
+    __NR_setrlimit => usage::sys_setrlimit(2), Partial("of RSS, locks and realtime only kept");
     __NR_prlimit64 => usage::sys_prlimit64(4), Partial("as setrlimit");
 
     // The system.

@@ -50,7 +50,7 @@ pub struct DevConfig {
     pub terminals: Option<Arc<Terminals>>,
 }
 
-/// The file system of `/dev`, with the directories `shm` and `pts` to mount on.
+/// The file system of `/dev`, with the directories `shm`, `pts` and `mqueue` to mount on.
 ///
 /// # Errors
 /// [`Error::NoMemory`].
@@ -116,6 +116,7 @@ pub fn tree(config: DevConfig) -> Result<Arc<Tree>> {
     }
     make("shm", Kind::Directory, 0o1777, "")?;
     make("pts", Kind::Directory, 0o755, "")?;
+    make("mqueue", Kind::Directory, 0o1777, "")?;
     Ok(tree)
 }
 

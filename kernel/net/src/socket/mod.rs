@@ -92,6 +92,29 @@ impl Socket {
         }))
     }
 
+    /// Whether it is one of AF_NETLINK.
+    #[must_use]
+    pub fn is_netlink(&self) -> bool {
+        matches!(self.kind, Kind::Netlink(_))
+    }
+
+    /// Gives a netlink socket something of the kernel's to read.
+    ///
+    /// # Errors
+    /// [`Error::INVALID`] for another socket; [`Error::NoBuffers`].
+    pub fn deliver_netlink(&self, data: &[u8]) -> Result<()> {
+        let Kind::Netlink(n) = &self.kind else {
+            return Err(Error::INVALID);
+        };
+        let mut own = alloc::vec::Vec::new();
+        own.try_reserve_exact(data.len())
+            .map_err(|_| Error::NoBuffers)?;
+        own.extend_from_slice(data);
+        n.queue(own)?;
+        self.hub.notify(Events::READABLE);
+        Ok(())
+    }
+
     /// A new socket (socket(2)); `style` is `SOCK_*` without flags.
     ///
     /// # Errors

@@ -137,7 +137,11 @@ fn program(me: &Arc<Thread>) -> Option<Vec<u8>> {
     if let (Some(space), Some(part)) = (me.space.get(), arguments.get_mut(..len)) {
         // What cannot be read is not shown.
         let n = space.read(start, part);
-        for b in part.iter_mut().take(n.saturating_sub(1)).filter(|b| **b == 0) {
+        for b in part
+            .iter_mut()
+            .take(n.saturating_sub(1))
+            .filter(|b| **b == 0)
+        {
             *b = b' ';
         }
     }

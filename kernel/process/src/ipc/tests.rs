@@ -239,7 +239,7 @@ fn a_queue_of_empty_messages_has_an_end() {
 
 #[test]
 fn posix_queues_sort_by_priority_and_tell_once() {
-    use super::mqueue::{Notify, OpenQueue, Size};
+    use super::mqueue::{How, Notify, OpenQueue, Size};
     use vfs::file::OpenFlags;
     let s = Stage::new();
     let flags = OpenFlags::READ_WRITE | OpenFlags::CREATE | OpenFlags::NONBLOCK;
@@ -255,15 +255,14 @@ fn posix_queues_sort_by_priority_and_tell_once() {
     let file = open(b"q", flags, Some(size)).unwrap();
     let q = file.downcast::<OpenQueue>().unwrap();
     let told = machine::sync::SpinLock::new(Vec::new());
-    let notifier = |n: Notify, _: Pid, _: u32| told.lock().push(n.pid);
+    let notifier = |n: &Notify, _: Pid, _: u32| told.lock().push(n.pid);
     let send =
         |text: &[u8], priority| q.send(&file, text.to_vec(), priority, None, (s.who(1), &notifier));
     let notify = Notify {
         pid: 5,
-        signal: None,
-        value: 0,
+        how: How::Nothing,
     };
-    assert_eq!(q.notify(5, Some(notify)), Ok(()));
+    assert_eq!(q.notify(5, Some(notify.clone())), Ok(()));
     assert_eq!(q.notify(6, Some(notify)), Err(Error::Busy));
     for (text, priority) in [(b"low", 1), (b"hi1", 9), (b"hi2", 9)] {
         send(text, priority).unwrap();

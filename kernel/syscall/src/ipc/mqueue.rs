@@ -9,7 +9,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use machine::time::Instant;
 use machine::user;
-use process::ipc::mqueue::{Notify, OpenQueue, PRIORITIES, Size};
+use net::Socket;
+use process::ipc::mqueue::{COOKIE_LEN, How, Notify, OpenQueue, PRIORITIES, Size};
 use process::ipc::{self};
 use process::signal::{Origin, SigInfo, Signal, code};
 use vfs::file::{OpenFile, OpenFlags};
@@ -106,10 +107,13 @@ pub(crate) fn sys_mq_timedsend(
     user::read(from, &mut text)?;
     let who = Who::new(ctx)?;
     let world = ctx.world();
-    let notifier = |notify: Notify, pid, uid| {
-        let signal = notify.signal.and_then(|n| Signal::new(usize::from(n)));
+    let notifier = |notify: &Notify, pid, uid| {
+        let How::Signal { number, value } = notify.how else {
+            return;
+        };
+        let signal = Signal::new(usize::from(number));
         if let (Some(signal), Some(process)) = (signal, world.process(notify.pid)) {
-            let info = SigInfo::queued(signal, code::SI_MESGQ, (pid, uid), notify.value);
+            let info = SigInfo::queued(signal, code::SI_MESGQ, (pid, uid), value);
             // With too many signals queued the news is lost, as on Linux.
             let _ = process.signal(signal, info, Origin::Inside);
         }
@@ -139,6 +143,19 @@ pub(crate) fn sys_mq_timedreceive(
     Ok(text.len())
 }
 
+/// What a C library asks for that has a thread wait for the news: a netlink socket and
+/// what is to be read from it.
+fn by_socket(ctx: &Ctx<'_>, fd: i32, cookie: u64) -> Result<How, Errno> {
+    let cookie: [u8; COOKIE_LEN] = user::read_value(cookie as usize)?;
+    let file = ctx.file(fd as usize)?;
+    let socket = file.downcast::<Socket>().ok_or(Errno::ENOTSOCK)?;
+    if !socket.is_netlink() {
+        return Err(Errno::EINVAL);
+    }
+    let socket = Arc::downgrade(&file);
+    Ok(How::Socket { socket, cookie })
+}
+
 /// mq_notify(2)
 pub(crate) fn sys_mq_notify(ctx: &mut Ctx<'_>, fd: usize, event: usize) -> SysResult {
     let pid = ctx.process().pid();
@@ -147,18 +164,17 @@ pub(crate) fn sys_mq_notify(ctx: &mut Ctx<'_>, fd: usize, event: usize) -> SysRe
         at => {
             let value: u64 = user::read_value(at)?;
             let [number, kind]: [i32; 2] = user::read_value(at.wrapping_add(8))?;
-            let signal = match kind {
-                SIGEV_NONE => None,
+            let how = match kind {
+                SIGEV_NONE => How::Nothing,
                 SIGEV_SIGNAL => {
                     let number = usize::try_from(number).map_err(|_| Errno::EINVAL)?;
-                    Some(Signal::new(number).ok_or(Errno::EINVAL)?.number())
+                    let number = Signal::new(number).ok_or(Errno::EINVAL)?.number();
+                    How::Signal { number, value }
                 }
-                // The kernel's part of it is a message on a netlink socket of the
-                // program, which no program of ours has been seen to use.
-                SIGEV_THREAD => return Err(Errno::ENOSYS),
+                SIGEV_THREAD => by_socket(ctx, number, value)?,
                 _ => return Err(Errno::EINVAL),
             };
-            Some(Notify { pid, signal, value })
+            Some(Notify { pid, how })
         }
     };
     let file = ctx.file(fd)?;

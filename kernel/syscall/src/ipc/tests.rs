@@ -136,3 +136,45 @@ fn messages_of_both_kinds_cross() {
         assert_eq!(p.call(nr::__NR_mq_unlink, &[ARG]), 0);
     });
 }
+
+/// What the C library's thread for `SIGEV_THREAD` reads: that a message has come, or
+/// that nobody will tell any more.
+#[test]
+fn a_queue_tells_on_a_socket() {
+    const COOKIE: usize = DATA + 0x1000;
+    const READ: usize = DATA + 0x1100;
+    Stage::new().run(|p| {
+        let socket = p.call(nr::__NR_socket, &[16, 3, 0]) as usize;
+        p.put(DATA + 0x200, b"queue\0");
+        let open = [DATA + 0x200, 0o102 | 0o4000, 0o600, 0];
+        let queue = p.call(nr::__NR_mq_open, &open) as usize;
+        p.put(COOKIE, &[7u8; 32]);
+        let wish = |p: &mut Prog<'_>, fd: usize| {
+            p.put(ARG, &(COOKIE as u64));
+            p.put(ARG + 8, &[fd as u32, 2]);
+            p.call(nr::__NR_mq_notify, &[queue, ARG])
+        };
+        let told = |p: &mut Prog<'_>| {
+            let n = p.call(nr::__NR_recvfrom, &[socket, READ, 100, 0x40, 0, 0]);
+            (n, p.get::<[u8; 32]>(READ)[30..].to_vec())
+        };
+        assert_eq!(wish(p, queue), -88);
+        assert_eq!(wish(p, 99), -9);
+        assert_eq!(wish(p, socket), 0);
+        assert_eq!(wish(p, socket), -16);
+        assert_eq!(told(p).0, -11);
+        for _ in 0..2 {
+            let send = [queue, COOKIE, 3, 0, 0];
+            assert_eq!(p.call(nr::__NR_mq_timedsend, &send), 0);
+        }
+        assert_eq!(told(p), (32, [7, 1].to_vec()));
+        assert_eq!(told(p).0, -11);
+        assert_eq!(wish(p, socket), 0);
+        assert_eq!(p.call(nr::__NR_mq_notify, &[queue, 0]), 0);
+        assert_eq!(told(p), (32, [7, 2].to_vec()));
+        // One that is closed hears nothing, and harms nobody.
+        assert_eq!(wish(p, socket), 0);
+        assert_eq!(p.call(nr::__NR_close, &[socket]), 0);
+        assert_eq!(p.call(nr::__NR_close, &[queue]), 0);
+    });
+}

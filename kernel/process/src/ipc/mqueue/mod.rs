@@ -1,6 +1,12 @@
 //! POSIX message queues (mq_overview(7)). A queue is reached through a descriptor,
 //! so it is a file: [`MessageQueue`].
 
+mod notify;
+mod tree;
+
+pub use notify::{COOKIE_LEN, How, Notify};
+pub use tree::tree;
+
 use super::charge::Charge;
 use super::table::Perm;
 use super::{Caller, Error, Result};
@@ -28,6 +34,12 @@ pub const QUEUES_MAX: usize = 256;
 pub const MESSAGES_DEFAULT: usize = 10;
 /// Bytes of a message.
 pub const BYTES_DEFAULT: usize = 8192;
+const SIZE_DEFAULT: Size = Size {
+    messages: MESSAGES_DEFAULT,
+    bytes: BYTES_DEFAULT,
+};
+/// Bytes that a queue has as a file (`FILENT_SIZE`).
+const STATUS_LEN: u64 = 80;
 /// The most anybody can ask for without `CAP_SYS_RESOURCE` (`fs.mqueue.msg_max`,
 /// `msgsize_max`).
 pub const MESSAGES_MAX: usize = 10;
@@ -48,19 +60,8 @@ pub struct Size {
     pub bytes: usize,
 }
 
-/// Who is told when a message comes to the empty queue, once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Notify {
-    /// The process.
-    pub pid: Pid,
-    /// The signal; `None` only takes the place (`SIGEV_NONE`).
-    pub signal: Option<u8>,
-    /// What goes with it.
-    pub value: u64,
-}
-
-/// Delivers a [`Notify`]; with it go the sender's process and user.
-pub type Notifier<'a> = dyn Fn(Notify, Pid, u32) + 'a;
+/// Sends the signal of a [`Notify`]; with it go the sender's process and user.
+pub type Notifier<'a> = dyn Fn(&Notify, Pid, u32) + 'a;
 
 struct Message {
     priority: u32,
@@ -143,19 +144,10 @@ impl Names {
                 n.queue.clone()
             }
             None if flags.contains(OpenFlags::CREATE) => {
-                if names.len() >= QUEUES_MAX {
-                    return Err(Error::NoSpace);
-                }
-                let queue = MessageQueue::new(mode, size, account, caller)?;
-                let mut own = Vec::new();
-                own.try_reserve_exact(name.len())?;
-                own.extend_from_slice(name);
-                names.try_reserve(1)?;
-                names.push(Named {
-                    name: own,
-                    queue: queue.clone(),
-                });
-                queue
+                let size = check_size(size, caller.cred)?;
+                add(&mut names, name, || {
+                    MessageQueue::new(size, Perm::new(0, mode, caller), account)
+                })?
             }
             None => return Err(Error::NotFound),
         };
@@ -169,10 +161,47 @@ impl Names {
         ))
     }
 
+    /// The queue called `name`.
+    fn find(&self, name: &[u8]) -> Option<Arc<MessageQueue>> {
+        let names = self.0.lock();
+        let found = names.iter().find(|n| n.name == name)?;
+        Some(found.queue.clone())
+    }
+
+    /// Removes the name `name`.
+    fn remove(&self, name: &[u8]) -> Result<()> {
+        let mut names = self.0.lock();
+        let at = names.iter().position(|n| n.name == name);
+        // In their order: whoever lists them goes by number.
+        let gone = names.remove(at.ok_or(Error::NotFound)?);
+        drop(names);
+        drop(gone);
+        Ok(())
+    }
+
+    /// Puts the name of that number into `name`; its queue's number.
+    fn nth(&self, index: usize, name: &mut Vec<u8>) -> Result<Option<u64>> {
+        let names = self.0.lock();
+        let Some(found) = names.get(index) else {
+            return Ok(None);
+        };
+        name.clear();
+        name.try_reserve(found.name.len())?;
+        name.extend_from_slice(&found.name);
+        Ok(Some(found.queue.number()))
+    }
+
     /// The process `pid` has ended: nobody has to be told on its behalf.
     pub(crate) fn forget(&self, pid: Pid) {
-        for n in &*self.0.lock() {
-            n.queue.forget(pid);
+        // One after the other: what a queue tells then takes locks of its own.
+        let mut at = 0;
+        loop {
+            let queue = match self.0.lock().get(at) {
+                Some(n) => n.queue.clone(),
+                None => return,
+            };
+            queue.forget(pid);
+            at += 1;
         }
     }
 
@@ -187,33 +216,43 @@ impl Names {
     /// [`Error::NotFound`], [`Error::Denied`].
     pub fn unlink(&self, name: &[u8], caller: Caller<'_>) -> Result<()> {
         check_name(name)?;
-        let mut names = self.0.lock();
-        let at = names.iter().position(|n| n.name == name);
-        let at = at.ok_or(Error::NotFound)?;
-        let owner = names.get(at).map(|n| n.queue.perm.lock().uid);
-        if owner != Some(caller.cred.fsuid) && !caller.cred.has(Caps::FOWNER) {
+        let queue = self.find(name).ok_or(Error::NotFound)?;
+        let owner = queue.perm.lock().uid;
+        if owner != caller.cred.fsuid && !caller.cred.has(Caps::FOWNER) {
             return Err(Error::Denied);
         }
-        let gone = names.swap_remove(at);
-        drop(names);
-        drop(gone);
-        Ok(())
+        self.remove(name)
     }
 }
 
+/// Adds the queue that `new` makes.
+fn add(
+    names: &mut Vec<Named>,
+    name: &[u8],
+    new: impl FnOnce() -> Result<Arc<MessageQueue>>,
+) -> Result<Arc<MessageQueue>> {
+    if names.len() >= QUEUES_MAX {
+        return Err(Error::NoSpace);
+    }
+    let mut own = Vec::new();
+    own.try_reserve_exact(name.len())?;
+    own.extend_from_slice(name);
+    names.try_reserve(1)?;
+    let queue = new()?;
+    names.push(Named {
+        name: own,
+        queue: queue.clone(),
+    });
+    Ok(queue)
+}
+
 impl MessageQueue {
-    fn new(
-        mode: u32,
-        size: Option<Size>,
-        account: &Arc<Account>,
-        caller: Caller<'_>,
-    ) -> Result<Arc<MessageQueue>> {
-        let size = check_size(size, caller.cred)?;
+    fn new(size: Size, perm: Perm, account: &Arc<Account>) -> Result<Arc<MessageQueue>> {
         let mut charge = Charge::new(account.clone());
         charge.set(size_of::<MessageQueue>())?;
         let queue = MessageQueue {
             size,
-            perm: SpinLock::new(Perm::new(0, mode, caller)),
+            perm: SpinLock::new(perm),
             state: SpinLock::new(State {
                 messages: VecDeque::new(),
                 bytes: 0,
@@ -231,17 +270,38 @@ impl MessageQueue {
 
     fn forget(&self, pid: Pid) {
         let mut state = self.state.lock();
-        if state.notify.is_some_and(|n| n.pid == pid) {
-            state.notify = None;
+        let gone = state.notify.take_if(|n| n.pid == pid);
+        drop(state);
+        if let Some(notify) = gone {
+            notify.withdrawn();
+        }
+    }
+
+    /// A number that no other queue has.
+    fn number(self: &Arc<Self>) -> u64 {
+        Arc::as_ptr(self).addr() as u64
+    }
+
+    fn stat(self: &Arc<Self>) -> Stat {
+        let perm = *self.perm.lock();
+        Stat {
+            ino: self.number(),
+            nlink: 1,
+            mode: Kind::File.mode() | perm.mode,
+            uid: perm.uid,
+            gid: perm.gid,
+            size: STATUS_LEN,
+            blksize: 4096,
+            atime: self.created,
+            mtime: self.created,
+            ctime: self.created,
+            ..Stat::default()
         }
     }
 }
 
 fn check_size(size: Option<Size>, cred: &Credentials) -> Result<Size> {
-    let size = size.unwrap_or(Size {
-        messages: MESSAGES_DEFAULT,
-        bytes: BYTES_DEFAULT,
-    });
+    let size = size.unwrap_or(SIZE_DEFAULT);
     let (messages, bytes) = match cred.has(Caps::SYS_RESOURCE) {
         true => (MESSAGES_HARD_MAX, BYTES_HARD_MAX),
         false => (MESSAGES_MAX, BYTES_MAX),
@@ -323,7 +383,8 @@ impl OpenQueue {
         q.receiving.wake_one();
         q.hub.notify(Events::READABLE);
         if let Some(notify) = told {
-            notifier(notify, caller.pid, caller.cred.uid);
+            notify.come();
+            notifier(&notify, caller.pid, caller.cred.uid);
         }
         Ok(())
     }
@@ -377,12 +438,15 @@ impl OpenQueue {
     /// # Errors
     /// [`Error::Busy`] if another process is to be told.
     pub fn notify(&self, pid: Pid, notify: Option<Notify>) -> Result<()> {
+        let Some(notify) = notify else {
+            self.0.forget(pid);
+            return Ok(());
+        };
         let mut state = self.0.state.lock();
-        match (state.notify, notify) {
-            (Some(_), Some(_)) => return Err(Error::Busy),
-            (Some(old), None) if old.pid != pid => {}
-            _ => state.notify = notify,
+        if state.notify.is_some() {
+            return Err(Error::Busy);
         }
+        state.notify = Some(notify);
         Ok(())
     }
 
@@ -405,11 +469,11 @@ impl FileOps for OpenQueue {
     fn pread(&self, _: &OpenFile, sink: &mut Sink<'_>, offset: u64) -> vfs::Result<usize> {
         let (bytes, notify) = {
             let state = self.0.state.lock();
-            (state.bytes, state.notify)
+            (state.bytes, state.notify.clone())
         };
         let mut text = Text::default();
-        let (signal, pid) = notify.map_or((0, 0), |n| (n.signal.unwrap_or(0), n.pid));
-        let kind = u8::from(notify.is_some_and(|n| n.signal.is_none()));
+        let (kind, signal, pid) =
+            notify.map_or((0, 0, 0), |n| (n.how.kind(), n.how.signal(), n.pid));
         writeln!(
             text,
             "QSIZE:{bytes:<10} NOTIFY:{kind:<5} SIGNO:{signal:<5} NOTIFY_PID:{pid:<6}"
@@ -436,20 +500,7 @@ impl FileOps for OpenQueue {
     }
 
     fn stat(&self) -> Stat {
-        let perm = *self.0.perm.lock();
-        Stat {
-            ino: Arc::as_ptr(&self.0).addr() as u64,
-            nlink: 1,
-            mode: Kind::File.mode() | perm.mode,
-            uid: perm.uid,
-            gid: perm.gid,
-            size: 80,
-            blksize: 4096,
-            atime: self.0.created,
-            mtime: self.0.created,
-            ctime: self.0.created,
-            ..Stat::default()
-        }
+        self.0.stat()
     }
 
     fn name(&self, out: &mut dyn Write) {
