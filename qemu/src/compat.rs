@@ -126,6 +126,12 @@ pub const PROGRAMS: &[Program] = &[
         include_str!("../tests/compat/python.py"),
     ),
     program(
+        "limits",
+        &["python3", "bash", "coreutils"],
+        &["/usr/bin/python3", "/script"],
+        include_str!("../tests/compat/limits.py"),
+    ),
+    program(
         "perl",
         &["perl", "dash", "coreutils", "netbase"],
         &["/usr/bin/perl", "/script"],

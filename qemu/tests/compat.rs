@@ -31,6 +31,11 @@ fn python() -> Result<()> {
 }
 
 #[test]
+fn limits() -> Result<()> {
+    check("limits")
+}
+
+#[test]
 #[ignore = "long: `scripts/test compat` runs it"]
 fn perl() -> Result<()> {
     check("perl")

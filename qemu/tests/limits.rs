@@ -9,6 +9,7 @@ use skep_qemu::{
     long,
     ramdisk::{Image, Ramdisk, manifest},
     seconds,
+    twin::{Packages, Room, on_a_node},
 };
 use std::{
     thread,
@@ -191,6 +192,42 @@ fn memory_without_end() -> Result<()> {
             Ok(())
         })?;
     }
+    Ok(())
+}
+
+/// What `scripts/full-disk.sh` prints where nothing goes wrong.
+const ON_A_FULL_DISK: &str = "\
+free before: 1
+dd 1 No space left on device
+free: 0, as df says: 0
+used as du says: 0
+mkdir: No space left on device
+symlink: No space left on device
+create: No space left on device
+append: No space left on device
+sparse: No space left on device
+2000
+
+back
+16777216
+status 137
+status 137
+26214400
+";
+
+/// Files end before a capsule's memory does: its shell goes on, and what it removes
+/// can be written again. A program that takes too much ends alone.
+#[test]
+fn a_full_disk() -> Result<()> {
+    let packages = Packages::pack("full-disk", &["bash", "coreutils", "grep"])?;
+    let script = include_bytes!("scripts/full-disk.sh");
+    let image = packages.image(&[("/script", 0o755, script)])?;
+    let room = Room {
+        memory_mib: 48,
+        time: seconds(180),
+    };
+    let told = on_a_node("limits-full-disk", &image, &["/bin/bash", "/script"], room)?;
+    ensure!(told == ON_A_FULL_DISK, "it printed otherwise: {told}");
     Ok(())
 }
 

@@ -34,7 +34,8 @@ for device in null zero full random urandom tty; do
     touch "dev/$device"
     mount --bind "/dev/$device" "dev/$device"
 done
-mkdir dev/pts dev/shm
+mkdir dev/pts dev/shm dev/mqueue
+mount -t mqueue mqueue dev/mqueue
 mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd

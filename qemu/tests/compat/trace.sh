@@ -1,4 +1,4 @@
-# strace and gdb: calls followed through processes, counted and failed; break points, steps, threads, registers, attaching.
+# strace and gdb: calls followed through processes, counted and failed; break points, steps, threads, registers, attaching, core files.
 set -eu
 mkdir -p t && cd t
 source='#source'
@@ -39,7 +39,7 @@ debug() {
         "${args[@]}" "$@" 2>&1 |
         sed -E 's/\b(Thread|LWP|process) (0x[0-9a-f]+ \(LWP [0-9]+\)|[0-9]+)/\1 N/g; s/0x0*[0-9a-f]{5,}/ADDR/g; s/\(LWP [0-9]+\)/(LWP N)/g
             s/pid [0-9]+/pid N/g' |
-        grep -Ev '^(\[New|\[Thread|\[Switching|warning: (Error disabling|Could not load)|Using host|$)|thread_db|debuginfod|auto-load|add-auto|info "\(gdb|To enable|line to your|To complet|For more'
+        grep -Ev '^(\[New|\[Thread|\[Switching|warning: (Error disabling|Could not load|Section .\.reg-xstate)|Using host|$)|thread_db|debuginfod|auto-load|add-auto|info "\(gdb|To enable|line to your|To complet|For more'
     return 0
 }
 echo '## gdb: break points, steps, what a frame holds'
@@ -116,6 +116,39 @@ thread apply all -q print $_thread > 0
 delete
 continue
 GDB
+echo '## gdb: core files'
+# What is left of `$@` when a signal ends it.
+leave_core() {
+    rm -f core
+    { (ulimit -c unlimited; exec "$@"); } 2>said || echo "ended with $?"
+    # Where this machine sends its cores elsewhere, gdb writes one.
+    if [ -f core ]; then grep -o 'core dumped' said; else
+        timeout 60 gdb -nx -q -batch -ex run -ex 'generate-core-file core' --args "$@" >/dev/null 2>&1
+        echo 'core dumped'
+    fi
+}
+leave_core ./prog crash
+debug ./prog core <<'GDB'
+backtrace
+print what
+print $_siginfo.si_signo
+print (long)$_siginfo._sifields._sigfault.si_addr
+info registers cs ss
+print $_inferior_thread_count
+GDB
+leave_core ./prog abort
+debug ./prog core <<'GDB'
+print total
+print $_inferior_thread_count
+thread apply all -q print $rip != 0
+print $xmm0.v4_int32[0] == $xmm0.v4_int32[0]
+GDB
+leave_core /usr/bin/bash -c 'kill -ABRT $$'
+debug /usr/bin/bash core <<'GDB'
+info sharedlibrary
+print (char)**(char***)&environ != 0
+GDB
+{ (ulimit -c 0; exec ./prog crash); } 2>/dev/null || echo "ended with $?"
 echo '## gdb: children'
 # The parent, which is let go, writes when it likes.
 debug --args ./prog fork <<'GDB' | grep -Ev '^(child ended|signal)'
@@ -148,7 +181,7 @@ exit 0
 #include <time.h>
 #include <unistd.h>
 
-volatile int total, limit = 1000, done;
+volatile int total, limit = 1000, done, aborts;
 static pthread_barrier_t all;
 
 int square(int n) { return n * n; }
@@ -178,6 +211,8 @@ static void *work(void *arg) {
     pthread_barrier_wait(&all);
     if (arg)
         meet();
+    if (arg && aborts)
+        abort();
     pthread_barrier_wait(&all);
     return NULL;
 }
@@ -224,7 +259,8 @@ int main(int argc, char **argv) {
         puts("after");
     } else if (!strcmp(what, "crash")) {
         *(volatile int *)16 = 1;
-    } else if (!strcmp(what, "threads")) {
+    } else if (!strcmp(what, "threads") || !strcmp(what, "abort")) {
+        aborts = *what == 'a';
         threads();
     }
     return 0;

@@ -1,0 +1,264 @@
+# Resource limits and what programs are told when they reach them, shares of CPU time by nice values, POSIX message queues as files and with threads.
+import ctypes, errno, mmap, os, resource, signal, subprocess, sys, threading, time
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def name(e):
+    return errno.errorcode[e.errno]
+
+
+def child(what):
+    """Runs `what` in a child; how that ends."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            what()
+            sys.stdout.flush()
+        except OSError as e:
+            print("fails with", name(e), flush=True)
+            os._exit(1)
+        os._exit(0)
+    status = os.waitpid(pid, 0)[1]
+    if os.WIFSIGNALED(status):
+        print("  killed by", signal.Signals(os.WTERMSIG(status)).name, "core", os.WCOREDUMP(status))
+    else:
+        print("  exit", os.WEXITSTATUS(status))
+
+
+def cpu():
+    def told(n, _):
+        print("SIGXCPU, limit now", resource.getrlimit(resource.RLIMIT_CPU), flush=True)
+
+    signal.signal(signal.SIGXCPU, told)
+    resource.setrlimit(resource.RLIMIT_CPU, (1, 3))
+    # A child begins anew.
+    if os.fork() == 0:
+        while True:
+            pass
+    pid, status, used = os.wait3(0)
+    print("child", signal.Signals(os.WTERMSIG(status)).name, "after", round(used.ru_utime + used.ru_stime))
+    print("parent's limit", resource.getrlimit(resource.RLIMIT_CPU))
+
+
+def spin():
+    resource.setrlimit(resource.RLIMIT_CPU, (1, 60))
+    while True:
+        pass
+
+
+print("== CPU time")
+child(cpu)
+child(spin)
+
+
+def file_size():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 20000))
+    fd = os.open("f", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    print("wrote", os.write(fd, b"x" * 30000), "of 30000")
+    for what in (
+        lambda: os.write(fd, b"x"),
+        lambda: os.pwrite(fd, b"x", 10000),
+        lambda: os.ftruncate(fd, 10001),
+        lambda: os.truncate("f", 10001),
+        lambda: os.posix_fallocate(fd, 9000, 2000),
+    ):
+        try:
+            what()
+            print("works")
+        except OSError as e:
+            print(name(e))
+    os.ftruncate(fd, 10000)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    os.write(fd, b"x")
+
+
+print("== file size")
+child(file_size)
+
+
+def memory():
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+    try:
+        mmap.mmap(-1, 2 << 30)
+    except OSError as e:
+        print("mapping more:", name(e))
+    mmap.mmap(-1, 16 << 20).close()
+
+
+def data():
+    resource.setrlimit(resource.RLIMIT_DATA, (64 << 20, 64 << 20))
+    try:
+        mmap.mmap(-1, 128 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as e:
+        print("private memory:", name(e))
+    mmap.mmap(-1, 128 << 20, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS).close()
+    mmap.mmap(-1, 128 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ).close()
+    print("shared and read-only memory do not count")
+
+
+print("== memory")
+child(memory)
+child(data)
+
+
+def stack():
+    resource.setrlimit(resource.RLIMIT_STACK, (256 << 10, 256 << 10))
+    code = subprocess.run(["bash", "-c", "f() { f; }; f"], stderr=subprocess.DEVNULL).returncode
+    print("endless recursion:", signal.Signals(-code).name)
+
+
+print("== stack")
+child(stack)
+
+
+def files():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (32, 64))
+    held = []
+    try:
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError as e:
+        print("open:", name(e), "highest", held[-1])
+    for what in (os.pipe, lambda: os.dup(0), lambda: os.dup2(0, 40), lambda: os.memfd_create("m")):
+        try:
+            what()
+        except OSError as e:
+            print(name(e))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    print("higher:", os.dup(0))
+
+
+print("== files")
+child(files)
+
+
+def processes():
+    os.setgid(61234)
+    os.setuid(61234)
+    resource.setrlimit(resource.RLIMIT_NPROC, (5, 5))
+    made = []
+    try:
+        while True:
+            pid = os.fork()
+            if pid == 0:
+                time.sleep(30)
+                os._exit(0)
+            made.append(pid)
+    except OSError as e:
+        print("fork:", name(e), "after", len(made))
+    os.kill(made[0], signal.SIGKILL)
+    time.sleep(0.2)
+    try:
+        os.fork() or os._exit(0)
+    except OSError as e:
+        print("a zombie counts:", name(e))
+    os.waitpid(made[0], 0)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    print("waited for:", os.waitpid(pid, 0)[1])
+    for pid in made[1:]:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+print("== processes")
+child(processes)
+
+def pending():
+    os.setuid(61234)
+    resource.setrlimit(resource.RLIMIT_SIGPENDING, (3, 3))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN})
+    sent = 0
+    while libc.sigqueue(os.getpid(), signal.SIGRTMIN, None) == 0:
+        sent += 1
+    print("sigqueue:", errno.errorcode[ctypes.get_errno()], "after", sent)
+
+
+print("== queued signals")
+child(pending)
+
+
+def busy(nicer):
+    pid = os.fork()
+    if pid == 0:
+        os.nice(nicer)
+        while True:
+            pass
+    return pid
+
+
+def shares(first, second):
+    """By how much the first has had more CPU time than the second, on one CPU."""
+    used = []
+    time.sleep(4)
+    for pid in (first, second):
+        os.kill(pid, signal.SIGSTOP)
+    for pid in (first, second):
+        os.kill(pid, signal.SIGKILL)
+        u = os.wait4(pid, 0)[2]
+        used.append(u.ru_utime + u.ru_stime)
+    return used[0] / used[1]
+
+
+def nice():
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    print("even:", 0.7 < shares(busy(0), busy(0)) < 1.4)
+    print("four nicer, by itself:", 1.7 < shares(busy(0), busy(4)) < 3.5)
+    first, second = busy(0), busy(0)
+    os.setpriority(os.PRIO_PROCESS, second, os.getpriority(os.PRIO_PROCESS, second) + 4)
+    print("four nicer, by another:", 1.7 < shares(first, second) < 3.5)
+
+
+print("== nice")
+child(nice)
+
+
+def queue(name, flags):
+    ctypes.set_errno(0)
+    fd = libc.mq_open(name, flags, 0o640, None)
+    return fd if fd >= 0 else errno.errorcode[ctypes.get_errno()]
+
+
+class Event(ctypes.Structure):
+    _fields_ = [
+        ("value", ctypes.c_void_p),
+        ("signo", ctypes.c_int),
+        ("notify", ctypes.c_int),
+        ("function", ctypes.c_void_p),
+        ("attributes", ctypes.c_void_p),
+        ("rest", ctypes.c_char * 32),
+    ]
+
+
+def queues():
+    os.umask(0)
+    fd = queue(b"/one", os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
+    libc.mq_send(fd, b"hello", 5, 3)
+    queue(b"/two", os.O_RDWR | os.O_CREAT)
+    print(sorted(os.listdir("/dev/mqueue")))
+    found = os.stat("/dev/mqueue/one")
+    print(oct(found.st_mode), found.st_size, found.st_nlink)
+    # By another process: one that closes a queue is not told of it any more.
+    status = lambda: subprocess.check_output(["cat", "/dev/mqueue/one"], text=True).split()[:2]
+    print(status())
+    text = ctypes.create_string_buffer(8192)
+    print(libc.mq_receive(fd, text, 8192, None), text.value)
+    told = threading.Event()
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: told.set())
+    event = Event(value=77, notify=2, function=ctypes.cast(function, ctypes.c_void_p))
+    print(libc.mq_notify(fd, ctypes.byref(event)), status())
+    libc.mq_send(fd, b"news", 4, 0)
+    print("in time:", told.wait(20), status())
+    os.chmod("/dev/mqueue/one", 0o600)
+    print(oct(os.stat("/dev/mqueue/one").st_mode))
+    os.unlink("/dev/mqueue/one")
+    print(queue(b"/one", os.O_RDWR), libc.mq_send(fd, b"still", 5, 0))
+
+
+print("== POSIX queues")
+child(queues)
