@@ -2,7 +2,7 @@
 
 use crate::ctx::Ctx;
 use crate::errno::{Errno, SysResult};
-use crate::sigio;
+use crate::{lease, sigio};
 use alloc::sync::Arc;
 use linux_raw_sys::general as nr;
 use machine::user;
@@ -14,6 +14,7 @@ use vfs::seals::Seal;
 use vfs::tmpfs::TmpFile;
 
 /// Commands whose numbers the headers spread over several files.
+const F_SETLEASE: u32 = 1024;
 const F_GETLEASE: u32 = 1025;
 const F_DUPFD_CLOEXEC: u32 = 1030;
 const F_SETPIPE_SZ: u32 = 1031;
@@ -63,7 +64,8 @@ pub(crate) fn sys_fcntl(ctx: &mut Ctx<'_>, fd: usize, command: usize, arg: usize
         nr::F_GETOWN_EX => sigio::owner_ex(&file, arg).map(|()| 0),
         nr::F_SETSIG => sigio::set_signal(&file, arg).map(|()| 0),
         nr::F_GETSIG => Ok(usize::from(file.signal_target().signal)),
-        F_GETLEASE => Ok(usize::from(F_UNLCK_KIND)),
+        F_SETLEASE => lease::set(ctx, fd, &file, arg),
+        F_GETLEASE => lease::get(&file),
         F_SETPIPE_SZ => {
             let privileged = ctx.cred()?.has(Caps::SYS_RESOURCE);
             let bytes = arg as u32 as usize;

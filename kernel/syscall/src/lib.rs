@@ -48,6 +48,9 @@ pub mod hooks;
 mod ids;
 mod ipc;
 mod kcmp;
+mod lease;
+#[cfg(test)]
+mod lease_tests;
 #[cfg(test)]
 mod limits_tests;
 mod memory;

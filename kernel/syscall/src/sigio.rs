@@ -32,36 +32,46 @@ fn reason(events: Events) -> (i32, Events) {
 
 impl Observer for Announcer {
     fn notify(&self, events: Events) -> bool {
-        let Target { owner, signal } = self.to.get();
-        let Some(world) = self.world.upgrade().filter(|_| owner != Owner::Nobody) else {
+        let to = self.to.get();
+        let world = self.world.upgrade().filter(|_| to.owner != Owner::Nobody);
+        let Some(world) = world else {
             return false;
         };
-        let (signal, info) = match Signal::new(usize::from(signal)) {
-            None => (Signal::IO, SigInfo::kernel(Signal::IO)),
-            Some(signal) => {
-                let (code, band) = reason(events);
-                (signal, SigInfo::io(signal, code, band.bits(), self.fd))
-            }
-        };
-        // A full queue loses the signal's details, as on Linux, but not the news.
-        let tell = |p: &Process| {
-            if p.signal(signal, info, Origin::Inside).is_err() {
-                p.raise(Signal::IO);
-            }
-        };
-        match owner {
-            Owner::Nobody => {}
-            Owner::Process(p) => world.process(p).iter().for_each(|p| tell(p)),
-            Owner::Group(g) => world.group_members(g).iter().for_each(|p| tell(p)),
-            Owner::Thread(t) => {
-                if let Some(t) = world.thread(t)
-                    && t.signal(signal, info, Origin::Inside).is_err()
-                {
-                    t.raise(Signal::IO);
-                }
+        let (code, band) = reason(events);
+        tell(&world, to, (code, band.bits(), self.fd));
+        true
+    }
+}
+
+/// Tells the owner of a description that its lease is to be given up.
+pub(crate) fn tell_lease(world: &World, to: Target, fd: i32) {
+    // `POLLIN | POLLRDNORM | POLLMSG`
+    tell(world, to, (code::POLL_MSG, 0x441, fd));
+}
+
+/// Sends the signal of `to` for what happened on a descriptor: code, events, number.
+fn tell(world: &World, to: Target, (code, band, fd): (i32, u32, i32)) {
+    let (signal, info) = match Signal::new(usize::from(to.signal)) {
+        None => (Signal::IO, SigInfo::kernel(Signal::IO)),
+        Some(signal) => (signal, SigInfo::io(signal, code, band, fd)),
+    };
+    // A full queue loses the signal's details, as on Linux, but not the news.
+    let tell = |p: &Process| {
+        if p.signal(signal, info, Origin::Inside).is_err() {
+            p.raise(Signal::IO);
+        }
+    };
+    match to.owner {
+        Owner::Nobody => {}
+        Owner::Process(p) => world.process(p).iter().for_each(|p| tell(p)),
+        Owner::Group(g) => world.group_members(g).iter().for_each(|p| tell(p)),
+        Owner::Thread(t) => {
+            if let Some(t) = world.thread(t)
+                && t.signal(signal, info, Origin::Inside).is_err()
+            {
+                t.raise(Signal::IO);
             }
         }
-        true
     }
 }
 

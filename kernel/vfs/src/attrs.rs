@@ -147,7 +147,11 @@ impl Caller<'_> {
         inode.attr().check(self.cred, Want::WRITE)?;
         let writers = inode.attr().writers();
         writers.add()?;
-        let done = inode.truncate(len);
+        let way = match inode.attr().locks_if_any() {
+            None => Ok(()),
+            Some(locks) => locks.leases().make_way(true, true),
+        };
+        let done = way.and_then(|()| inode.truncate(len));
         writers.remove();
         done?;
         inode.attr().strip_setid(self.cred);

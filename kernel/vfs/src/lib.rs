@@ -42,6 +42,7 @@ pub mod fdtable;
 pub mod file;
 pub mod inode;
 pub mod inotify;
+pub mod leases;
 pub mod locks;
 pub mod mount;
 pub mod name;

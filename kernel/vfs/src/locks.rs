@@ -5,6 +5,7 @@
 //! other locks ever waits for them.
 
 use crate::error::{Error, Result};
+use crate::leases::Leases;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -70,6 +71,7 @@ pub struct FileLocks {
     /// Locks of either kind, so that closing a file looks at one number.
     count: AtomicUsize,
     queue: WaitQueue,
+    leases: Leases,
 }
 
 /// Which process waits for which.
@@ -87,7 +89,14 @@ impl FileLocks {
             }),
             count: AtomicUsize::new(0),
             queue: WaitQueue::new(),
+            leases: Leases::default(),
         }
+    }
+
+    /// The leases on the file, which are kept beside its locks.
+    #[must_use]
+    pub fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// `flock`: `None` unlocks.
@@ -264,6 +273,9 @@ impl FileLocks {
 
     /// Releases all of `owner`'s records, and with a description its `flock`.
     pub fn release(&self, owner: Owner) {
+        if let Owner::Description(id) = owner {
+            self.leases.closed(id);
+        }
         if self.count.load(Relaxed) == 0 {
             return;
         }

@@ -200,7 +200,15 @@ impl<'a> Caller<'a> {
         if counted {
             attr.writers().add()?;
         }
-        let opened = inode.clone().open(&how).and_then(|ops| {
+        let way = match attr.locks_if_any().filter(|_| !made) {
+            None => Ok(()),
+            Some(locks) => {
+                let wait = !flags.contains(OpenFlags::NONBLOCK);
+                locks.leases().make_way(writes || truncates, wait)
+            }
+        };
+        let opened = way.and_then(|()| inode.clone().open(&how));
+        let opened = opened.and_then(|ops| {
             if truncates && attr.kind == Kind::File {
                 inode.truncate(0)?;
             }

@@ -27,6 +27,12 @@ impl Writers {
         self.0.fetch_sub(1, Relaxed);
     }
 
+    /// How many write it; none while it is run.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.0.load(Relaxed)).unwrap_or(0)
+    }
+
     fn deny(&self) -> Result<()> {
         let more = |n: i32| if n > 0 { None } else { n.checked_sub(1) };
         match self.0.fetch_update(Relaxed, Relaxed, more) {

@@ -45,6 +45,7 @@ pub mod code {
     pub const TRAP_TRACE: i32 = 2;
     pub const POLL_IN: i32 = 1;
     pub const POLL_OUT: i32 = 2;
+    pub const POLL_MSG: i32 = 3;
     pub const POLL_ERR: i32 = 4;
     pub const POLL_HUP: i32 = 6;
     pub const CLD_EXITED: i32 = 1;

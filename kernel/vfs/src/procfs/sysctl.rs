@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use core::fmt::Write;
 
 /// Values that never change, by path below `/proc/sys`.
-const FIXED: [(&str, &str); 58] = [
+const FIXED: [(&str, &str); 60] = [
     ("kernel/ostype", "Linux"),
     ("kernel/ngroups_max", "65536"),
     ("kernel/cap_last_cap", "40"),
@@ -53,6 +53,8 @@ const FIXED: [(&str, &str); 58] = [
     ("fs/inotify/max_queued_events", "16384"),
     ("fs/inotify/max_user_watches", "65536"),
     ("fs/aio-max-nr", "0"),
+    ("fs/leases-enable", "1"),
+    ("fs/lease-break-time", "45"),
     ("kernel/pty/max", "1024"),
     ("kernel/shm_rmid_forced", "0"),
     ("kernel/msg_next_id", "-1"),
