@@ -2,7 +2,7 @@
 
 use crate::testing::{DATA, Prog, Stage, code};
 use linux_raw_sys::general as nr;
-use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 
 const EIDRM: i64 = -43;
 const EINVAL: i64 = -22;
@@ -67,6 +67,7 @@ fn a_child_shares_memory_and_gives_semaphores_back() {
 #[test]
 fn waiting_ends_by_signal_time_and_removal() {
     static SEM: AtomicI64 = AtomicI64::new(0);
+    static TIME_IS_OVER: AtomicBool = AtomicBool::new(false);
     let handler = code(|_| {});
     let child = code(move |p| {
         p.handle(USR1, handler, 0);
@@ -76,6 +77,7 @@ fn waiting_ends_by_signal_time_and_removal() {
         p.put(ARG, &[0i16, -1, 0]);
         let args = [sem as usize, ARG, 1, DATA + 0x900];
         assert_eq!(p.call(nr::__NR_semtimedop, &args), -11);
+        TIME_IS_OVER.store(true, SeqCst);
         assert_eq!(op(p, sem, 0, -1, 0), EIDRM);
         p.exit(5);
     });
@@ -88,10 +90,7 @@ fn waiting_ends_by_signal_time_and_removal() {
             p.nap();
         }
         p.call(nr::__NR_kill, &[child as usize, USR1 as usize]);
-        for _ in 0..10 {
-            p.nap();
-        }
-        while !waiting(p) {
+        while !TIME_IS_OVER.load(SeqCst) || !waiting(p) {
             p.nap();
         }
         assert_eq!(p.call(nr::__NR_semctl, &[sem as usize, 0, 0]), 0);
