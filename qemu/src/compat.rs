@@ -1,6 +1,10 @@
 //! The programs people deploy, and how each is tried: straight from Debian's
 //! packages, with one script that runs on a node and on this machine's Linux.
 
+pub mod clients;
+#[cfg(test)]
+mod document;
+
 use crate::{
     seconds,
     twin::{Packages, Room},
@@ -83,7 +87,7 @@ gcc -g -static -o prog prog.c >log 2>&1 || { cat log; exit 1; }
 cat /script; echo '#program'; base64 prog",
 };
 
-/// All of them, in the order of `docs/programs.md`.
+/// All of them, in the order of `docs/compatibility.md`.
 pub const PROGRAMS: &[Program] = &[
     program(
         "coreutils",
@@ -323,35 +327,5 @@ impl Program {
         };
         let packages = Packages::pack(self.name, self.packages)?;
         packages.same(self.name, &script, self.command, self.room)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::PROGRAMS;
-    use std::fmt::Write as _;
-
-    /// `docs/programs.md` is made from the list, and this holds it to that.
-    #[test]
-    fn the_table_of_programs_is_fresh() {
-        let mut text = String::from(
-            "# Programs\n\nMade from `qemu/src/compat.rs` by `BLESS=1 cargo test -p skep-qemu \
-             compat`; do not edit.\n\nEach script runs in a capsule of these Debian packages, and \
-             in the same files on this\nmachine's Linux; what it prints must be the same. \
-             `scripts/test compat` runs them all.\n\n| scenario | packages | what runs |\n\
-             | --- | --- | --- |\n",
-        );
-        for program in PROGRAMS {
-            let (name, packages) = (program.name, program.packages.join(" "));
-            let about = program.about();
-            assert!(about.ends_with('.'), "{name} does not say what it does");
-            writeln!(text, "| `compat::{name}` | {packages} | {about} |").unwrap();
-        }
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/programs.md");
-        if std::env::var_os("BLESS").is_some() {
-            std::fs::write(path, &text).unwrap();
-        }
-        let found = std::fs::read_to_string(path).unwrap_or_default();
-        assert_eq!(found, text, "stale: BLESS=1 cargo test -p skep-qemu compat");
     }
 }

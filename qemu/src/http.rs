@@ -146,7 +146,7 @@ fn exchange(
 
 /// Whether an answer of known length has arrived, so that a server that keeps
 /// the connection open does not hold us up.
-fn is_complete(answer: &[u8], method: &str) -> bool {
+pub(crate) fn is_complete(answer: &[u8], method: &str) -> bool {
     let Some((head, body)) = split_head(answer) else {
         return false;
     };
@@ -174,7 +174,7 @@ fn header_lines(head: &str) -> impl Iterator<Item = (String, String)> + '_ {
     })
 }
 
-fn parse(answer: &[u8], method: &str) -> Result<Response> {
+pub(crate) fn parse(answer: &[u8], method: &str) -> Result<Response> {
     ensure!(
         !answer.is_empty(),
         "the connection was closed without an answer"

@@ -8,7 +8,7 @@ use crate::{
     seconds,
 };
 use anyhow::{Context as _, Result, ensure};
-use skep_api::manifest::RestartPolicy;
+use skep_api::manifest::{Manifest, RestartPolicy};
 use std::{
     ffi::OsString,
     fs::{self, File},
@@ -74,7 +74,12 @@ fn host_command(limit: Duration) -> Command {
 
 /// What a capsule of this image prints; it must end with status 0.
 pub fn on_a_node(name: &str, image: &Image, command: &[&str], room: Room) -> Result<String> {
-    let mut ramdisk = Ramdisk::new()?;
+    what_it_prints(name, &capsule(image, command, room), image, room)
+}
+
+/// The manifest of the capsule `program`, which runs once, with the host's environment
+/// and with this room.
+pub fn capsule(image: &Image, command: &[&str], room: Room) -> Manifest {
     let mut program = manifest("program", image, command);
     program.environment = ENVIRONMENT
         .iter()
@@ -86,14 +91,24 @@ pub fn on_a_node(name: &str, image: &Image, command: &[&str], room: Room) -> Res
     program.limits.memory_bytes = u64::from(room.memory_mib) << 20;
     program.limits.processes = 512;
     program.limits.files = 8192;
-    ramdisk.capsule(&program, image)?;
+    program
+}
+
+/// A machine with room for that capsule, not started yet.
+pub fn machine(name: &str, program: &Manifest, image: &Image, room: Room) -> Result<Machine> {
+    let mut ramdisk = Ramdisk::new()?;
+    ramdisk.capsule(program, image)?;
     let path = ramdisk.write(name)?;
     let ramdisk_mib = u32::try_from(fs::metadata(&path)?.len() >> 20)?;
-    let mut node = Machine::new(name)
+    Ok(Machine::new(name)
         .cpus(2)
         .memory_mib(NODE_MIB + room.memory_mib + ramdisk_mib)
-        .ramdisk(&path)
-        .start()?;
+        .ramdisk(&path))
+}
+
+/// What that capsule prints; it must end with status 0.
+pub fn what_it_prints(name: &str, program: &Manifest, image: &Image, room: Room) -> Result<String> {
+    let mut node = machine(name, program, image, room)?.start()?;
     node.wait_http(8080, "/", seconds(60))?;
     let ended = node.api().wait_finished("program", room.time);
     let log = node.api().log("program")?;
@@ -174,15 +189,10 @@ impl Packages {
 
     /// What this command prints on the host, where `script` is the file `/script`.
     pub fn on_the_host(&self, script: &[u8], command: &[&str]) -> Result<Vec<u8>> {
-        let ran = self.run_on_the_host(None, script, command, seconds(600))?;
-        let said = String::from_utf8_lossy(&ran.stdout);
-        let failed = String::from_utf8_lossy(&ran.stderr);
-        ensure!(
-            ran.status.success(),
-            "on the host {command:?} ends with {}: {failed}{said}",
-            ran.status
-        );
-        Ok(ran.stdout)
+        printed(
+            command,
+            self.run_on_the_host(None, script, command, seconds(600))?,
+        )
     }
 
     /// Runs this command on the host, where `script` is the file `/script` and what is
@@ -195,6 +205,26 @@ impl Packages {
         command: &[&str],
         limit: Duration,
     ) -> Result<Output> {
+        self.host(host_command(limit), over, script, command)
+    }
+
+    /// What a script for bash prints on the host, with the host's own network, so that
+    /// it reaches a node.
+    pub fn reaching_out(&self, script: &str, limit: Duration) -> Result<String> {
+        let mut host = host_command(limit);
+        host.env("HOST_NETWORK", "1");
+        let words = ["/bin/bash", "/script"];
+        let ran = self.host(host, None, script.as_bytes(), &words)?;
+        Ok(String::from_utf8_lossy(&printed(&words, ran)?).into_owned())
+    }
+
+    fn host(
+        &self,
+        mut host: Command,
+        over: Option<&Path>,
+        script: &[u8],
+        command: &[&str],
+    ) -> Result<Output> {
         let folder = TempFolder::new()?;
         let file = folder.path().join("script");
         fs::write(&file, script)?;
@@ -205,7 +235,6 @@ impl Packages {
             layers.push(":");
         }
         layers.push(self.folder.join("files"));
-        let mut host = host_command(limit);
         host.arg(host_script()).arg(layers);
         host.arg(&file).args(command);
         host.output().context("cannot run host.sh")
@@ -234,6 +263,18 @@ impl Packages {
         )?;
         ensure_same(&name, &node, &String::from_utf8_lossy(&host))
     }
+}
+
+/// What a command printed, if it succeeded.
+pub(crate) fn printed(command: &[&str], ran: Output) -> Result<Vec<u8>> {
+    let said = String::from_utf8_lossy(&ran.stdout);
+    let failed = String::from_utf8_lossy(&ran.stderr);
+    ensure!(
+        ran.status.success(),
+        "on the host {command:?} ends with {}: {failed}{said}",
+        ran.status
+    );
+    Ok(ran.stdout)
 }
 
 fn host_script() -> PathBuf {

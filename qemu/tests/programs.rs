@@ -7,6 +7,7 @@ use skep_qemu::{
     twin::{Room, ensure_same, on_a_node, on_the_host, same_script},
 };
 
+/// busybox: its shell and most of its applets.
 #[test]
 fn busybox() -> Result<()> {
     let image = Image::open(&Artifacts::new().shell_image())?;
@@ -18,6 +19,7 @@ fn busybox() -> Result<()> {
     )
 }
 
+/// A static Rust program on tokio: TCP, UDP and unix sockets, timers, files, signals, processes.
 #[test]
 fn tokio() -> Result<()> {
     let program = Artifacts::new().program("bustle");
@@ -31,6 +33,7 @@ fn tokio() -> Result<()> {
     ensure_same("programs-tokio", &node, &host)
 }
 
+/// busybox's shell: a crowd of processes that ends together, again and again.
 #[test]
 fn crowd() -> Result<()> {
     let image = Image::open(&Artifacts::new().shell_image())?;

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Path in the capsule, mode and content of files.
-pub(super) type Files = Vec<(String, u16, Vec<u8>)>;
+pub(crate) type Files = Vec<(String, u16, Vec<u8>)>;
 
 /// A folder of this machine whose files are to be found in the capsule.
 pub(super) struct Layer(PathBuf);
@@ -63,7 +63,7 @@ impl Layer {
 }
 
 /// Everything below `folder` in `root`, which is `inside` in the capsule.
-pub(super) fn collect(root: &Path, folder: &Path, inside: &Path, files: &mut Files) -> Result<()> {
+pub(crate) fn collect(root: &Path, folder: &Path, inside: &Path, files: &mut Files) -> Result<()> {
     let listed = fs::read_dir(folder).with_context(|| format!("no {}", folder.display()))?;
     for entry in listed {
         let path = entry?.path();

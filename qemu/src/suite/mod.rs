@@ -21,7 +21,7 @@ pub mod busybox;
 pub mod cpython;
 pub mod go;
 mod host;
-mod layer;
+pub(crate) mod layer;
 pub mod libc_test;
 pub mod ltp;
 mod node;

@@ -6,7 +6,8 @@
 #   host.sh FILES SCRIPT COMMAND...
 #
 # FILES is the folder that `skep unpack` wrote, or several with `:` between them, of
-# which the first lies over the others; they are not changed.
+# which the first lies over the others; they are not changed. With HOST_NETWORK=1 the
+# command has this machine's network, to reach a node.
 set -eu
 if [ "${1-}" != inside ]; then
     map=
@@ -16,7 +17,9 @@ if [ "${1-}" != inside ]; then
         map="--map-root-user --map-auto"
     fi
     command -v ip >/dev/null || { echo "ip is missing: install iproute2" >&2; exit 1; }
-    exec unshare $map --mount --pid --ipc --uts --net --fork --kill-child "$0" inside "$@"
+    network=--net
+    [ "${HOST_NETWORK-}" != 1 ] || network=
+    exec unshare $map --mount --pid --ipc --uts $network --fork --kill-child "$0" inside "$@"
 fi
 shift
 files=$1 script=$2
@@ -45,6 +48,6 @@ mount -t tmpfs -o mode=1777 tmpfs dev/shm
 mount -t tmpfs -o mode=1777 tmpfs tmp
 cp "$script" script
 chmod 755 script
-ip link set lo up
+[ "${HOST_NETWORK-}" = 1 ] || ip link set lo up
 exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp LANG=C.UTF-8 TZ=UTC TMPDIR=/tmp \
     unshare --root=. --wd=/tmp "$@" </dev/null 2>&1
