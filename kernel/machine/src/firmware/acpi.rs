@@ -6,6 +6,7 @@
 //! or has a wrong checksum is left out, and an entry that does not fit ends the
 //! list it is in. Section numbers are those of ACPI 6.5.
 
+use super::dmar::{Dmar, DmarError};
 use super::sleep::{self, SoftOff};
 use crate::inventory::TableName;
 use alloc::vec::Vec;
@@ -30,6 +31,8 @@ pub(crate) struct Tables {
     pub(crate) hpet: Option<u64>,
     pub(crate) fixed: Option<Fixed>,
     pub(crate) soft_off: Option<SoftOff>,
+    /// What remaps the memory accesses of devices.
+    pub(crate) dmar: Option<Result<Dmar, DmarError>>,
     /// All tables, whether anything was taken from them or not.
     pub(crate) names: Vec<TableName>,
 }
@@ -45,6 +48,7 @@ impl Tables {
         hpet: None,
         fixed: None,
         soft_off: None,
+        dmar: None,
         names: Vec::new(),
     };
 
@@ -173,6 +177,10 @@ pub(crate) fn read(memory: &impl Memory, rsdp: u64) -> Tables {
             _ => u64_at(entry, 0),
         };
         let Some((signature, body)) = phys.and_then(|p| table(memory, p)) else {
+            // That it is there and damaged is worth a word.
+            if phys.and_then(|p| memory.bytes(p, 4)) == Some(b"DMAR") {
+                tables.dmar = Some(Err(DmarError::Damaged));
+            }
             continue;
         };
         tables.names.extend(phys.and_then(|p| name(memory, p)));
@@ -181,6 +189,7 @@ pub(crate) fn read(memory: &impl Memory, rsdp: u64) -> Tables {
             b"MCFG" => mcfg(body, &mut tables),
             b"HPET" => tables.hpet = hpet(body),
             b"FACP" => tables.fixed = fadt(body),
+            b"DMAR" => tables.dmar = Some(Dmar::parse(body)),
             b"SSDT" => secondary.push(body),
             _ => {}
         }
@@ -480,6 +489,17 @@ mod tests {
         m.0[0x1000 + HEADER_LEN] ^= 1;
         let t = read(&m, 0x7000);
         assert!(t.apic_ids.is_empty() && t.hpet.is_some());
+    }
+
+    #[test]
+    fn a_damaged_table_of_remapping_is_told() {
+        let mut m = machine();
+        assert_eq!(read(&m, 0x7000).dmar, None);
+        put_table(&mut m, 0x5000, b"DMAR", &[0; 12]);
+        let refused = read(&m, 0x7000).dmar;
+        assert_eq!(refused, Some(Err(DmarError::Count)));
+        m.0[0x5000 + HEADER_LEN] ^= 1;
+        assert_eq!(read(&m, 0x7000).dmar, Some(Err(DmarError::Damaged)));
     }
 
     proptest! {
