@@ -92,6 +92,7 @@ impl<B: Bus> Disk<B> {
                     return Ok(());
                 }
                 Err(Refused::Gone) => return Err(BlockError::Gone),
+                Err(Refused::NoMemory) => return Err(BlockError::NoMemory),
                 Err(Refused::Busy) => self.wait_oldest(port, under_way)?,
             }
         }

@@ -145,7 +145,8 @@ impl<B: Bus> Hba<B> {
     fn find_disks(&mut self, implemented: u32) -> Result<(), AhciError> {
         let mut candidates = Vec::new();
         for number in (0..32u8).filter(|n| implemented >> n & 1 != 0) {
-            candidates.push(Port::new(number).map_err(|_| AhciError::NoMemory)?);
+            let port = Port::new(number, self.bus.reach());
+            candidates.push(port.map_err(|_| AhciError::NoMemory)?);
         }
         let mut is_new = false;
         for port in &candidates {

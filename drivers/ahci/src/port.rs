@@ -15,6 +15,7 @@ use core::time::Duration;
 use machine::AllocError;
 use machine::block::{BlockError, Lead, Observer, Trouble};
 use machine::bus::Bus;
+use machine::dma::Reach;
 use machine::frame::Frame;
 use machine::sync::{Once, SpinLock};
 use machine::thread;
@@ -45,11 +46,11 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    pub(crate) fn new(number: u8) -> Result<Port, AllocError> {
+    pub(crate) fn new(number: u8, reach: Reach) -> Result<Port, AllocError> {
         Ok(Port {
             number,
             base: port(number),
-            slots: SpinLock::new(Slots::new()?),
+            slots: SpinLock::new(Slots::new(reach)?),
             room: WaitQueue::new(),
             lead: Lead::new(),
             alone_waiting: AtomicU32::new(0),

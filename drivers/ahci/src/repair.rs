@@ -304,13 +304,16 @@ impl<B: Bus> Hba<B> {
     /// Has the disk of a closed port do a command of the driver's own, with 512 bytes
     /// of data.
     fn execute(&self, port: &Port, task: Task, page: &Frame) -> Result<(), BlockError> {
-        port.slots.lock().push_own(task, page, identify::LEN);
-        self.run_slot(port, 0).inspect_err(|_| {
+        let given = port.slots.lock().push_own(task, page, identify::LEN);
+        given.map_err(|_| BlockError::NoMemory)?;
+        let done = self.run_slot(port, 0).inspect_err(|_| {
             // The page is about to be free.
             if !port.stop(&self.bus) {
                 self.bus.set_master(false);
             }
-        })
+        });
+        port.slots.lock().end_own();
+        done
     }
 
     /// Has the disk of a closed port do what is in a slot, alone.

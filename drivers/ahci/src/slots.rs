@@ -10,7 +10,7 @@ use core::sync::atomic::AtomicU32;
 use machine::AllocError;
 use machine::addr::PAGE_SIZE;
 use machine::block::Request;
-use machine::dma::DmaRing;
+use machine::dma::{Direction, DmaRing, Loan, Reach};
 use machine::frame::Frame;
 
 /// Commands of a port.
@@ -46,7 +46,7 @@ pub(crate) struct Held {
 struct Slot {
     held: Option<Held>,
     /// Memory of the command; with room for the most pages there can be.
-    frames: Vec<Frame>,
+    memory: Loan,
     entries: usize,
     table: DmaRing,
 }
@@ -68,6 +68,8 @@ pub(crate) enum State {
 pub(crate) enum Refused {
     Busy,
     Gone,
+    /// There is no memory to let the adapter reach the command's.
+    NoMemory,
 }
 
 /// The commands of a port.
@@ -80,6 +82,7 @@ pub(crate) struct Slots {
     answers: DmaRing,
     /// For commands of the driver's own, while the port is closed.
     own_table: DmaRing,
+    own_memory: Loan,
     slots: Vec<Slot>,
     /// Slots that hold a command.
     pub(crate) held: u32,
@@ -90,16 +93,14 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    pub(crate) fn new() -> Result<Slots, AllocError> {
+    pub(crate) fn new(reach: Reach) -> Result<Slots, AllocError> {
         let no_memory = |_| AllocError::OutOfMemory;
         let mut slots = Vec::new();
         slots.try_reserve_exact(SLOTS).map_err(no_memory)?;
-        for table in DmaRing::many(SLOTS, TABLE_LEN)? {
-            let mut frames = Vec::new();
-            frames.try_reserve_exact(PAGES_MAX).map_err(no_memory)?;
+        for table in DmaRing::many(reach, SLOTS, TABLE_LEN)? {
             slots.push(Slot {
                 held: None,
-                frames,
+                memory: Loan::new(reach, PAGES_MAX)?,
                 entries: 0,
                 table,
             });
@@ -108,9 +109,10 @@ impl Slots {
             state: State::Closed,
             dialect: Dialect { is_wide: false },
             depth: 0,
-            list: DmaRing::new(LIST_LEN)?,
-            answers: DmaRing::new(ANSWERS_LEN)?,
-            own_table: DmaRing::new(TABLE_LEN)?,
+            list: DmaRing::new(reach, LIST_LEN)?,
+            answers: DmaRing::new(reach, ANSWERS_LEN)?,
+            own_table: DmaRing::new(reach, TABLE_LEN)?,
+            own_memory: Loan::new(reach, 1)?,
             slots,
             held: 0,
             untold: 0,
@@ -154,6 +156,8 @@ impl Slots {
             return Err(Refused::Busy);
         }
         let slot = self.slots.get_mut(number as usize).ok_or(Refused::Busy)?;
+        let lent = slot.memory.lend(frames, direction(task));
+        lent.map_err(|_| Refused::NoMemory)?;
         slot.describe(frames, len);
         slot.held = Some(Held {
             ticket: ticket.clone(),
@@ -181,18 +185,31 @@ impl Slots {
 
     /// Writes a command of the driver's own as number 0, with one page of memory; the
     /// port is closed and stopped meanwhile.
-    pub(crate) fn push_own(&self, task: Task, page: &Frame, len: usize) {
+    pub(crate) fn push_own(
+        &mut self,
+        task: Task,
+        page: &Frame,
+        len: usize,
+    ) -> Result<(), AllocError> {
+        let pages = core::slice::from_ref(page);
+        self.own_memory.lend(pages, direction(task))?;
         write_frame(&self.own_table, &task.frame(self.dialect, None));
         write_entry(&self.own_table, 0, page.phys(), len);
         let word = header(task, usize::from(len > 0));
         write_header(&self.list, 0, word, self.own_table.phys());
+        Ok(())
+    }
+
+    /// That command is done, or the adapter kept from memory.
+    pub(crate) fn end_own(&mut self) {
+        self.own_memory.end();
     }
 
     /// Takes the command of a slot out.
     pub(crate) fn take(&mut self, number: u32) -> Option<Held> {
         let slot = self.slots.get_mut(number as usize)?;
         let held = slot.held.take()?;
-        slot.frames.clear();
+        slot.memory.end();
         self.held &= !(1 << number);
         self.untold &= !(1 << number);
         if self.held == 0 {
@@ -213,10 +230,8 @@ impl Slots {
 }
 
 impl Slot {
-    /// Keeps the frames and lists `len` bytes of them.
+    /// Lists `len` bytes of the frames.
     fn describe(&mut self, frames: &[Frame], len: usize) {
-        // There is room: nobody gives more pages than there can be.
-        self.frames.extend(frames.iter().cloned());
         self.entries = frames.len();
         let mut left = len;
         for (n, frame) in frames.iter().enumerate() {
@@ -224,6 +239,14 @@ impl Slot {
             write_entry(&self.table, n, frame.phys(), bytes);
             left -= bytes;
         }
+    }
+}
+
+fn direction(task: Task) -> Direction {
+    if task.is_write() {
+        Direction::ToDevice
+    } else {
+        Direction::FromDevice
     }
 }
 

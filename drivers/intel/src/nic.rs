@@ -15,6 +15,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use core::time::Duration;
 use machine::bus::Bus;
+use machine::dma::Reach;
 use machine::sync::SpinLock;
 use machine::thread::{self, Builder};
 use machine::time::Instant;
@@ -133,10 +134,10 @@ fn random_mac() -> [u8; 6] {
     mac
 }
 
-fn rings(model: &Model, mtu: usize) -> Result<(ReceiveRing, TransmitRing), NicError> {
+fn rings(reach: Reach, model: &Model, mtu: usize) -> Result<(ReceiveRing, TransmitRing), NicError> {
     let shape = model.family.shape;
-    let receive = ReceiveRing::new(buffer_size(mtu).bytes(shape), shape)?;
-    let transmit = TransmitRing::new(FRAME_HEADER + mtu)?;
+    let receive = ReceiveRing::new(reach, buffer_size(mtu).bytes(shape), shape)?;
+    let transmit = TransmitRing::new(reach, FRAME_HEADER + mtu)?;
     Ok((receive, transmit))
 }
 
@@ -152,7 +153,7 @@ impl<B: Bus> Nic<B> {
         let chip = Chip::new(bus, model);
         chip.reset()?;
         let mac = chip.mac().unwrap_or_else(random_mac);
-        let (receive, transmit) = rings(&model, mtu)?;
+        let (receive, transmit) = rings(chip.bus.reach(), &model, mtu)?;
         chip.set_up(mac, &receive, &transmit, buffer_size(mtu))?;
         let nic = Nic {
             chip,
@@ -252,7 +253,7 @@ impl<B: Bus> Nic<B> {
         self.counters.resets.fetch_add(1, Relaxed);
         self.transmit.lock().is_off = true;
         self.chip.reset()?;
-        let (receive, transmit) = rings(&self.chip.model, self.mtu)?;
+        let (receive, transmit) = rings(self.chip.bus.reach(), &self.chip.model, self.mtu)?;
         let mac = self.mac();
         self.chip
             .set_up(mac, &receive, &transmit, buffer_size(self.mtu))?;

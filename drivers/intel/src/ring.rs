@@ -9,7 +9,7 @@ use crate::regs::{
 };
 use alloc::vec::Vec;
 use machine::AllocError;
-use machine::dma::{DmaBuffer, DmaRing};
+use machine::dma::{DmaBuffer, DmaRing, Reach};
 
 /// Descriptors of each ring; a multiple of 8, as its length in bytes must be of 128.
 pub(crate) const COUNT: usize = 128;
@@ -64,10 +64,10 @@ pub(crate) struct Overflow;
 
 impl ReceiveRing {
     /// A ring whose buffers hold `len` bytes each.
-    pub(crate) fn new(len: usize, shape: Shape) -> Result<ReceiveRing, AllocError> {
+    pub(crate) fn new(reach: Reach, len: usize, shape: Shape) -> Result<ReceiveRing, AllocError> {
         let mut ring = ReceiveRing {
-            ring: DmaRing::new(COUNT * SIZE)?,
-            buffers: DmaBuffer::many(COUNT, len)?,
+            ring: DmaRing::new(reach, COUNT * SIZE)?,
+            buffers: DmaBuffer::many(reach, COUNT, len)?,
             shape,
             next: 0,
             is_skipping: false,
@@ -158,10 +158,10 @@ pub(crate) struct TransmitRing {
 
 impl TransmitRing {
     /// A ring for frames of up to `len` bytes.
-    pub(crate) fn new(len: usize) -> Result<TransmitRing, AllocError> {
+    pub(crate) fn new(reach: Reach, len: usize) -> Result<TransmitRing, AllocError> {
         Ok(TransmitRing {
-            ring: DmaRing::new(COUNT * SIZE)?,
-            buffers: DmaBuffer::many(COUNT, len)?,
+            ring: DmaRing::new(reach, COUNT * SIZE)?,
+            buffers: DmaBuffer::many(reach, COUNT, len)?,
             next: 0,
             used: 0,
         })

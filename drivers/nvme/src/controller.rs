@@ -15,6 +15,7 @@ use machine::Account;
 use machine::addr::PAGE_SIZE;
 use machine::block::{BlockError, Health, Operation, Request};
 use machine::bus::Bus;
+use machine::dma::Direction;
 use machine::frame::Frame;
 use machine::pci::PciError;
 use machine::sync::{Once, SpinLock};
@@ -127,7 +128,8 @@ impl<B: Bus> Nvme<B> {
             return Err(NvmeError::Unsupported);
         }
         let doorbells = capabilities.doorbells(0);
-        let admin = Pair::new(0, 0, doorbells, ADMIN_ENTRIES, 1).map_err(no_memory)?;
+        let admin = Pair::new(0, 0, doorbells, ADMIN_ENTRIES, 1, bus.reach());
+        let admin = admin.map_err(no_memory)?;
         let nvme = Nvme {
             bus,
             capabilities,
@@ -235,7 +237,9 @@ impl<B: Bus> Nvme<B> {
             let Ok(id) = u16::try_from(n + 1) else { break };
             let vector = if self.bus.interrupts() == 1 { 0 } else { n + 1 };
             let doorbells = self.capabilities.doorbells(id);
-            let pair = Pair::new(id, vector, doorbells, entries, pages_max).map_err(no_memory)?;
+            let reach = self.bus.reach();
+            let pair = Pair::new(id, vector, doorbells, entries, pages_max, reach);
+            let pair = pair.map_err(no_memory)?;
             self.bus.set_cpu(vector, n);
             match self.create(&pair) {
                 Ok(()) => pairs.push(pair),
@@ -360,7 +364,8 @@ impl<B: Bus> Nvme<B> {
     ) -> Result<Arc<Ticket>, NvmeError> {
         let ticket = Ticket::new(Request::new(Operation::Flush, 0));
         let payload = match page {
-            Some(frame) => Payload::Pages(core::slice::from_ref(frame)),
+            // All of these commands ask for something.
+            Some(frame) => Payload::Pages(core::slice::from_ref(frame), Direction::FromDevice),
             None => Payload::None,
         };
         let given = self.admin.submit(command, payload, &ticket);

@@ -13,6 +13,7 @@ use machine::block::{
     self, BlockDevice, BlockError, Health, Identity, Observer, Operation, Request, SECTOR, Trouble,
 };
 use machine::bus::Bus;
+use machine::dma::Direction;
 use machine::frame::Frame;
 use machine::sync::Once;
 use smallvec::SmallVec;
@@ -90,6 +91,7 @@ impl<B: Bus> Namespace<B> {
                     return Ok(());
                 }
                 Err(Refused::Gone) => return Err(BlockError::Gone),
+                Err(Refused::NoMemory) => return Err(BlockError::NoMemory),
                 Err(Refused::Busy) => self.wait_oldest(pair, under_way)?,
             }
         }
@@ -138,6 +140,10 @@ impl<B: Bus> Namespace<B> {
         if operation == Operation::Read && frames.iter().any(Frame::is_fixed) {
             return Err(BlockError::OutOfRange);
         }
+        let direction = match operation {
+            Operation::Read => Direction::FromDevice,
+            _ => Direction::ToDevice,
+        };
         let pair = self.pair()?;
         let pages_max = self.nvme.info().map_or(1, |i| i.pages_max);
         let frames = frames.get(..len.div_ceil(PAGE_SIZE)).unwrap_or_default();
@@ -152,7 +158,7 @@ impl<B: Bus> Namespace<B> {
             if under_way.len() == AHEAD {
                 result = self.wait_oldest(pair, &mut under_way);
             }
-            let payload = Payload::Pages(part);
+            let payload = Payload::Pages(part, direction);
             result =
                 result.and_then(|()| self.submit(pair, command, payload, request, &mut under_way));
             if result.is_err() {

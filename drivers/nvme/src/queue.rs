@@ -13,7 +13,7 @@ use core::time::Duration;
 use machine::AllocError;
 use machine::block::{BlockError, Lead, Request};
 use machine::bus::Bus;
-use machine::dma::DmaRing;
+use machine::dma::{Direction, DmaRing, Loan, Reach};
 use machine::frame::Frame;
 use machine::sync::SpinLock;
 use machine::time::Instant;
@@ -54,7 +54,7 @@ impl Ticket {
 pub(crate) enum Payload<'a> {
     None,
     /// Pages, of which every one but the last is used to its end.
-    Pages(&'a [Frame]),
+    Pages(&'a [Frame], Direction),
     /// A few words that the controller reads.
     Words([u64; 2]),
 }
@@ -64,7 +64,7 @@ struct Slot {
     turn: u16,
     held: Option<Held>,
     /// Memory of the command; with room for the most pages there can be.
-    frames: Vec<Frame>,
+    memory: Loan,
     /// The list of its pages, or its words.
     table: DmaRing,
 }
@@ -108,6 +108,8 @@ pub(crate) enum Refused {
     /// There is no slot free now.
     Busy,
     Gone,
+    /// There is no memory to let the controller reach the command's.
+    NoMemory,
 }
 
 /// The controller answered what it was not asked.
@@ -133,19 +135,17 @@ pub(crate) struct Pair {
 }
 
 impl Rings {
-    fn new(entries: u16, pages_max: usize) -> Result<Rings, AllocError> {
+    fn new(reach: Reach, entries: u16, pages_max: usize) -> Result<Rings, AllocError> {
         let no_memory = |_| AllocError::OutOfMemory;
         let count = usize::from(entries.saturating_sub(1));
         let list = (pages_max * 8).next_power_of_two().max(64);
         let mut slots = Vec::new();
         slots.try_reserve_exact(count).map_err(no_memory)?;
-        for table in DmaRing::many(count, list)? {
-            let mut frames = Vec::new();
-            frames.try_reserve_exact(pages_max).map_err(no_memory)?;
+        for table in DmaRing::many(reach, count, list)? {
             slots.push(Slot {
                 turn: 0,
                 held: None,
-                frames,
+                memory: Loan::new(reach, pages_max)?,
                 table,
             });
         }
@@ -154,8 +154,8 @@ impl Rings {
         free.extend((0..entries.saturating_sub(1)).rev());
         Ok(Rings {
             state: State::Closed,
-            submissions: DmaRing::new(usize::from(entries) * COMMAND_LEN)?,
-            completions: DmaRing::new(usize::from(entries) * COMPLETION_LEN)?,
+            submissions: DmaRing::new(reach, usize::from(entries) * COMMAND_LEN)?,
+            completions: DmaRing::new(reach, usize::from(entries) * COMPLETION_LEN)?,
             entries,
             tail: 0,
             is_untold: false,
@@ -198,7 +198,13 @@ impl Rings {
         let slot = slot.ok_or(Refused::Busy)?;
         let command = match payload {
             Payload::None => command,
-            Payload::Pages(frames) => slot.describe(command, frames),
+            Payload::Pages(frames, direction) => {
+                if slot.memory.lend(frames, direction).is_err() {
+                    self.free.push(number);
+                    return Err(Refused::NoMemory);
+                }
+                slot.describe(command, frames)
+            }
             Payload::Words(words) => {
                 for (n, word) in words.iter().enumerate() {
                     slot.table.write_u64(8 * n, *word);
@@ -247,18 +253,16 @@ impl Rings {
     /// The controller is done with slot `number`.
     fn release(&mut self, number: u16) {
         if let Some(slot) = self.slots.get_mut(usize::from(number)) {
-            slot.frames.clear();
+            slot.memory.end();
         }
         self.free.push(number);
     }
 }
 
 impl Slot {
-    /// Keeps the frames and puts their addresses into the command (4.3).
+    /// Puts the addresses of the frames into the command (4.3).
     fn describe(&mut self, command: Command, frames: &[Frame]) -> Command {
         let phys = |n: usize| frames.get(n).map_or(0, Frame::phys);
-        // There is room: nobody gives more pages than the queue was made for.
-        self.frames.extend(frames.iter().cloned());
         if frames.len() <= 2 {
             return command.with_data(phys(0), phys(1));
         }
@@ -284,12 +288,13 @@ impl Pair {
         doorbells: (usize, usize),
         entries: u16,
         pages_max: usize,
+        reach: Reach,
     ) -> Result<Pair, AllocError> {
         Ok(Pair {
             id,
             vector,
             doorbells,
-            rings: SpinLock::new(Rings::new(entries, pages_max)?),
+            rings: SpinLock::new(Rings::new(reach, entries, pages_max)?),
             room: WaitQueue::new(),
             lead: Lead::new(),
         })

@@ -136,7 +136,8 @@ impl VirtioBlk {
             inner: SpinLock::new(Inner {
                 queue,
                 under_way: (0..QUEUE).map(|_| None).collect(),
-                free: Headers::many(QUEUE / 3).map_err(|_| VirtioError::NoMemory)?,
+                free: Headers::many(device.reach(), QUEUE / 3)
+                    .map_err(|_| VirtioError::NoMemory)?,
             }),
             room: WaitQueue::new(),
             is_gone: AtomicBool::new(false),

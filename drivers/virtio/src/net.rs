@@ -114,7 +114,7 @@ fn random_mac() -> [u8; 6] {
 fn receive_queue(device: &Device, mtu: usize) -> Result<Queue<QUEUE>, VirtioError> {
     let mut queue = device.queue(RECEIVE, Some(SOURCE_RECEIVE))?;
     let len = HEADER + FRAME_HEADER + mtu;
-    let buffers = DmaBuffer::many(QUEUE, len).map_err(|_| VirtioError::NoMemory)?;
+    let buffers = DmaBuffer::many(device.reach(), QUEUE, len).map_err(|_| VirtioError::NoMemory)?;
     for buffer in buffers {
         let mut chain = Chain::new();
         chain.push(Segment::buffer(buffer, 0..len, Direction::FromDevice));
@@ -130,7 +130,7 @@ fn transmit_queue(device: &Device, mtu: usize) -> Result<Transmit, VirtioError> 
     // What has left is found when the next frame goes, without an interrupt.
     queue.mask();
     let len = HEADER + FRAME_HEADER + mtu;
-    let buffers = DmaBuffer::many(QUEUE, len).map_err(|_| VirtioError::NoMemory)?;
+    let buffers = DmaBuffer::many(device.reach(), QUEUE, len).map_err(|_| VirtioError::NoMemory)?;
     let free = buffers.into_iter().map(|buffer| {
         let mut chain = Chain::new();
         chain.push(Segment::buffer(buffer, 0..len, Direction::ToDevice));

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use machine::AllocError;
 use machine::block::{BlockError, Operation};
-use machine::dma::{Direction, DmaBuffer, Segment};
+use machine::dma::{Direction, DmaBuffer, Reach, Segment};
 use machine::virtio::{Chain, VirtioError};
 
 /// The number of an operation on the wire (virtio 1.2, 5.2.6).
@@ -45,9 +45,9 @@ pub(crate) struct Headers {
 
 impl Headers {
     /// `count` of them.
-    pub(crate) fn many(count: usize) -> Result<Vec<Headers>, AllocError> {
-        let headers = DmaBuffer::many(count, HEADER)?;
-        let statuses = DmaBuffer::many(count, 1)?;
+    pub(crate) fn many(reach: Reach, count: usize) -> Result<Vec<Headers>, AllocError> {
+        let headers = DmaBuffer::many(reach, count, HEADER)?;
+        let statuses = DmaBuffer::many(reach, count, 1)?;
         let pairs = headers.into_iter().zip(statuses);
         Ok(pairs
             .map(|(header, status)| Headers { header, status })
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_form_of_a_request() {
-        let headers = Headers::many(1).unwrap().pop().unwrap();
+        let headers = Headers::many(Reach::ALL, 1).unwrap().pop().unwrap();
         let mut data = Chain::new();
         let b = DmaBuffer::new(512).unwrap();
         data.push(Segment::buffer(b, 0..512, Direction::FromDevice));
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn an_untouched_status_is_a_failure() {
-        let headers = Headers::many(1).unwrap().pop().unwrap();
+        let headers = Headers::many(Reach::ALL, 1).unwrap().pop().unwrap();
         let chain = headers.frame(Operation::Flush, 0, Chain::new());
         assert_eq!(chain[0].as_buffer().unwrap().bytes()[0], 4);
         let (_, answer) = Headers::unframe(chain).unwrap();

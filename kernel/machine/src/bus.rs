@@ -1,6 +1,7 @@
 //! What a driver needs of the bus its device is on, as a trait, so that a fake device
 //! that misbehaves can stand in for it in tests.
 
+use crate::iommu::Reach;
 use crate::irq::IrqEvent;
 use crate::mmio::Mmio;
 use crate::pci::{self, ConfigSpace, Interrupts, Kind, PciError};
@@ -32,6 +33,11 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Whether anything answers at its address.
     fn is_present(&self) -> bool;
+
+    /// What memory the device reaches.
+    fn reach(&self) -> Reach {
+        Reach::ALL
+    }
 }
 
 /// A PCI function in the hands of its driver, which uses one of its memory BARs.
@@ -40,6 +46,7 @@ pub struct PciBus {
     device: pci::Device,
     registers: Mmio,
     interrupts: Interrupts,
+    reach: Reach,
 }
 
 impl PciBus {
@@ -55,11 +62,14 @@ impl PciBus {
         wanted: usize,
     ) -> Result<PciBus, PciError> {
         let registers = device.map_bar(bar)?;
+        // Not before is it let at memory.
+        let reach = device.reach()?;
         device.enable();
         Ok(PciBus {
             registers,
             interrupts: device.interrupts(name, wanted)?,
             device: device.clone(),
+            reach,
         })
     }
 
@@ -108,5 +118,9 @@ impl Bus for PciBus {
     fn is_present(&self) -> bool {
         let id = self.device.config().read(0);
         id & 0xffff == u32::from(self.device.vendor)
+    }
+
+    fn reach(&self) -> Reach {
+        self.reach
     }
 }

@@ -38,7 +38,10 @@ pub mod chipset;
 pub mod cpu;
 pub mod dma;
 pub mod error;
-#[cfg(any(target_os = "none", test))]
+#[cfg_attr(
+    not(target_os = "none"),
+    allow(dead_code, reason = "the host has no firmware")
+)]
 mod firmware;
 mod fpu;
 pub mod frame;
@@ -46,6 +49,11 @@ pub mod framebuffer;
 pub mod health;
 pub mod inventory;
 pub mod io;
+#[cfg_attr(
+    not(target_os = "none"),
+    allow(dead_code, reason = "the host has no IOMMU")
+)]
+pub mod iommu;
 pub mod irq;
 pub mod keys;
 pub mod klog;

@@ -10,6 +10,7 @@ use crate::ring::{COUNT, Overflow, ReceiveRing, Taken, TransmitRing};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use fake::{Fake, Faults, MAC, Made};
+use machine::dma::Reach;
 use machine::host::device_write;
 use net::{Link, Upper};
 use proptest::prelude::*;
@@ -425,7 +426,7 @@ proptest! {
         is_legacy in any::<bool>(),
     ) {
         let shape = if is_legacy { Shape::Legacy } else { Shape::Extended };
-        let mut ring = ReceiveRing::new(2048, shape).unwrap();
+        let mut ring = ReceiveRing::new(Reach::ALL, 2048, shape).unwrap();
         for (at, word) in (ring.phys()..).step_by(8).zip(&words) {
             prop_assert!(device_write(at, &word.to_le_bytes()));
         }
@@ -441,7 +442,7 @@ proptest! {
     /// is filled next is never with the device.
     #[test]
     fn what_leaves_is_counted_in_order(steps in proptest::collection::vec((0usize..40, 0usize..40), 30)) {
-        let mut ring = TransmitRing::new(64).unwrap();
+        let mut ring = TransmitRing::new(Reach::ALL, 64).unwrap();
         let (mut pushed, mut done) = (0usize, 0usize);
         for (push, finish) in steps {
             for _ in 0..push {

@@ -2,7 +2,7 @@
 
 use crate::{Path, Speed};
 use machine::AllocError;
-use machine::dma::DmaRing;
+use machine::dma::{DmaRing, Reach};
 
 /// Contexts of a device: its slot's and 31 endpoints'.
 const CONTEXTS: usize = 32;
@@ -106,10 +106,10 @@ pub(crate) struct Contexts {
 }
 
 impl Contexts {
-    pub(crate) fn new(size: usize) -> Result<Contexts, AllocError> {
+    pub(crate) fn new(reach: Reach, size: usize) -> Result<Contexts, AllocError> {
         Ok(Contexts {
-            input: DmaRing::new((CONTEXTS + 1) * size)?,
-            output: DmaRing::new(CONTEXTS * size)?,
+            input: DmaRing::new(reach, (CONTEXTS + 1) * size)?,
+            output: DmaRing::new(reach, CONTEXTS * size)?,
             size,
         })
     }
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn fields_are_where_the_specification_has_them() {
         for size in [32, 64] {
-            let contexts = Contexts::new(size).unwrap();
+            let contexts = Contexts::new(Reach::ALL, size).unwrap();
             let path = Path {
                 port: 5,
                 route: 0x32,
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_hub_and_its_translator() {
-        let contexts = Contexts::new(32).unwrap();
+        let contexts = Contexts::new(Reach::ALL, 32).unwrap();
         let place = Place {
             path: Path { port: 1, route: 0 },
             speed: Speed::High,

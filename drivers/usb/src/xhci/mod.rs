@@ -174,14 +174,16 @@ impl Controller {
     /// Memory for the next start.
     fn memory(&self) -> Result<Shared, UsbError> {
         let no_memory = |_| UsbError::NoMemory;
-        let contexts = DmaRing::new((usize::from(self.capabilities.slots) + 1) * 8);
+        let reach = self.registers.bus.reach();
+        let contexts = DmaRing::new(reach, (usize::from(self.capabilities.slots) + 1) * 8);
         let contexts = contexts.map_err(no_memory)?;
         let count = self.capabilities.scratchpads;
         let mut scratchpads = (None, Vec::new());
         if count > 0 {
-            let table = DmaRing::new(count * 8).map_err(no_memory)?;
+            let table = DmaRing::new(reach, count * 8).map_err(no_memory)?;
             for n in 0..count {
-                let page = DmaRing::new(self.registers.page_len()?).map_err(no_memory)?;
+                let page = DmaRing::new(reach, self.registers.page_len()?);
+                let page = page.map_err(no_memory)?;
                 self.check_reach(page.phys())?;
                 table.write_u64(n * 8, page.phys());
                 scratchpads.1.push(page);
@@ -190,8 +192,8 @@ impl Controller {
             scratchpads.0 = Some(table);
         }
         let shared = Shared {
-            commands: Ring::new().map_err(no_memory)?,
-            events: EventRing::new().map_err(no_memory)?,
+            commands: Ring::new(reach).map_err(no_memory)?,
+            events: EventRing::new(reach).map_err(no_memory)?,
             contexts,
             _scratchpads: scratchpads,
             command: None,
@@ -342,14 +344,15 @@ impl Controller {
     /// # Errors
     /// [`UsbError`].
     pub(crate) fn enable_slot(&self, place: context::Place) -> Result<Arc<Slot>, UsbError> {
-        let contexts = context::Contexts::new(self.capabilities.context);
+        let reach = self.registers.bus.reach();
+        let contexts = context::Contexts::new(reach, self.capabilities.context);
         let contexts = contexts.map_err(|_| UsbError::NoMemory)?;
         self.check_reach(contexts.input())?;
         self.check_reach(contexts.output())?;
         let output = contexts.output();
         let slot_type = self.slot_type(place.path.port);
         let number = self.command(Trb::enable_slot(slot_type))?;
-        let slot = Arc::new(Slot::new(number, place, contexts));
+        let slot = Arc::new(Slot::new(number, place, contexts, reach));
         let mut slots = self.slots.lock();
         let free = slots.get_mut(usize::from(number)).filter(|s| s.is_none());
         let Some(free) = free.filter(|_| number != 0) else {

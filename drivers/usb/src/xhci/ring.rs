@@ -2,7 +2,7 @@
 
 use super::trb::{CHAIN, CYCLE, TOGGLE, TRB, Trb, kind};
 use machine::AllocError;
-use machine::dma::DmaRing;
+use machine::dma::{DmaRing, Reach};
 
 /// Blocks of a ring: a page full.
 const BLOCKS: usize = 256;
@@ -29,9 +29,9 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    pub(crate) fn new() -> Result<Ring, AllocError> {
+    pub(crate) fn new(reach: Reach) -> Result<Ring, AllocError> {
         Ok(Ring {
-            memory: DmaRing::new(BLOCKS * TRB)?,
+            memory: DmaRing::new(reach, BLOCKS * TRB)?,
             at: 0,
             cycle: true,
         })
@@ -96,9 +96,9 @@ pub(crate) struct EventRing {
 }
 
 impl EventRing {
-    pub(crate) fn new() -> Result<EventRing, AllocError> {
-        let memory = DmaRing::new(BLOCKS * TRB)?;
-        let table = DmaRing::new(64)?;
+    pub(crate) fn new(reach: Reach) -> Result<EventRing, AllocError> {
+        let memory = DmaRing::new(reach, BLOCKS * TRB)?;
+        let table = DmaRing::new(reach, 64)?;
         table.write_u64(0, memory.phys());
         table.write_u32(8, BLOCKS as u32);
         Ok(EventRing {
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_transfer_across_the_end_is_chained_through_the_link() {
-        let mut ring = Ring::new().unwrap();
+        let mut ring = Ring::new(Reach::ALL).unwrap();
         let start = ring.address_of(0);
         for _ in 0..253 {
             ring.push(&[Trb::status(true)], |_| {});
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn events_are_taken_once_and_around_the_end() {
-        let mut ring = EventRing::new().unwrap();
+        let mut ring = EventRing::new(Reach::ALL).unwrap();
         assert_eq!(ring.next(), None);
         for round in 0..600u64 {
             let cycle = u32::from(round / 256 % 2 == 0);

@@ -6,7 +6,7 @@ use super::trb::{Trb, code};
 use crate::UsbError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use machine::dma::Segment;
+use machine::dma::{Reach, Segment};
 use machine::sync::{Mutex, SpinLock};
 use machine::wait::WaitQueue;
 
@@ -24,7 +24,8 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     /// Of a transfer that never was with the controller.
-    pub(crate) fn refused(memory: Vec<Segment>, why: UsbError) -> Outcome {
+    pub(crate) fn refused(mut memory: Vec<Segment>, why: UsbError) -> Outcome {
+        Segment::take_back(&mut memory);
         Outcome {
             result: Err(why),
             before: 0,
@@ -87,6 +88,8 @@ pub(crate) struct Slot {
     pub(crate) place: Place,
     /// Held while a command about the slot's contexts is under way.
     pub(crate) contexts: Mutex<Contexts>,
+    /// Of the controller.
+    reach: Reach,
     inner: SpinLock<Inner>,
 }
 
@@ -114,7 +117,9 @@ impl Ended {
 }
 
 impl Pending {
-    fn end(self, result: Result<usize, UsbError>, before: usize) -> Ended {
+    /// The controller is done with it, and does not reach its memory any more.
+    fn end(mut self, result: Result<usize, UsbError>, before: usize) -> Ended {
+        Segment::take_back(&mut self.memory);
         Ended {
             owner: self.owner,
             outcome: Outcome {
@@ -174,11 +179,12 @@ impl Endpoint {
 }
 
 impl Slot {
-    pub(crate) fn new(number: u8, place: Place, contexts: Contexts) -> Slot {
+    pub(crate) fn new(number: u8, place: Place, contexts: Contexts, reach: Reach) -> Slot {
         Slot {
             number,
             place,
             contexts: Mutex::new(contexts),
+            reach,
             inner: SpinLock::new(Inner {
                 is_gone: false,
                 endpoints: (0..PLACES).map(|_| None).collect(),
@@ -193,7 +199,7 @@ impl Slot {
 
     /// Takes an endpoint in; where its ring begins.
     pub(crate) fn add_endpoint(&self, shape: EndpointShape) -> Result<u64, UsbError> {
-        let ring = Ring::new().map_err(|_| UsbError::NoMemory)?;
+        let ring = Ring::new(self.reach).map_err(|_| UsbError::NoMemory)?;
         let position = ring.position();
         let mut inner = self.inner.lock();
         let place = inner.endpoints.get_mut(usize::from(shape.index));
@@ -229,7 +235,7 @@ impl Slot {
         &self,
         index: u8,
         trbs: &[Trb],
-        memory: Vec<Segment>,
+        mut memory: Vec<Segment>,
         owner: Owner,
         doorbell: impl FnOnce(),
     ) -> Result<(), Outcome> {
@@ -238,7 +244,8 @@ impl Slot {
             return refused(memory, UsbError::Nonsense("the length of a transfer"));
         }
         let mut blocks = Vec::new();
-        if blocks.try_reserve_exact(trbs.len()).is_err() {
+        let has_room = blocks.try_reserve_exact(trbs.len()).is_ok();
+        if !has_room || Segment::lend(&mut memory, self.reach).is_err() {
             return refused(memory, UsbError::NoMemory);
         }
         let mut inner = self.inner.lock();

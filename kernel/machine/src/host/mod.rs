@@ -164,6 +164,19 @@ pub fn device_write(phys: u64, bytes: &[u8]) -> bool {
     true
 }
 
+/// Devices of tests look into the CPUs' caches.
+pub(crate) fn write_back(_start: core::ptr::NonNull<u8>, _len: usize) {}
+
+/// There is no firmware.
+pub(crate) fn dmar()
+-> Option<&'static Result<crate::firmware::dmar::Dmar, crate::firmware::dmar::DmarError>> {
+    None
+}
+
+pub(crate) fn memory_ranges() -> impl Iterator<Item = crate::inventory::MemoryRange> {
+    core::iter::empty()
+}
+
 /// # Safety
 /// `page` is a page nobody else uses.
 pub(crate) unsafe fn zero_page(page: *mut u8) {

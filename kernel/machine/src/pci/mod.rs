@@ -6,6 +6,7 @@
 //! Specification 3.0 and PCI Express Base 3.1.
 
 mod bar;
+mod bridge;
 mod capability;
 mod class;
 mod config;
@@ -13,12 +14,14 @@ mod msi;
 mod scan;
 
 pub use bar::Bar;
+pub(crate) use bridge::{Rename, behind};
 pub use capability::Capability;
 pub use class::class_name;
 pub use config::{ConfigSpace, Function};
 pub use msi::{Interrupts, Kind};
 pub use scan::{bridges, devices};
 
+use crate::iommu::Reach;
 use crate::mmio::Mmio;
 use crate::port::Ports;
 use crate::time::Instant;
@@ -56,6 +59,8 @@ pub enum PciError {
     NoInterrupt,
     /// It cannot be reset alone, or did not come back.
     NoReset,
+    /// The IOMMU cannot give it memory.
+    NoDomain,
 }
 
 impl fmt::Display for PciError {
@@ -65,6 +70,7 @@ impl fmt::Display for PciError {
             PciError::NoSpace => f.write_str("no room to map its registers"),
             PciError::NoInterrupt => f.write_str("no interrupt can be had"),
             PciError::NoReset => f.write_str("it cannot be reset"),
+            PciError::NoDomain => f.write_str("the IOMMU has no room for it"),
         }
     }
 }
@@ -104,6 +110,15 @@ impl Device {
     #[must_use]
     pub fn config(&self) -> Function {
         Function(self.address)
+    }
+
+    /// What memory it reaches from now on: where an IOMMU is on, what is lent to it. To
+    /// be called before it is let at memory.
+    ///
+    /// # Errors
+    /// [`PciError::NoDomain`].
+    pub fn reach(&self) -> Result<Reach, PciError> {
+        crate::iommu::reach_of(self)
     }
 
     fn command(&self, clear: u32, set: u32) {

@@ -15,9 +15,10 @@ mod transport;
 pub use queue::{Chain, Queue};
 pub use virtio_drivers::transport::DeviceType;
 
+use crate::iommu::Reach;
 use crate::irq::IrqEvent;
 use crate::pci::{self, Interrupts, Kind, PciError};
-use crate::sync::SpinLock;
+use crate::sync::{Once, SpinLock};
 use crate::thread;
 use crate::time::Instant;
 use crate::wait::Until;
@@ -75,12 +76,18 @@ impl fmt::Display for VirtioError {
 /// Every device of version 1 has it (virtio 1.2, 6).
 const VERSION_1: u64 = 1 << 32;
 
+/// Its accesses go the way of a real device's, so that an IOMMU bounds them (6, 6.1). One
+/// without it reaches all memory, whatever IOMMU there is.
+const ACCESS_PLATFORM: u64 = 1 << 33;
+
 /// What a device and its queues share.
 struct Core {
     pci: pci::Device,
     transport: SpinLock<ModernPci>,
     /// Counts resets, so that a queue knows whether the device still has it.
     resets: AtomicU32,
+    /// What it reaches, once features are agreed on.
+    reach: Once<Reach>,
 }
 
 /// A virtio device.
@@ -116,6 +123,7 @@ impl Device {
                 pci: pci.clone(),
                 transport: SpinLock::new(transport),
                 resets: AtomicU32::new(0),
+                reach: Once::new(),
             }),
             interrupts,
             kind,
@@ -128,6 +136,12 @@ impl Device {
         self.kind
     }
 
+    /// What memory it reaches: to be asked after [`Device::negotiate`].
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        self.core.reach()
+    }
+
     /// Its PCI function.
     #[must_use]
     pub fn pci(&self) -> &pci::Device {
@@ -137,13 +151,24 @@ impl Device {
     /// Resets it and agrees on features: those of `wanted` that it offers.
     ///
     /// # Errors
-    /// [`VirtioError::NoReset`], [`VirtioError::Features`].
+    /// [`VirtioError::NoReset`], [`VirtioError::Features`], [`VirtioError::Pci`].
     pub fn negotiate(&self, wanted: u64) -> Result<u64, VirtioError> {
         self.reset()?;
+        let offered = self.core.transport.lock().read_device_features();
+        if self.core.reach.get().is_none() {
+            let is_bounded = offered & ACCESS_PLATFORM != 0;
+            let reach = if is_bounded {
+                self.pci().reach()?
+            } else {
+                Reach::ALL
+            };
+            self.core.reach.call_once(|| reach);
+            self.core.transport.lock().set_reach(reach);
+        }
         let mut t = self.core.transport.lock();
         let mut status = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
         t.set_status(status);
-        let agreed = t.read_device_features() & (wanted | VERSION_1);
+        let agreed = offered & (wanted | VERSION_1 | ACCESS_PLATFORM);
         t.write_driver_features(agreed);
         status |= DeviceStatus::FEATURES_OK;
         t.set_status(status);
@@ -305,6 +330,10 @@ impl Config<'_> {
 }
 
 impl Core {
+    fn reach(&self) -> Reach {
+        self.reach.get().copied().unwrap_or(Reach::ALL)
+    }
+
     fn reset(&self) -> Result<(), VirtioError> {
         self.resets.fetch_add(1, SeqCst);
         self.transport.lock().set_status(DeviceStatus::empty());

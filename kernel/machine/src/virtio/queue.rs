@@ -1,9 +1,10 @@
 //! A queue that owns what it lends to the device.
 
 use super::hal::Kernel;
-use super::transport::Doorbell;
+use super::transport::{Doorbell, Lent};
 use super::{Core, VirtioError};
 use crate::dma::{Direction, Segment};
+use crate::iommu::pages;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -23,6 +24,8 @@ pub struct Queue<const SIZE: usize> {
     /// What the device has, by the request's first descriptor.
     lent: Vec<Option<Chain>>,
     core: Arc<Core>,
+    /// The rings' memory, which the device reaches.
+    rings: Lent,
     /// [`Core::resets`] when this queue was made.
     made_after: u32,
 }
@@ -81,25 +84,31 @@ fn is_sound(chain: &Chain) -> bool {
 impl<const SIZE: usize> Queue<SIZE> {
     pub(super) fn new(core: &Arc<Core>, index: u16) -> Result<Self, VirtioError> {
         let made_after = core.resets.load(SeqCst);
+        let mut lent = Vec::new();
+        lent.try_reserve_exact(SIZE)
+            .map_err(|_| VirtioError::NoMemory)?;
+        lent.resize_with(SIZE, || None);
         let mut transport = core.transport.lock();
+        let doorbell = transport.doorbell(index);
+        let doorbell = doorbell.ok_or(VirtioError::NoQueue(index))?;
         let ring = VirtQueue::new(&mut *transport, index, false, false);
         let ring = Box::new(ring.map_err(|e| match e {
             Error::DmaError => VirtioError::NoMemory,
             _ => VirtioError::NoQueue(index),
         })?);
-        let doorbell = transport.doorbell(index).ok_or(VirtioError::NoQueue(index));
+        let rings = transport.take_rings();
         drop(transport);
-        let mut lent = Vec::new();
-        lent.try_reserve_exact(SIZE)
-            .map_err(|_| VirtioError::NoMemory)?;
-        lent.resize_with(SIZE, || None);
-        Ok(Queue {
+        let has_rings = rings.is_ok();
+        let queue = Queue {
             ring,
-            doorbell: doorbell?,
+            doorbell,
             lent,
             core: core.clone(),
+            rings: rings.unwrap_or_default(),
             made_after,
-        })
+        };
+        // Dropped instead, the queue stops the device before its rings are free.
+        has_rings.then_some(queue).ok_or(VirtioError::NoMemory)
     }
 
     /// Descriptors that are free: each segment takes one.
@@ -113,13 +122,14 @@ impl<const SIZE: usize> Queue<SIZE> {
     ///
     /// # Errors
     /// The chain comes back at once if there is no room, if a segment is empty, or
-    /// if one the device reads follows one it writes.
+    /// if one the device reads follows one it writes; or if there is no memory to let the
+    /// device reach it.
     #[expect(
         clippy::result_large_err,
         reason = "the chain itself goes back, without an allocation"
     )]
-    pub fn submit(&mut self, chain: Chain) -> Result<u16, Chain> {
-        if !is_sound(&chain) {
+    pub fn submit(&mut self, mut chain: Chain) -> Result<u16, Chain> {
+        if !is_sound(&chain) || Segment::lend(&mut chain, self.core.reach()).is_err() {
             return Err(chain);
         }
         let added = if chain.len() <= SEGMENTS_USUAL {
@@ -132,7 +142,10 @@ impl<const SIZE: usize> Queue<SIZE> {
                 self.lent[usize::from(token)] = Some(chain);
                 Ok(token)
             }
-            Err(_) => Err(chain),
+            Err(_) => {
+                Segment::take_back(&mut chain);
+                Err(chain)
+            }
         }
     }
 
@@ -180,7 +193,7 @@ impl<const SIZE: usize> Queue<SIZE> {
             return Ok(None);
         };
         let lent = self.lent.get_mut(usize::from(token));
-        let chain = lent.and_then(Option::take).ok_or(VirtioError::Misbehaved)?;
+        let mut chain = lent.and_then(Option::take).ok_or(VirtioError::Misbehaved)?;
         let written = if chain.len() <= SEGMENTS_USUAL {
             self.pop::<SEGMENTS_USUAL>(token, &chain)
         } else {
@@ -191,6 +204,7 @@ impl<const SIZE: usize> Queue<SIZE> {
             self.lent[usize::from(token)] = Some(chain);
             return Err(VirtioError::Misbehaved);
         };
+        Segment::take_back(&mut chain);
         let room: usize = chain
             .iter()
             .filter(|s| s.direction() == Direction::FromDevice)
@@ -226,9 +240,11 @@ impl<const SIZE: usize> Queue<SIZE> {
     /// again: nothing unless the device has been reset since.
     pub fn abandoned(&mut self) -> impl Iterator<Item = (u16, Chain)> + use<'_, SIZE> {
         let was_reset = self.core.resets.load(SeqCst) != self.made_after;
-        (0..)
-            .zip(&mut self.lent)
-            .filter_map(move |(n, chain)| Some((n, chain.take_if(|_| was_reset)?)))
+        (0..).zip(&mut self.lent).filter_map(move |(n, chain)| {
+            let mut chain = chain.take_if(|_| was_reset)?;
+            Segment::take_back(&mut chain);
+            Some((n, chain))
+        })
     }
 }
 
@@ -238,6 +254,10 @@ impl<const SIZE: usize> Drop for Queue<SIZE> {
         if self.core.resets.load(SeqCst) == self.made_after {
             // Failing that, it has been cut off from memory.
             let _ = self.core.reset();
+        }
+        let rings = self.rings.iter().flat_map(|(at, len)| pages(*at, *len));
+        if self.core.reach().take_back(rings).is_err() {
+            self.core.pci.quiesce();
         }
     }
 }

@@ -54,6 +54,7 @@ fn device() -> (Arc<Core>, Fake) {
         pci,
         transport: SpinLock::new(ModernPci::fake(registers.clone(), doorbell.clone())),
         resets: AtomicU32::new(0),
+        reach: crate::sync::Once::new(),
     };
     let fake = Fake {
         registers,

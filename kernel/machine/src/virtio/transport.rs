@@ -5,6 +5,8 @@
 //! waits for a reset without end.
 
 use super::VirtioError;
+use crate::error::AllocError;
+use crate::iommu::{Reach, pages};
 use crate::mmio::Mmio;
 use crate::pci::{Capability, ConfigSpace, Device};
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
@@ -51,7 +53,18 @@ pub(super) struct ModernPci {
     notify_multiplier: usize,
     isr: Mmio,
     config: Option<Mmio>,
+    rings: Rings,
 }
+
+/// The memory of the queue that was set up last.
+#[derive(Debug, Default)]
+struct Rings {
+    reach: Reach,
+    lent: Option<Result<Lent, AllocError>>,
+}
+
+/// The three parts of a queue's rings: addresses and lengths.
+pub(super) type Lent = [(u64, usize); 3];
 
 /// Where a queue is told that it has work.
 #[derive(Debug)]
@@ -130,6 +143,7 @@ impl ModernPci {
             notify_multiplier: config.read(notify_cap.offset + 16) as usize,
             isr,
             config: find(DEVICE_CFG).and_then(|(_, p)| map(p)),
+            rings: Rings::default(),
         })
     }
 
@@ -143,7 +157,21 @@ impl ModernPci {
             notify,
             notify_multiplier: 2,
             config: None,
+            rings: Rings::default(),
         }
+    }
+
+    /// What the device reaches from now on. It has no queue yet.
+    pub(super) fn set_reach(&mut self, reach: Reach) {
+        self.rings.reach = reach;
+    }
+
+    /// The rings of the queue that was set up last, which the device reaches from then on.
+    ///
+    /// # Errors
+    /// It does not reach them: no memory.
+    pub(super) fn take_rings(&mut self) -> Result<Lent, AllocError> {
+        self.rings.lent.take().ok_or(AllocError::OutOfMemory)?
     }
 
     fn select(&self, queue: u16) {
@@ -240,6 +268,12 @@ impl Transport for ModernPci {
         driver_area: PhysAddr,
         device_area: PhysAddr,
     ) {
+        // Their lengths as in 2.7 of the specification.
+        let entries = size as usize;
+        let [a, b, c] = [16 * entries, 6 + 2 * entries, 6 + 8 * entries];
+        let parts = [(descriptors, a), (driver_area, b), (device_area, c)];
+        let all = parts.iter().flat_map(|(at, len)| pages(*at, *len));
+        self.rings.lent = Some(self.rings.reach.lend(all, None).map(|()| parts));
         self.select(queue);
         self.common.write_u16(common::QUEUE_SIZE, size as u16);
         self.write_halves(common::QUEUE_DESC, descriptors);

@@ -2,6 +2,7 @@
 
 use super::phys_ptr;
 use crate::firmware::acpi::{self, Memory, Tables};
+use crate::firmware::dmar::{Dmar, DmarError};
 use crate::firmware::smbios;
 use crate::inventory::{MemoryKind, Product};
 use crate::sync::Once;
@@ -44,6 +45,11 @@ pub(crate) fn init(rsdp: Option<u64>) -> &'static Tables {
 pub(crate) fn tables() -> &'static Tables {
     static NONE: Tables = Tables::EMPTY;
     TABLES.get().unwrap_or(&NONE)
+}
+
+/// What the firmware tells of an IOMMU.
+pub(crate) fn dmar() -> Option<&'static Result<Dmar, DmarError>> {
+    tables().dmar.as_ref()
 }
 
 /// Looks for SMBIOS tables: where BIOSes put their entry point, and in what UEFI

@@ -35,8 +35,9 @@ pub(crate) mod uart;
 mod usercopy;
 pub(crate) mod vectors;
 
+pub(crate) use acpi::dmar;
 pub(crate) use apic::id_of as apic_id;
-pub(crate) use boot::{frame_table, take_framebuffer};
+pub(crate) use boot::{frame_table, ranges as memory_ranges, take_framebuffer};
 pub(crate) use clock::{monotonic_ns, user_clock};
 pub(crate) use control::{cpu_number_by_tscp, fsgsbase};
 pub(crate) use describe::describe_cpu;
@@ -46,7 +47,7 @@ pub(crate) use ioapic::{
     route_isa as irq_route, set_masked as irq_set_masked, wire_of as irq_wire,
 };
 pub(crate) use kmap::map_mmio;
-pub(crate) use pages::{copy_page, zero_page};
+pub(crate) use pages::{copy_page, write_back, zero_page};
 pub use paging::PageTable;
 pub(crate) use pci::{pci_read, pci_read_part, pci_write, pci_write_part};
 pub(crate) use percpu::{cpu_count, cpu_current, current_thread, resched_due};

@@ -58,6 +58,20 @@ unsafe extern "C" {
     fn copy_page_wide(to: *mut u8, from: *const u8);
 }
 
+/// Writes what the CPUs' caches hold of `len` bytes to memory, for a device that does not
+/// look into caches.
+pub(crate) fn write_back(start: core::ptr::NonNull<u8>, len: usize) {
+    /// No CPU has shorter lines of this instruction.
+    const LINE: usize = 16;
+    let first = start.as_ptr() as usize & !(LINE - 1);
+    for line in (first..start.as_ptr() as usize + len).step_by(LINE) {
+        // SAFETY: the line holds bytes of the caller's memory; what it holds stays as it is.
+        unsafe { asm!("clflush [{}]", in(reg) line, options(nostack, preserves_flags)) };
+    }
+    // SAFETY: waits for the write-backs and does nothing else.
+    unsafe { asm!("mfence", options(nostack, preserves_flags)) };
+}
+
 /// # Safety
 /// `page` is a mapped page nobody else uses.
 #[inline]
