@@ -25,6 +25,7 @@ impl Capsules {
         hardware.memory.truncate(HARDWARE_LIST_MAX);
         hardware.memory_modules.truncate(HARDWARE_LIST_MAX);
         hardware.acpi.truncate(HARDWARE_LIST_MAX);
+        hardware.iommu.faults.truncate(HARDWARE_LIST_MAX);
         hardware.disks.truncate(HARDWARE_LIST_MAX);
         hardware.links.truncate(HARDWARE_LIST_MAX);
         hardware

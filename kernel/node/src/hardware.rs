@@ -4,9 +4,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use alloc::{borrow::ToOwned, format};
 use machine::inventory::{self, MemoryKind};
+use machine::iommu;
 use machine::pci::{self, Address, Device};
 use skep_api::control::hardware::{
-    self as api, AcpiTable, Hardware, MemoryModule, MemoryRange, PciFunction, Processor, Product,
+    self as api, AcpiTable, DmaFaults, Hardware, Iommu, MemoryModule, MemoryRange, PciFunction,
+    Processor, Product,
 };
 
 /// The report, without disks and links. `bound` says which driver has which device.
@@ -20,6 +22,7 @@ pub(crate) fn report(bound: &[(Address, &'static str)]) -> Hardware {
         product: product.map(of_product).unwrap_or_default(),
         acpi: inventory::acpi_tables().iter().map(acpi_table).collect(),
         pci: functions(bound),
+        iommu: iommu(),
         ..Hardware::default()
     }
 }
@@ -91,6 +94,20 @@ fn uuid(bytes: &[u8; 16]) -> String {
         text.push_str(&format!("{byte:02x}"));
     }
     text
+}
+
+fn iommu() -> Iommu {
+    let status = iommu::status();
+    let faults = |t: iommu::Tally| DmaFaults {
+        device: t.last.device.to_string(),
+        count: t.count,
+        last: t.last.to_string(),
+    };
+    Iommu {
+        on: matches!(status, iommu::Status::On { .. }),
+        state: status.to_string(),
+        faults: iommu::tallies().into_iter().map(faults).collect(),
+    }
 }
 
 fn acpi_table(t: &inventory::TableName) -> AcpiTable {

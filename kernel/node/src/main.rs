@@ -89,6 +89,7 @@ fn start(
     syscall::hooks::install();
     let net = NetNode::new();
     net.hold();
+    machine::iommu::start();
     let devices = devices::start(&net);
     BOOT.done("devices");
     let mut bound = devices.bound;
@@ -113,6 +114,7 @@ fn start(
     };
     let capsules = Capsules::new(setup).map_err(|_| no_memory())?;
     platform::watch_power_button(&capsules).map_err(|_| no_memory())?;
+    platform::watch_iommu(&capsules).map_err(|_| no_memory())?;
     console::show_status(&capsules);
     capsules.begin();
     capsules.report_refusals();

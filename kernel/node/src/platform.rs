@@ -1,6 +1,7 @@
 //! The machine as a whole: its last crash, its power.
 
-use alloc::string::String;
+use alloc::format;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use capsule::{Capsules, KERNEL, Platform};
@@ -9,8 +10,8 @@ use machine::power::{self, PowerButton};
 use machine::sync::SpinLock;
 use machine::thread::Builder;
 use machine::{AllocError, crash};
-use skep_api::control::CrashRecord;
 use skep_api::control::hardware::Hardware;
+use skep_api::control::{CrashRecord, Event};
 
 /// Whether the last crash has been taken note of.
 static FORGOTTEN: SpinLock<bool> = SpinLock::new(false);
@@ -93,6 +94,17 @@ pub(crate) fn watch_power_button(capsules: &Arc<Capsules>) -> Result<(), AllocEr
         }
     };
     Builder::new("power-button").spawn(watch).map(drop)
+}
+
+/// Has everybody hear of devices that try to reach memory that is not theirs.
+pub(crate) fn watch_iommu(capsules: &Arc<Capsules>) -> Result<(), AllocError> {
+    let hub = capsules.hub().clone();
+    machine::iommu::watch(move |tally| {
+        let (device, count) = (tally.last.device.to_string(), tally.count);
+        log::error!("device {device}: {}; {count} of them so far", tally.last);
+        let detail = format!("{}; {count} of them so far", tally.last);
+        hub.emit(Event::DeviceError { device, detail });
+    })
 }
 
 /// Switches the machine off when its button is pressed: there is nothing to stop.

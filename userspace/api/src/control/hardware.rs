@@ -25,6 +25,9 @@ pub struct Hardware {
     pub acpi: Vec<AcpiTable>,
     /// The PCI functions in the order of their addresses, bridges included.
     pub pci: Vec<PciFunction>,
+    /// What keeps devices from memory that is not theirs.
+    #[serde(default)]
+    pub iommu: Iommu,
     /// The disks that a driver serves.
     pub disks: Vec<DiskReport>,
     /// The network links that a driver serves.
@@ -143,6 +146,28 @@ pub struct PciFunction {
     pub class_name: String,
     /// The driver that serves it; `None`: there is no driver for it, or it did not start.
     pub driver: Option<String>,
+}
+
+/// What keeps devices from memory that is not theirs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Iommu {
+    /// Whether it does.
+    pub on: bool,
+    /// The same for people: `on (VT-d 1.0, units 1)`, or why not.
+    pub state: String,
+    /// The devices that tried to reach other memory and were refused.
+    pub faults: Vec<DmaFaults>,
+}
+
+/// Accesses of a device that were refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DmaFaults {
+    /// Bus, device and function.
+    pub device: String,
+    /// How many were recorded since boot; those in quick succession are recorded as one.
+    pub count: u64,
+    /// What the last was, for people.
+    pub last: String,
 }
 
 /// A disk.

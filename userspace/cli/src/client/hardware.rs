@@ -16,6 +16,7 @@ pub(super) fn show(h: &Hardware) -> String {
     memory(h, &mut out);
     let tables: Vec<_> = h.acpi.iter().map(|t| plain(&t.signature)).collect();
     let _ = writeln!(out, "ACPI      {}", tables.join(" "));
+    iommu(h, &mut out);
     let _ = write!(out, "\n{}", pci(h));
     if !h.disks.is_empty() {
         let _ = write!(out, "\n{}", disks(h));
@@ -88,6 +89,18 @@ fn memory(h: &Hardware, out: &mut String) {
             show_bytes(m.bytes),
             words(&[&m.maker, &m.part])
         );
+    }
+}
+
+fn iommu(h: &Hardware, out: &mut String) {
+    let state = match &*h.iommu.state {
+        "" => "not told",
+        state => state,
+    };
+    let _ = writeln!(out, "IOMMU     {}", plain(state));
+    for f in &h.iommu.faults {
+        let (device, last) = (plain(&f.device), plain(&f.last));
+        let _ = writeln!(out, "          {device}: {} times, last: {last}", f.count);
     }
 }
 
@@ -170,7 +183,7 @@ fn state(l: &LinkReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skep_api::control::hardware::{DiskReport, MemoryRange, PciFunction};
+    use skep_api::control::hardware::{DiskReport, DmaFaults, Iommu, MemoryRange, PciFunction};
 
     #[test]
     fn a_machine_as_people_read_it() {
@@ -197,6 +210,15 @@ mod tests {
             function(2, None),
             function(2, Some("e1000e")),
         ];
+        h.iommu = Iommu {
+            on: true,
+            state: "on (VT-d 1.0, units 1)".into(),
+            faults: vec![DmaFaults {
+                device: "00:04.0".into(),
+                count: 3,
+                last: "write at 0x1000 refused".into(),
+            }],
+        };
         h.disks = vec![DiskReport {
             name: "nvme0n1".into(),
             bytes: 1 << 30,
