@@ -32,9 +32,24 @@ impl Qtest {
             .map(drop)
     }
 
+    /// Writes 32 bits to a port.
+    pub fn out_u32(&mut self, port: u16, value: u32) -> Result<()> {
+        self.execute(&format!("outl {port:#x} {value:#x}"))
+            .map(drop)
+    }
+
+    /// Reads 32 bits from a port.
+    pub fn in_u32(&mut self, port: u16) -> Result<u32> {
+        self.ask(&format!("inl {port:#x}"))
+    }
+
     /// Reads 32 bits from a physical address.
     pub fn read_u32(&mut self, address: u64) -> Result<u32> {
-        let answer = self.execute(&format!("readl {address:#x}"))?;
+        self.ask(&format!("readl {address:#x}"))
+    }
+
+    fn ask(&mut self, command: &str) -> Result<u32> {
+        let answer = self.execute(command)?;
         let word = answer.trim().trim_start_matches("0x");
         // It is told as 64 bits.
         let value = u64::from_str_radix(word, 16);
