@@ -72,12 +72,16 @@ impl Pending for TcpLink {
     }
 
     fn refused(&self) {
-        let under_way = self.endpoint.phase() == Phase::Connecting;
-        self.close(true);
-        if under_way {
-            self.endpoint.set_phase(Phase::Failed);
-            self.endpoint.fail_peer(Error::Refused);
+        if self.endpoint.phase() != Phase::Connecting {
+            self.close(true);
+            return;
         }
+        // Whoever sees that it has failed must find out why: the error comes first, and
+        // there is no reset that would take its place.
+        self.endpoint.fail_peer(Error::Refused);
+        self.close(false);
+        self.endpoint.set_phase(Phase::Failed);
+        self.endpoint.notify_peer(Events::ERR | Events::WRITABLE);
     }
 }
 

@@ -466,11 +466,12 @@ impl Conn {
         if core.socket.is_none() {
             return;
         }
+        // Whoever sees that it is over must find out why: the error comes first.
+        self.wire.fail_peer(error);
         if self.wire.phase() == Phase::Connecting {
             self.wire.set_phase(Phase::Failed);
         }
         self.wire.hang_up();
-        self.wire.fail_peer(error);
         self.finish(core);
     }
 
