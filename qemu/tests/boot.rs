@@ -186,10 +186,11 @@ fn without_a_ramdisk_it_says_so() -> Result<()> {
     Ok(())
 }
 
+/// Enough for the kernel's file and its front end, and for nothing else.
 #[test]
 fn with_too_little_memory_it_says_so() -> Result<()> {
-    let mut node = Machine::new("boot-5-mib")
-        .memory_mib(5)
+    let mut node = Machine::new("boot-6-mib")
+        .memory_mib(6)
         .no_ramdisk()
         .start()?;
     node.wait_serial("too little memory", seconds(10))?;
