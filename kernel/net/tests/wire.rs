@@ -128,6 +128,51 @@ fn room_that_comes_at_once_is_not_missed() {
     assert!(waited < Duration::from_millis(500), "it took {waited:?}");
 }
 
+/// A corked connection sends whole segments only, until the cork is drawn, 200 ms are
+/// over, or it ends.
+#[test]
+fn a_cork_holds_back_what_is_no_whole_segment() {
+    const CORK: (i32, i32) = (6, 3);
+    let p = pair(Faults::default());
+    let l = listener(&p.server, "0.0.0.0:80", 8);
+    let c = p.connect();
+    let (a, _) = l.accept(false).unwrap();
+    let cork = |on: u32| a.set_option(CORK.0, CORK.1, &on.to_ne_bytes()).unwrap();
+    let mut got = Vec::new();
+    let mut arrived = |more: usize| {
+        let start = Instant::now();
+        let wanted = got.len() + more;
+        eventually("the bytes", || {
+            got.extend(recv_now(&c, 1 << 16).unwrap_or_default());
+            got.len() >= wanted
+        });
+        assert_eq!(got.len(), wanted);
+        start.elapsed()
+    };
+    let sent = || p.cable.ends[1].sent.load(SeqCst);
+    // Head and body in one segment, when the cork is drawn.
+    cork(1);
+    let before = sent();
+    assert_eq!(send(&a, &[1; 238]).unwrap(), 238);
+    assert_eq!(send(&a, &[2; 615]).unwrap(), 615);
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(sent(), before, "it was not held back");
+    cork(0);
+    arrived(853);
+    assert_eq!(sent(), before + 1, "not one segment");
+    // Whole segments leave; the rest follows by itself.
+    cork(1);
+    assert_eq!(send(&a, &[3; 4000]).unwrap(), 4000);
+    arrived(2 * 1460);
+    let waited = arrived(4000 - 2 * 1460);
+    assert!(waited > Duration::from_millis(100), "after {waited:?}");
+    // The end is no reason to wait.
+    assert_eq!(send(&a, &[4; 10]).unwrap(), 10);
+    a.shutdown(false, true).unwrap();
+    let waited = arrived(10);
+    assert!(waited < Duration::from_millis(150), "after {waited:?}");
+}
+
 #[test]
 fn a_slow_reader_stops_the_sender() {
     let p = pair(Faults::default());

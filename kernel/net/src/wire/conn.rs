@@ -4,11 +4,12 @@ use super::engine::{Engine, Port, Sent, clock};
 use super::sockets::{SocketPool, WireSocket};
 use super::{Flow, open::Handshake};
 use crate::error::Error;
-use crate::node::NetNode;
+use crate::node::{ETHERNET_HEADER, NetNode};
 use crate::options::{Options, Switch};
 use crate::ring::Ring;
 use crate::stream::{Endpoint, Phase};
 use alloc::sync::{Arc, Weak};
+use core::net::SocketAddr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicU64};
 use core::time::Duration;
@@ -25,6 +26,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
 const DATA_TIMEOUT: Duration = Duration::from_secs(924);
 /// How long a connection whose program is gone waits for the peer's FIN.
 const ORPHAN: Duration = Duration::from_secs(60);
+/// How long `TCP_CORK` holds back less than a segment (tcp(7)).
+const CORKED: Duration = Duration::from_millis(200);
 /// Segments sent in one go before others get a chance.
 const BURST: usize = 64;
 
@@ -53,6 +56,10 @@ struct Core {
     handshake: Option<Handshake>,
     fin_queued: bool,
     aborting: bool,
+    /// `TCP_CORK`: only whole segments leave.
+    corked: bool,
+    /// Until when less than a segment is held back by that.
+    held_until: Option<Instant>,
     orphan_until: Option<Instant>,
     /// Sequence and acknowledgement number of the last segment sent.
     last: (u32, u32),
@@ -100,6 +107,8 @@ impl Conn {
                 handshake: None,
                 fin_queued: false,
                 aborting: false,
+                corked: false,
+                held_until: None,
                 orphan_until: None,
                 last: (0, 0),
             }),
@@ -217,6 +226,7 @@ impl Conn {
     /// Takes over the options that the engine looks at.
     pub fn configure(&self, options: &Options) {
         let mut core = self.core.lock();
+        core.corked = options.on(Switch::Cork);
         let Some(s) = &mut core.socket else { return };
         apply(s.tcp(), options, self.wire.phase() == Phase::Connecting);
         self.run(&mut core, None, None);
@@ -279,7 +289,11 @@ impl Conn {
             iface.poll_ingress_single(at, &mut port, &mut socket.set);
         }
         self.move_in(socket.tcp(), &mut moved);
-        core.fin_queued |= self.move_out(socket.tcp(), core.fin_queued, &mut moved);
+        let may_leave = match core.corked {
+            true => self.uncorked(&mut core.held_until, port.scratch.len(), now),
+            false => usize::MAX,
+        };
+        core.fin_queued |= self.move_out(socket.tcp(), core.fin_queued, may_leave, &mut moved);
         let more = loop {
             let result = iface.poll_egress(at, &mut port, &mut socket.set);
             if result == PollResult::None || port.sent.blocked {
@@ -317,7 +331,27 @@ impl Conn {
             Some(d) => Some(now.after(Duration::from_micros((d - at).total_micros()))),
             None => None,
         };
-        self.arm(earlier(due, core.orphan_until));
+        let held = core.held_until.filter(|_| core.corked);
+        self.arm(earlier(earlier(due, held), core.orphan_until));
+    }
+
+    /// How many bytes may leave although the connection is corked, where a frame has
+    /// `frame` bytes: whole segments, and after a while all.
+    fn uncorked(&self, held_until: &mut Option<Instant>, frame: usize, now: Instant) -> usize {
+        let headers = match self.flow.remote {
+            SocketAddr::V4(_) => 40,
+            SocketAddr::V6(_) => 60,
+        };
+        let segment = frame.saturating_sub(ETHERNET_HEADER + headers).max(1);
+        let waiting = self.wire.incoming().len();
+        let whole = waiting - waiting % segment;
+        let is_over = self.wire.is_peer_done() || held_until.is_some_and(|until| until <= now);
+        if whole == waiting || is_over {
+            *held_until = None;
+            return usize::MAX;
+        }
+        held_until.get_or_insert(now.after(CORKED));
+        whole
     }
 
     /// Waits for room on the link; whether somebody will tell of it. Room that came
@@ -362,18 +396,27 @@ impl Conn {
 
     /// The program's bytes go to the engine, and its FIN after the last of them.
     /// Whether the FIN went.
-    fn move_out(&self, t: &mut tcp::Socket<'_>, fin_queued: bool, moved: &mut Moved) -> bool {
+    fn move_out(
+        &self,
+        t: &mut tcp::Socket<'_>,
+        fin_queued: bool,
+        mut may_leave: usize,
+        moved: &mut Moved,
+    ) -> bool {
         let ring = self.wire.incoming();
         let ends = self.wire.is_peer_done();
         let was_roomy = ring.is_roomy();
-        while !ring.is_empty() && t.can_send() {
+        while may_leave > 0 && !ring.is_empty() && t.can_send() {
             let took = t.send(|room| {
+                let len = room.len().min(may_leave);
+                let (room, _) = room.split_at_mut(len);
                 let mut sink = Sink::kernel(room);
                 let n = ring.read(&mut sink).map_or(0, |t| t.bytes);
                 (n, n)
             });
-            if !matches!(took, Ok(n) if n > 0) {
-                break;
+            match took {
+                Ok(n @ 1..) => may_leave -= n,
+                _ => break,
             }
         }
         moved.room |= !was_roomy && ring.is_roomy();
