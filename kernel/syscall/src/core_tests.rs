@@ -167,3 +167,26 @@ fn limits_and_links_keep_cores_away() {
         assert_eq!(aborted(p), 0x80 | SIGABRT as i32);
     });
 }
+
+#[test]
+fn a_kill_ends_the_dump_of_a_large_mapping() {
+    const SIGKILL: usize = 9;
+    let child = code(|p| {
+        // 1 TiB, shared and anonymous: years of reading, and not a byte to write.
+        let (prot, flags) = (3, 0x1 | 0x20 | 0x4000);
+        let args = [0, 1 << 40, prot, flags, usize::MAX, 0];
+        assert!(p.call(nr::__NR_mmap, &args) > 0);
+        let me = p.call(nr::__NR_getpid, &[]) as usize;
+        p.call(nr::__NR_kill, &[me, SIGABRT]);
+        p.exit(1);
+    });
+    Stage::new().run(move |p| {
+        set_limit(p, u64::MAX);
+        let pid = i64::from(p.fork(child));
+        p.nap();
+        assert_eq!(p.call(nr::__NR_kill, &[pid as usize, SIGKILL]), 0);
+        // What there is by then is a core file that is cut off.
+        let status = p.wait(pid, 0).1 & 0x7f;
+        assert!(status == SIGABRT as i32 || status == SIGKILL as i32);
+    });
+}

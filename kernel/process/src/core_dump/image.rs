@@ -177,9 +177,14 @@ fn present(
         if done.is_none() {
             return;
         }
+        let at = at + (va - s.range.start) as u64;
+        done = out.goes_on(at);
+        if done.is_none() {
+            return;
+        }
         found.frame.read(0, page);
         if page.iter().any(|b| *b != 0) {
-            done = out.put(at + (va - s.range.start) as u64, page);
+            done = out.put(at, page);
         }
         machine::thread::cond_resched();
     });
@@ -195,11 +200,13 @@ fn all(
     page: &mut [u8],
 ) -> Option<()> {
     for va in range.clone().step_by(PAGE_SIZE) {
+        let at = at + (va - range.start) as u64;
+        out.goes_on(at)?;
         // Past the end of its file there is nothing to read.
         let n = space.read(va, page);
         let read = page.get(..n)?;
         if read.iter().any(|b| *b != 0) {
-            out.put(at + (va - range.start) as u64, read)?;
+            out.put(at, read)?;
         }
         machine::thread::cond_resched();
     }

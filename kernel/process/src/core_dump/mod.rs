@@ -212,12 +212,17 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    /// Whether there is use in looking at what would end at `end`: the process was not
+    /// killed, and the limit is not reached. To be asked for each page, also of those that
+    /// hold nothing: a mapping can be as large as the address space.
+    fn goes_on(&self, end: u64) -> Option<()> {
+        let over = self.limit != INFINITE && end > self.limit;
+        (!over && !self.process.was_killed()).then_some(())
+    }
+
     fn put(&mut self, at: u64, bytes: &[u8]) -> Option<()> {
         let end = at.checked_add(bytes.len() as u64)?;
-        let over = self.limit != INFINITE && end > self.limit;
-        if over || self.process.was_killed() {
-            return None;
-        }
+        self.goes_on(end)?;
         let mut source = Source::kernel(bytes);
         let n = self.file.pwrite(&mut source, at).ok()?;
         (n == bytes.len()).then_some(())
