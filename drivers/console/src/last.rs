@@ -159,21 +159,21 @@ mod tests {
 
     /// How many pixels of each row of cells are neither paper nor alarm, and how often a
     /// pixel outside of the screen was set.
-    fn painted(text: &[u8]) -> (Vec<usize>, usize) {
-        let (mut rows, mut outside) = (std::vec![0; SIZE.1 / CELL.1 + 1], 0);
+    fn painted(text: &[u8], size: (usize, usize)) -> (Vec<usize>, usize) {
+        let (mut rows, mut outside) = (std::vec![0; size.1 / CELL.1 + 1], 0);
         let mut page = Page {
             set: |x: usize, y: usize, rgb| {
-                if x >= SIZE.0 || y >= SIZE.1 {
+                if x >= size.0 || y >= size.1 {
                     outside += 1;
                 } else if rgb != PAPER && rgb != ALARM {
                     rows[y / CELL.1] += 1;
                 }
             },
-            columns: SIZE.0 / CELL.0,
-            rows: SIZE.1 / CELL.1,
+            columns: size.0 / CELL.0,
+            rows: size.1 / CELL.1,
             at: (0, 0),
         };
-        page.clear(SIZE);
+        page.clear(size);
         page.fill(&Panic {
             id: 0x1234,
             text,
@@ -190,12 +190,15 @@ mod tests {
         for _ in 0..200 {
             text.extend_from_slice(b"[   1.000] a line of the log \xff\x1b[2J\n");
         }
-        let (rows, outside) = painted(&text);
+        let (rows, outside) = painted(&text, SIZE);
         assert_eq!(outside, 0);
         assert_eq!((rows[0], rows[1]), (0, 0), "the bar and a free line");
         assert!(rows[2] > 0 && rows[29] > 0, "{rows:?}");
-        let (rows, outside) = painted(b"");
+        let (rows, outside) = painted(b"", SIZE);
         assert_eq!((outside, rows[29]), (0, 0));
+        // A screen with room for the reason and little else.
+        let (_, outside) = painted(&text, (320, 7 * CELL.1));
+        assert_eq!(outside, 0);
     }
 
     #[test]
