@@ -33,6 +33,15 @@ fn tokio() -> Result<()> {
     ensure_same("programs-tokio", &node, &host)
 }
 
+/// Who yields lets others run, also where it would be next by what it has had: Linux does
+/// so up to 6.5, and programs spin and yield until somebody else has done something.
+#[test]
+fn yields() -> Result<()> {
+    let image = Image::program("polite")?;
+    on_a_node("programs-yields", &image, &["/bin/polite"], Room::default())?;
+    Ok(())
+}
+
 /// busybox's shell: a crowd of processes that ends together, again and again.
 #[test]
 fn crowd() -> Result<()> {

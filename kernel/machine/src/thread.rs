@@ -529,17 +529,17 @@ pub fn sleep_until(deadline: Instant, interruptible: bool) -> Result<(), WaitErr
     }
 }
 
-/// Lets other threads run first (`sched_yield`).
+/// Lets another thread of this CPU run first, if one is ready (`sched_yield`).
 pub fn yield_now() {
     arch::yield_now();
 }
 
-/// Yields if the scheduler wants this CPU for somebody else. Long loops in the
+/// Gives way if the scheduler wants this CPU for somebody else. Long loops in the
 /// kernel call it, holding no spin lock.
 #[inline]
 pub fn cond_resched() {
     if arch::resched_due() {
-        arch::yield_now();
+        arch::give_way();
     }
 }
 

@@ -85,6 +85,10 @@ pub(crate) fn yield_now() {
     std::thread::yield_now();
 }
 
+pub(crate) fn give_way() {
+    std::thread::yield_now();
+}
+
 pub(crate) fn resched_due() -> bool {
     false
 }

@@ -336,10 +336,46 @@ pub(super) fn awake(t: &Thread) {
 /// What a thread gives the CPU up for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leave {
-    /// It is still ready.
+    /// It is still ready, and goes on if it has had least.
+    Ready,
+    /// It is still ready, and lets another one run first, whatever each has had.
     Yield,
     /// It is parked (unless it was woken meanwhile).
     Park,
+}
+
+/// Puts a thread at virtual time `v` behind the one that waits at `first`; its new virtual
+/// time. Who spins until somebody else has done something would otherwise spin until
+/// what it had saved is used up.
+fn stand_back(t: &Thread, v: u64, first: Option<u64>) -> u64 {
+    let Some(behind) = first.map(|first| first.saturating_add(1)) else {
+        return v;
+    };
+    let v = v.max(behind);
+    t.arch.vruntime.store(v, Relaxed);
+    v
+}
+
+/// Ends the turn of this CPU's running thread, which is ready or parked then.
+fn end_turn(q: &mut Queue, me: &Thread, leave: Leave, now: u64) {
+    let mut v = charge(me, now);
+    let first = q.ready.first().map(|(k, _)| k);
+    if leave == Leave::Yield {
+        v = stand_back(me, v, first);
+    }
+    let least = first.map_or(v, |k| k.min(v));
+    // Nobody else writes this CPU's, and interrupts are off.
+    let floor = FLOOR.of(percpu::cpu_current());
+    if least > floor.load(Relaxed) {
+        floor.store(least, Relaxed);
+    }
+    match leave {
+        Leave::Ready | Leave::Yield => insert(q, me),
+        Leave::Park => {
+            let weight = me.weight() as usize;
+            me.group().arch.runnable.fetch_sub(weight, Relaxed);
+        }
+    }
 }
 
 /// Picks the next thread for this CPU and switches to it; interrupts are off.
@@ -353,20 +389,7 @@ pub(super) fn reschedule(leave: Leave) {
     let idle = here.idle.get();
     let mut q = queue_of(cpu).lock();
     if !ptr::eq(me, idle) {
-        let v = charge(me, now);
-        let least = q.ready.first().map_or(v, |(k, _)| k.min(v));
-        // Nobody else writes this CPU's, and interrupts are off.
-        let floor = FLOOR.of(cpu);
-        if least > floor.load(Relaxed) {
-            floor.store(least, Relaxed);
-        }
-        match leave {
-            Leave::Yield => insert(&mut q, me),
-            Leave::Park => {
-                let weight = me.weight() as usize;
-                me.group().arch.runnable.fetch_sub(weight, Relaxed);
-            }
-        }
+        end_turn(&mut q, me, leave, now);
     }
     let mut next = q.ready.pop().map(|(_, r)| r.0);
     if next.is_none() {
@@ -546,7 +569,7 @@ pub(super) fn idle() -> ! {
     loop {
         x86_64::instructions::interrupts::disable();
         if percpu::resched_due() {
-            reschedule(Leave::Yield);
+            reschedule(Leave::Ready);
             x86_64::instructions::interrupts::enable();
         } else {
             x86_64::instructions::interrupts::enable_and_hlt();

@@ -368,8 +368,17 @@ pub(crate) fn park(deadline: Option<Instant>) {
 }
 
 pub(crate) fn yield_now() {
+    leave(Leave::Yield);
+}
+
+/// Lets whoever has had less run first.
+pub(crate) fn give_way() {
+    leave(Leave::Ready);
+}
+
+fn leave(how: Leave) {
     interrupts::disable();
-    sched::reschedule(Leave::Yield);
+    sched::reschedule(how);
     interrupts::enable();
 }
 

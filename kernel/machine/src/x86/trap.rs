@@ -287,7 +287,7 @@ fn attend(regs: &mut UserRegs) {
             return;
         }
         if resched {
-            sched::reschedule(sched::Leave::Yield);
+            sched::reschedule(sched::Leave::Ready);
         }
         interrupts::enable();
         if let Some(until) = group::throttled_until(me.group()) {

@@ -19,12 +19,13 @@ use std::{
 };
 
 /// The programs of `qemu/programs`.
-const PROGRAMS: [&str; 7] = [
+const PROGRAMS: [&str; 8] = [
     "bustle",
     "disk",
     "hog",
     "hostile",
     "neighbour",
+    "polite",
     "prober",
     "runner",
 ];
