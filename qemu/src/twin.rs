@@ -234,15 +234,20 @@ impl Packages {
             layers.push(over);
             layers.push(":");
         }
-        layers.push(self.folder.join("files"));
+        layers.push(self.files());
         host.arg(host_script()).arg(layers);
         host.arg(&file).args(command);
         host.output().context("cannot run host.sh")
     }
 
+    /// The folder with the files of the packages.
+    pub fn files(&self) -> PathBuf {
+        self.folder.join("files")
+    }
+
     /// A file of the packages.
     pub fn file(&self, path: &str) -> Result<Vec<u8>> {
-        let path = self.folder.join("files").join(path.trim_start_matches('/'));
+        let path = self.files().join(path.trim_start_matches('/'));
         fs::read(&path).with_context(|| format!("no {}", path.display()))
     }
 

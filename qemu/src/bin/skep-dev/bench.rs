@@ -5,6 +5,7 @@
 //! each start it calls back (`bench-ramdisk`) for a ramdisk whose capsule runs the
 //! command of that start.
 
+use crate::bench_disk;
 use crate::build::{Part, build_parts};
 use crate::publish;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -39,6 +40,11 @@ fn out() -> PathBuf {
 pub(crate) fn bench(words: &[String]) -> Result<ExitCode> {
     if words == ["publish"] {
         publish::publish(&out())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if words == ["prepare"] {
+        build_parts(&[Part::User])?;
+        bench_disk::prepare(&out())?;
         return Ok(ExitCode::SUCCESS);
     }
     let artifacts = Artifacts::new();

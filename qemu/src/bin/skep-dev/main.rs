@@ -1,6 +1,7 @@
 //! `skep-dev`: what `scripts/build`, `scripts/run` and `scripts/test` do.
 
 mod bench;
+mod bench_disk;
 mod build;
 mod cargo;
 mod check;
@@ -23,6 +24,7 @@ usage: skep-dev build [PART...]     build everything, or: kernel user direct ima
        skep-dev run [--help | FLAG...]
        skep-dev test [--long] [--list | NAME...]
        skep-dev bench ARGUMENT...   those of the shared harness; `skep` names this node
+       skep-dev bench prepare       adds PostgreSQL and Node.js to the harness's disk
        skep-dev bench publish       writes what was recorded to docs/performance.md";
 
 fn main() -> ExitCode {
