@@ -192,3 +192,18 @@ fn threads_are_paid_for() {
         assert_eq!(p.call(nr::__NR_fork, &[]), -12);
     });
 }
+
+#[test]
+fn only_unix_sockets_pass_files_and_others_do_not_mind() {
+    const EDESTADDRREQ: i64 = -89;
+    const AF_INET: usize = 2;
+    const SOCK_DGRAM: usize = 2;
+    let (s, account) = stage(20);
+    s.run(move |p| {
+        let socket = p.call(nr::__NR_socket, &[AF_INET, SOCK_DGRAM, 0]);
+        let before = account.files();
+        // It comes as far as asking where to.
+        assert_eq!(send_file(p, socket, 0), EDESTADDRREQ);
+        assert_eq!(account.files(), before);
+    });
+}

@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use machine::user;
+use net::addr::{AF_INET, AF_INET6};
 use net::ancillary::FILES_MAX;
 use net::options::Switch;
 use net::{Identity, Outgoing, Received, Socket};
@@ -77,6 +78,7 @@ fn one(
     out: &mut Outgoing,
 ) -> Result<(), Errno> {
     let unix = socket.family() == net::addr::AF_UNIX;
+    let internet = matches!(socket.family(), AF_INET | AF_INET6);
     match (level, kind) {
         (SOL_SOCKET, SCM_RIGHTS) if unix => {
             if data.len() / 4 + out.files.len() > FILES_MAX {
@@ -102,6 +104,8 @@ fn one(
             out.sender = Some(claimed);
             Ok(())
         }
+        // Nothing to them, and no error (`__sock_cmsg_send`).
+        (SOL_SOCKET, SCM_RIGHTS | SCM_CREDENTIALS) if internet => Ok(()),
         // Which of our addresses a datagram comes from: there is one per family.
         (SOL_IP, IP_PKTINFO) | (SOL_IPV6, IPV6_PKTINFO) if !unix => Ok(()),
         (SOL_IP, IP_TTL) if !unix => {
