@@ -110,6 +110,7 @@ pub struct Process {
     /// `PR_SET_NO_NEW_PRIVS`.
     pub(crate) no_new_privs: AtomicBool,
     keep_caps: AtomicBool,
+    small_pages_only: AtomicBool,
     /// Name of the last thread that ended, which a zombie keeps.
     pub(crate) last_comm: SpinLock<[u8; COMM_LEN]>,
     /// `oom_score_adj`, -1000 to 1000.
@@ -175,6 +176,7 @@ impl Process {
             uid: AtomicU32::new(parent.map_or(0, Process::uid)),
             no_new_privs: AtomicBool::new(parent.is_some_and(Process::no_new_privs)),
             keep_caps: AtomicBool::new(false),
+            small_pages_only: AtomicBool::new(parent.is_some_and(Process::small_pages_only)),
             last_comm: SpinLock::new([0; COMM_LEN]),
             oom_adjust: AtomicI32::new(inherit(Process::oom_adjust)),
             oom_adjust_min: AtomicI32::new(inherit(|p| p.oom_adjust_min.load(Relaxed))),
@@ -334,6 +336,17 @@ impl Process {
     /// Sets that.
     pub fn set_uid(&self, uid: u32) {
         self.uid.store(uid, Relaxed);
+    }
+
+    /// Whether it wants no huge pages (`PR_SET_THP_DISABLE`), of which nobody gets any yet.
+    #[must_use]
+    pub fn small_pages_only(&self) -> bool {
+        self.small_pages_only.load(Relaxed)
+    }
+
+    /// Sets that.
+    pub fn set_small_pages_only(&self, only: bool) {
+        self.small_pages_only.store(only, Relaxed);
     }
 
     /// Whether it keeps capabilities when it gives up being root

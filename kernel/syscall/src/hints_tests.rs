@@ -62,3 +62,52 @@ fn descriptors_are_compared_and_taken() {
         p.wait(child as i64, 0);
     });
 }
+
+#[test]
+fn the_dead_have_a_policy_until_they_are_waited_for() {
+    const ESRCH: i64 = -3;
+    let child = code(|p| p.exit(0));
+    Stage::new().run(move |p| {
+        let child = i64::from(p.fork(child));
+        // P_PID; WEXITED and WNOWAIT.
+        let wait = [1, child as usize, 0, 4 | 0x0100_0000, 0];
+        assert_eq!(p.call(nr::__NR_waitid, &wait), 0);
+        let asked = [child as usize, DATA];
+        p.put(DATA, &7i32);
+        assert_eq!(p.call(nr::__NR_sched_getscheduler, &asked), 0);
+        assert_eq!(p.call(nr::__NR_sched_getparam, &asked), 0);
+        assert_eq!(p.get::<i32>(DATA), 0);
+        assert_eq!(p.wait(child, 0), (child, 0));
+        assert_eq!(p.call(nr::__NR_sched_getscheduler, &asked), ESRCH);
+        assert_eq!(p.call(nr::__NR_sched_getparam, &asked), ESRCH);
+    });
+}
+
+#[test]
+fn options_refuse_arguments_that_have_no_meaning() {
+    // PR_SET_THP_DISABLE, PR_GET_THP_DISABLE, PR_CAP_AMBIENT, PR_SET_SECUREBITS.
+    let [set, get, ambient, secure] = [41, 42, 47, 28];
+    const EPERM: i64 = -1;
+    let child = code(move |p| {
+        assert_eq!(p.call(nr::__NR_prctl, &[get]), 1);
+        // PR_CAPBSET_DROP wants CAP_SETPCAP, and so do secure bits.
+        assert_eq!(p.call(nr::__NR_setuid, &[1000]), 0);
+        assert_eq!(p.call(nr::__NR_prctl, &[secure, 0]), EPERM);
+        p.exit(0);
+    });
+    Stage::new().run(move |p| {
+        assert_eq!(p.call(nr::__NR_prctl, &[set, 1, 1]), EINVAL);
+        assert_eq!(p.call(nr::__NR_prctl, &[get]), 0);
+        assert_eq!(p.call(nr::__NR_prctl, &[set, 1]), 0);
+        assert_eq!(p.call(nr::__NR_prctl, &[get, 1]), EINVAL);
+        // PR_CAP_AMBIENT_CLEAR_ALL and PR_CAP_AMBIENT_IS_SET.
+        assert_eq!(p.call(nr::__NR_prctl, &[ambient, 4, 1]), EINVAL);
+        assert_eq!(p.call(nr::__NR_prctl, &[ambient, 4]), 0);
+        assert_eq!(p.call(nr::__NR_prctl, &[ambient, 1, 7, 1]), EINVAL);
+        assert_eq!(p.call(nr::__NR_prctl, &[ambient, 1, 7]), 0);
+        assert_eq!(p.call(nr::__NR_prctl, &[secure, 0]), 0);
+        assert_eq!(p.call(nr::__NR_prctl, &[secure, 1]), EINVAL);
+        let child = i64::from(p.fork(child));
+        assert_eq!(p.wait(child, 0), (child, 0));
+    });
+}

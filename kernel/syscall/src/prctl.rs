@@ -45,19 +45,25 @@ pub(crate) fn sys_prctl(
         | c::PR_SET_CHILD_SUBREAPER
         | c::PR_GET_CHILD_SUBREAPER
         | c::PR_SET_NO_NEW_PRIVS
-        | c::PR_GET_NO_NEW_PRIVS => switches(process, option as u32, [a, b, d, e]),
+        | c::PR_GET_NO_NEW_PRIVS
+        | c::PR_SET_THP_DISABLE
+        | c::PR_GET_THP_DISABLE => switches(process, option as u32, [a, b, d, e]),
         c::PR_CAPBSET_READ | c::PR_CAPBSET_DROP | c::PR_CAP_AMBIENT => {
-            capabilities(ctx, option as u32, a, b)
+            capabilities(ctx, option as u32, [a, b, d, e])
         }
-        // There are no secure bits to set; none are set.
         c::PR_GET_SECUREBITS => Ok(0),
+        // There are none that could be set.
+        c::PR_SET_SECUREBITS => match (ctx.cred()?.has(Caps::SETPCAP), a) {
+            (false, _) => Err(Errno::EPERM),
+            (true, 0) => Ok(0),
+            (true, _) => Err(Errno::EINVAL),
+        },
         // Names are for the reader of /proc/PID/maps; refusing one is what a
         // kernel without CONFIG_ANON_VMA_NAME does.
         c::PR_SET_VMA => Err(Errno::EINVAL),
         c::PR_GET_TIMERSLACK => Ok(TIMER_SLACK_NS),
         // Timers here are not late on purpose, so there is nothing to set.
         c::PR_SET_TIMERSLACK => Ok(0),
-        c::PR_GET_THP_DISABLE => Ok(0),
         c::PR_SET_SECCOMP => seccomp::set(ctx, a, b),
         c::PR_GET_SECCOMP => seccomp::get(ctx),
         c::PR_GET_TSC => {
@@ -79,12 +85,16 @@ fn set_name(ctx: &Ctx<'_>, addr: usize) -> SysResult {
     Ok(0)
 }
 
-/// Options that are on or off.
-fn switches(process: &Process, option: u32, [a, b, d, e]: [usize; 4]) -> SysResult {
-    let unused = |rest: &[usize]| match rest.iter().all(|r| *r == 0) {
+/// Holds arguments that have no meaning to being 0.
+fn unused(rest: &[usize]) -> Result<(), Errno> {
+    match rest.iter().all(|r| *r == 0) {
         true => Ok(()),
         false => Err(Errno::EINVAL),
-    };
+    }
+}
+
+/// Options that are on or off.
+fn switches(process: &Process, option: u32, [a, b, d, e]: [usize; 4]) -> SysResult {
     match option {
         c::PR_GET_DUMPABLE => Ok(usize::from(process.dumpable())),
         c::PR_SET_DUMPABLE => {
@@ -122,15 +132,27 @@ fn switches(process: &Process, option: u32, [a, b, d, e]: [usize; 4]) -> SysResu
             unused(&[a, b, d, e])?;
             Ok(usize::from(process.no_new_privs()))
         }
+        c::PR_SET_THP_DISABLE => {
+            unused(&[b, d, e])?;
+            process.set_small_pages_only(a != 0);
+            Ok(0)
+        }
+        c::PR_GET_THP_DISABLE => {
+            unused(&[a, b, d, e])?;
+            Ok(usize::from(process.small_pages_only()))
+        }
         _ => Err(Errno::EINVAL),
     }
 }
 
-fn capabilities(ctx: &Ctx<'_>, option: u32, a: usize, b: usize) -> SysResult {
+fn capabilities(ctx: &Ctx<'_>, option: u32, [a, b, d, e]: [usize; 4]) -> SysResult {
     let cap = |n: usize| match u32::try_from(n) {
         Ok(n) if n <= CAP_LAST => Ok(Caps::from_bits_retain(1 << n)),
         _ => Err(Errno::EINVAL),
     };
+    if option == c::PR_CAP_AMBIENT {
+        unused(&[d, e])?;
+    }
     match (option, a as u32) {
         (c::PR_CAPBSET_READ, _) => {
             let wanted = cap(a)?;
@@ -146,10 +168,13 @@ fn capabilities(ctx: &Ctx<'_>, option: u32, a: usize, b: usize) -> SysResult {
                 false => Err(Errno::EPERM),
             })
         }
-        (_, c::PR_CAP_AMBIENT_CLEAR_ALL) => ids::change_caps(ctx, |c| {
-            c.ambient = Caps::empty();
-            Ok(())
-        }),
+        (_, c::PR_CAP_AMBIENT_CLEAR_ALL) => {
+            unused(&[b])?;
+            ids::change_caps(ctx, |c| {
+                c.ambient = Caps::empty();
+                Ok(())
+            })
+        }
         (_, c::PR_CAP_AMBIENT_IS_SET) => {
             let wanted = cap(b)?;
             Ok(usize::from(ctx.cred()?.ambient.contains(wanted)))

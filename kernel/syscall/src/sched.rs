@@ -77,6 +77,17 @@ fn named(ctx: &Ctx<'_>, tid: usize) -> Result<Arc<Thread>, Errno> {
     }
 }
 
+/// Whether somebody has this number, be it a process that has ended and waits to be
+/// waited for.
+fn known(ctx: &Ctx<'_>, tid: usize) -> Result<(), Errno> {
+    let Err(unknown) = named(ctx, tid) else {
+        return Ok(());
+    };
+    let process = u32::try_from(tid as i32).ok();
+    let process = process.and_then(|pid| ctx.world().process(pid));
+    process.map(|_| ()).ok_or(unknown)
+}
+
 /// As [`named`], for the calls to which a negative number is just that of no thread.
 fn affine(ctx: &Ctx<'_>, tid: usize) -> Result<Arc<Thread>, Errno> {
     match (tid as i32).is_negative() {
@@ -142,7 +153,7 @@ fn may_schedule(ctx: &Ctx<'_>, target: &Process) -> Result<bool, Errno> {
 
 /// sched_getscheduler(2): all threads share the CPU by the same rule.
 pub(crate) fn sys_sched_getscheduler(ctx: &mut Ctx<'_>, tid: usize) -> SysResult {
-    named(ctx, tid)?;
+    known(ctx, tid)?;
     Ok(c::SCHED_NORMAL as usize)
 }
 
@@ -199,7 +210,7 @@ pub(crate) fn sys_sched_getparam(ctx: &mut Ctx<'_>, tid: usize, param: usize) ->
     if param == 0 {
         return Err(Errno::EINVAL);
     }
-    named(ctx, tid)?;
+    known(ctx, tid)?;
     user::write_value(param, &0i32)?;
     Ok(0)
 }
@@ -221,7 +232,7 @@ pub(crate) fn sys_sched_get_priority_min(ctx: &mut Ctx<'_>, policy: usize) -> Sy
 
 /// sched_rr_get_interval(2)
 pub(crate) fn sys_sched_rr_get_interval(ctx: &mut Ctx<'_>, tid: usize, out: usize) -> SysResult {
-    named(ctx, tid)?;
+    known(ctx, tid)?;
     // Only SCHED_RR has one; for the others Linux tells about its time slice.
     user::write_value(out, &Timespec::from_ns(4_000_000))?;
     Ok(0)
