@@ -33,10 +33,11 @@ fn tokio() -> Result<()> {
     ensure_same("programs-tokio", &node, &host)
 }
 
-/// Who yields lets others run, also where it would be next by what it has had: Linux does
-/// so up to 6.5, and programs spin and yield until somebody else has done something.
+/// A thread that yields, beside one that computes, on one CPU.
 #[test]
 fn yields() -> Result<()> {
+    // Programs spin and yield until somebody else has done something. Not compared with
+    // the host: newer Linux lets who has had less go on all the same.
     let image = Image::program("polite")?;
     on_a_node("programs-yields", &image, &["/bin/polite"], Room::default())?;
     Ok(())

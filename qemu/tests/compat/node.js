@@ -70,8 +70,10 @@ async function main() {
   const shared = new SharedArrayBuffer(4);
   const answers = await Promise.all([1, 2, 3, 4].map(async () => {
     const worker = new Worker(__filename, { workerData: shared });
+    // Both may come at once.
+    const ended = once(worker, 'exit');
     const [answer] = await once(worker, 'message');
-    await once(worker, 'exit');
+    await ended;
     return answer;
   }));
   console.log(answers.join(), new Int32Array(shared)[0]);
@@ -83,7 +85,8 @@ async function main() {
   console.log(stdout.split('\n').join(' '));
   const child = fork(__filename, ['child']);
   child.send({ n: 21 });
-  console.log((await once(child, 'message'))[0], (await once(child, 'exit'))[0]);
+  const gone = once(child, 'exit');
+  console.log((await once(child, 'message'))[0], (await gone)[0]);
   const sleeper = spawn('sleep', ['100']);
   sleeper.kill('SIGTERM');
   console.log(await once(sleeper, 'exit'));
