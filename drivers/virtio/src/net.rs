@@ -74,6 +74,8 @@ pub struct VirtioNet {
     is_up: AtomicBool,
     /// It must be set up again.
     is_broken: AtomicBool,
+    /// A batch is being taken in: the device is told of the answers to it at its end.
+    is_taking: AtomicBool,
     transmit: SpinLock<Transmit>,
     counters: Counters,
 }
@@ -180,6 +182,7 @@ impl VirtioNet {
             mtu,
             is_up: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
+            is_taking: AtomicBool::new(false),
             transmit: SpinLock::new(transmit),
             counters: Counters::default(),
             device,
@@ -343,7 +346,11 @@ impl Link for VirtioNet {
     }
 
     fn flush(&self) {
-        self.transmit.lock().queue.notify();
+        // A look before the lock would not do: the end of the batch could be missed.
+        let t = self.transmit.lock();
+        if !self.is_taking.load(Relaxed) {
+            t.queue.notify();
+        }
     }
 
     fn status(&self) -> LinkStatus {
@@ -429,21 +436,26 @@ impl Receiver {
     /// Takes in up to [`BATCH`] frames; whether there were any.
     fn take_batch(&mut self, upper: &dyn Upper) -> Result<bool, VirtioError> {
         let (mut taken, mut bytes) = (0, 0);
-        while taken < BATCH {
-            let Some((_, chain, written)) = self.queue.complete()? else {
-                break;
-            };
+        self.net.is_taking.store(true, Relaxed);
+        let ended = loop {
+            if taken == BATCH {
+                break Ok(());
+            }
+            match self.take(upper) {
+                Ok(Some(len)) => bytes += len as u64,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
             taken += 1;
-            let buffer = chain.first().and_then(Segment::as_buffer);
-            if let Some(frame) = buffer.and_then(|b| b.bytes().get(HEADER..written)) {
-                bytes += frame.len() as u64;
-                upper.receive(frame);
-            }
-            // A buffer that just came back has a place again.
-            if self.queue.submit(chain).is_err() {
-                return Err(VirtioError::Misbehaved);
-            }
+        };
+        // Under the lock that `flush` looks under.
+        let transmit = self.net.transmit.lock();
+        self.net.is_taking.store(false, Relaxed);
+        if taken > 0 {
+            transmit.queue.notify();
         }
+        drop(transmit);
+        ended?;
         if taken > 0 {
             let counters = &self.net.counters;
             counters.received.fetch_add(taken as u64, Relaxed);
@@ -451,6 +463,24 @@ impl Receiver {
             self.queue.notify();
         }
         Ok(taken > 0)
+    }
+
+    /// Takes in a frame and gives its buffer back; its length, or nothing if there is none.
+    fn take(&mut self, upper: &dyn Upper) -> Result<Option<usize>, VirtioError> {
+        let Some((_, chain, written)) = self.queue.complete()? else {
+            return Ok(None);
+        };
+        let buffer = chain.first().and_then(Segment::as_buffer);
+        let frame = buffer.and_then(|b| b.bytes().get(HEADER..written));
+        if let Some(frame) = frame {
+            upper.receive(frame);
+        }
+        let len = frame.map_or(0, <[u8]>::len);
+        // A buffer that just came back has a place again.
+        match self.queue.submit(chain) {
+            Ok(_) => Ok(Some(len)),
+            Err(_) => Err(VirtioError::Misbehaved),
+        }
     }
 
     /// Sets the device up again, more and more slowly while it fails; gives up
