@@ -42,6 +42,7 @@ kill -9 $server
 { wait $server || echo "killed: $?"; } 2>/dev/null
 start
 sql shop -e 'check table item; select count(*) from item'
-mariadb-dump --socket="$TMPDIR/sock" --skip-comments --compact shop item | md5sum
+# The numbers of what came from several clients at once are in no order.
+mariadb-dump --socket="$TMPDIR/sock" --skip-comments --compact --where="name like 'i%'" shop item | md5sum
 mariadb-admin --socket="$TMPDIR/sock" shutdown
 wait $server && echo stopped
