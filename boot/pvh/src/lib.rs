@@ -16,6 +16,10 @@ pub const REGIONS_MAX: usize = 64;
 /// E820 type of ordinary memory, which PVH uses too.
 pub const E820_RAM: u32 = 1;
 
+/// E820 type of the pages that hold the VMM's command line, of the range that is left to
+/// makers (ACPI 6.5, table 15.4). The kernel looks for it (`machine::boot`).
+pub const COMMAND_LINE: u32 = 0xf053_4b43;
+
 /// What may be done with a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -38,6 +42,31 @@ pub struct Region {
     pub kind: Kind,
 }
 
+/// Bytes in memory that are to stay: where they begin, how many, what to call them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Address of the first byte.
+    pub address: u64,
+    /// How many.
+    pub len: u64,
+    /// What their pages become.
+    pub kind: Kind,
+}
+
+impl Kept {
+    /// The part of `start..end` that they take, in whole pages, if any.
+    fn within(&self, start: u64, end: u64) -> Option<Region> {
+        let first = self.address & !(PAGE - 1);
+        let last = round_up(self.address.saturating_add(self.len));
+        let part = Region {
+            start: first.max(start),
+            end: last.min(end),
+            kind: self.kind,
+        };
+        (self.len > 0 && part.start < part.end).then_some(part)
+    }
+}
+
 /// An ordered list of at most [`REGIONS_MAX`] regions, without a heap.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryMap {
@@ -49,15 +78,12 @@ impl MemoryMap {
     /// Builds the map from the hypervisor's `(start, length, E820 type)` entries.
     ///
     /// Free memory shrinks to whole pages, reserved ranges grow to them. The
-    /// pages of `ramdisk` become [`Kind::Held`], because the loader hands out
-    /// every usable frame from the bottom up and would otherwise write over a
+    /// pages of what is `kept` become a kind of their own, because the loader hands
+    /// out every usable frame from the bottom up and would otherwise write over a
     /// ramdisk on a machine with little memory. Reserved ranges above the last
     /// byte of memory are dropped: the loader maps everything up to the end of
     /// the map, and some CPU models put a hole of their own just below 1 TiB.
-    pub fn new(
-        entries: impl Iterator<Item = (u64, u64, u32)> + Clone,
-        ramdisk: Option<(u64, u64)>,
-    ) -> Self {
+    pub fn new(entries: impl Iterator<Item = (u64, u64, u32)> + Clone, kept: &[Kept]) -> Self {
         let mut map = Self {
             regions: [Region {
                 start: 0,
@@ -76,7 +102,7 @@ impl MemoryMap {
         for (start, len, kind) in entries {
             let end = start.saturating_add(len);
             if kind == E820_RAM {
-                map.push_memory(round_up(start), end & !(PAGE - 1), ramdisk);
+                map.push_memory(round_up(start), end & !(PAGE - 1), kept);
             } else if start < memory_end {
                 map.push(start & !(PAGE - 1), round_up(end), Kind::Other(kind));
             }
@@ -100,17 +126,17 @@ impl MemoryMap {
             .sum()
     }
 
-    fn push_memory(&mut self, start: u64, end: u64, ramdisk: Option<(u64, u64)>) {
-        let (held_start, held_end) = match ramdisk {
-            Some((at, len)) => (
-                (at & !(PAGE - 1)).clamp(start, end.max(start)),
-                round_up(at.saturating_add(len)).clamp(start, end.max(start)),
-            ),
-            None => (end, end),
-        };
-        self.push(start, held_start, Kind::Usable);
-        self.push(held_start, held_end, Kind::Held);
-        self.push(held_end, end, Kind::Usable);
+    /// Adds memory, in pieces where something in it is kept.
+    fn push_memory(&mut self, mut start: u64, end: u64, kept: &[Kept]) {
+        loop {
+            let parts = kept.iter().filter_map(|k| k.within(start, end));
+            let Some(next) = parts.min_by_key(|part| part.start) else {
+                return self.push(start, end, Kind::Usable);
+            };
+            self.push(start, next.start, Kind::Usable);
+            self.push(next.start, next.end, next.kind);
+            start = next.end;
+        }
     }
 
     /// Adds a region unless it is empty; a full list loses the rest.
@@ -130,10 +156,42 @@ fn round_up(address: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Kind, MemoryMap, PAGE, REGIONS_MAX, Region};
+    extern crate std;
+
+    use super::{COMMAND_LINE, Kept, Kind, MemoryMap, PAGE, REGIONS_MAX, Region};
 
     fn map(entries: &[(u64, u64, u32)], ramdisk: Option<(u64, u64)>) -> MemoryMap {
-        MemoryMap::new(entries.iter().copied(), ramdisk)
+        let kept = ramdisk.map(|(address, len)| Kept {
+            address,
+            len,
+            kind: Kind::Held,
+        });
+        MemoryMap::new(entries.iter().copied(), kept.as_slice())
+    }
+
+    #[test]
+    fn ramdisk_and_command_line_are_both_kept() {
+        let kept = |address, len, kind| Kept { address, len, kind };
+        let line = Kind::Other(COMMAND_LINE);
+        let all = [
+            kept(0x9000, 0x10, Kind::Held),
+            kept(0x4ff0, 0x20, line),
+            // Empty, and elsewhere.
+            kept(0x2000, 0, line),
+            kept(0x80000, 0x10, line),
+        ];
+        let map = MemoryMap::new([(0, 0x10000, 1)].into_iter(), &all);
+        let found: std::vec::Vec<_> = map.regions().iter().map(|r| (r.start, r.kind)).collect();
+        assert_eq!(
+            found,
+            [
+                (0, Kind::Usable),
+                (0x4000, line),
+                (0x6000, Kind::Usable),
+                (0x9000, Kind::Held),
+                (0xa000, Kind::Usable),
+            ]
+        );
     }
 
     #[test]

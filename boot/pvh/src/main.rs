@@ -16,9 +16,9 @@ use bootloader_x86_64_common::{
     legacy_memory_region::{LegacyFrameAllocator, LegacyMemoryRegion},
     load_and_switch_to_kernel,
 };
-use core::{fmt::Write as _, panic::PanicInfo, slice};
+use core::{cell::UnsafeCell, fmt::Write as _, panic::PanicInfo, slice};
 use skep_pvh::{
-    Kind, MemoryMap, PAGE, Region,
+    COMMAND_LINE, Kept, Kind, MemoryMap, PAGE, Region,
     pci::{self, ConfigSpace},
 };
 use x86_64::{
@@ -139,11 +139,17 @@ extern "C" fn pvh_main(start_info: &'static StartInfo) -> ! {
     );
     pci::assign(&mut ConfigPorts);
     let ramdisk = ramdisk(start_info);
+    let (line, line_len) = command_line(start_info);
+    let (disk, disk_len) = ramdisk.unwrap_or_default();
+    let kept = [
+        (line, line_len, Kind::Other(COMMAND_LINE)),
+        (disk, disk_len, Kind::Held),
+    ];
     let map = MemoryMap::new(
         memory_entries(start_info)
             .iter()
             .map(|entry| (entry.address, entry.len, entry.kind)),
-        ramdisk,
+        &kept.map(|(address, len, kind)| Kept { address, len, kind }),
     );
     // `&raw const` takes the address only; the byte there is never read.
     let image_end = PhysAddr::new(&raw const pvh_image_end as u64);
@@ -188,6 +194,35 @@ fn ramdisk(start_info: &StartInfo) -> Option<(u64, u64)> {
         "the ramdisk is not page aligned"
     );
     (module.len != 0).then_some((module.address, module.len))
+}
+
+/// A page of this program for the command line, which the VMM may have put anywhere.
+#[repr(C, align(4096))]
+struct LinePage(UnsafeCell<[u8; PAGE as usize]>);
+
+// SAFETY: one CPU runs, and nothing interrupts it.
+unsafe impl Sync for LinePage {}
+
+static LINE: LinePage = LinePage(UnsafeCell::new([0; PAGE as usize]));
+
+/// Copies the command line to its page, a zero behind it; where that is, and its length:
+/// 0 if there is no command line.
+fn command_line(start_info: &StartInfo) -> (u64, u64) {
+    let at = start_info.command_line;
+    if at == 0 {
+        return (0, 0);
+    }
+    // SAFETY: by the protocol a text ended by a zero is there, and the first 4 GiB are
+    // mapped one to one.
+    let byte = |n: u64| unsafe { ((at + n) as *const u8).read() };
+    let len = (0..PAGE - 1).find(|n| byte(*n) == 0);
+    let len = len.expect("the command line is longer than 4094 bytes");
+    // SAFETY: nobody else has a reference to the page.
+    let page = unsafe { &mut *LINE.0.get() };
+    for (n, to) in (0..len).zip(page.iter_mut()) {
+        *to = byte(n);
+    }
+    (LINE.0.get() as u64, len)
 }
 
 /// The VMM's memory map.

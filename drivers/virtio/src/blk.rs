@@ -16,11 +16,10 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::Seq
 use core::time::Duration;
 use machine::block::{BlockError, Observer, Operation, Request, Trouble};
 use machine::dma::Direction;
-use machine::pci;
 use machine::sync::{Once, SpinLock};
 use machine::thread::{self, Builder};
 use machine::time::Instant;
-use machine::virtio::{Chain, Device, Queue, VirtioError};
+use machine::virtio::{Chain, Device, Found, Queue, VirtioError};
 use machine::wait::{Until, WaitQueue};
 use shape::{Raw, Shape, WANTED};
 
@@ -120,12 +119,12 @@ impl Inner {
 }
 
 impl VirtioBlk {
-    /// Takes `pci` into use and starts the driver's thread.
+    /// Takes the device into use and starts the driver's thread.
     ///
     /// # Errors
     /// [`VirtioError`].
-    pub fn start(pci: &pci::Device) -> Result<Arc<VirtioBlk>, VirtioError> {
-        let device = Device::open(pci, "virtio-blk", 1)?;
+    pub fn start(found: &Found) -> Result<Arc<VirtioBlk>, VirtioError> {
+        let device = Device::open(found, "virtio-blk", 1)?;
         let features = device.negotiate(WANTED)?;
         let shape = Shape::new(features, device.config(Raw::read))?;
         let queue = device.queue(REQUESTS, Some(SOURCE))?;

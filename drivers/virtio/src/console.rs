@@ -7,10 +7,9 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use core::time::Duration;
 use machine::dma::{Direction, DmaBuffer, Segment};
 use machine::klog::{self, LogSink};
-use machine::pci;
 use machine::thread::Builder;
 use machine::time::Instant;
-use machine::virtio::{Chain, Device, Queue, VirtioError};
+use machine::virtio::{Chain, Device, Found, Queue, VirtioError};
 use machine::wait::{Until, WaitQueue};
 
 const QUEUE: usize = 16;
@@ -32,13 +31,13 @@ impl LogSink for Waker {
     }
 }
 
-/// Takes `pci` into use and writes the log to it, from its beginning. A machine
+/// Takes the device into use and writes the log to it, from its beginning. A machine
 /// has one such console; another is refused.
 ///
 /// # Errors
 /// [`VirtioError`].
-pub fn start(pci: &pci::Device) -> Result<(), VirtioError> {
-    let device = Device::open(pci, "virtio-console", 1)?;
+pub fn start(found: &Found) -> Result<(), VirtioError> {
+    let device = Device::open(found, "virtio-console", 1)?;
     device.negotiate(0)?;
     let queue = device.queue::<QUEUE>(TRANSMIT, Some(0))?;
     device.start();

@@ -3,11 +3,10 @@
 
 use core::time::Duration;
 use machine::dma::{Direction, DmaBuffer, Segment};
-use machine::pci;
 use machine::random;
 use machine::thread::{self, Builder};
 use machine::time::Instant;
-use machine::virtio::{Chain, Device, Queue, VirtioError};
+use machine::virtio::{Chain, Device, Found, Queue, VirtioError};
 use machine::wait::Until;
 
 /// The shortest queue devices have.
@@ -17,12 +16,12 @@ const PAUSE: Duration = Duration::from_secs(600);
 /// A device that gives nothing for so long is left alone.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Takes `pci` into use and starts the driver's thread.
+/// Takes the device into use and starts the driver's thread.
 ///
 /// # Errors
 /// [`VirtioError`].
-pub fn start(pci: &pci::Device) -> Result<(), VirtioError> {
-    let device = Device::open(pci, "virtio-rng", 1)?;
+pub fn start(found: &Found) -> Result<(), VirtioError> {
+    let device = Device::open(found, "virtio-rng", 1)?;
     device.negotiate(0)?;
     let queue = device.queue::<QUEUE>(0, Some(0))?;
     device.start();

@@ -10,11 +10,10 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use core::time::Duration;
 use machine::dma::{Direction, DmaBuffer, Segment};
-use machine::pci;
 use machine::sync::SpinLock;
 use machine::thread::{self, Builder};
 use machine::time::Instant;
-use machine::virtio::{Chain, Device, Queue, VirtioError};
+use machine::virtio::{Chain, Device, Found, Queue, VirtioError};
 use machine::wait::Until;
 use net::{Link, LinkCounters, LinkStatus, Upper};
 
@@ -158,12 +157,12 @@ impl Transmit {
 }
 
 impl VirtioNet {
-    /// Takes `pci` into use. Nothing is received before [`VirtioNet::start`].
+    /// Takes the device into use. Nothing is received before [`VirtioNet::start`].
     ///
     /// # Errors
     /// [`VirtioError`].
-    pub fn open(pci: &pci::Device) -> Result<(Arc<VirtioNet>, Receiver), VirtioError> {
-        let device = Device::open(pci, "virtio-net", 2)?;
+    pub fn open(found: &Found) -> Result<(Arc<VirtioNet>, Receiver), VirtioError> {
+        let device = Device::open(found, "virtio-net", 2)?;
         let features = features(&device)?;
         let mtu = mtu(&device, features);
         let mac = if features & F_MAC != 0 {

@@ -20,6 +20,12 @@ pub fn ramdisk() -> Option<Ramdisk> {
     Some(Ramdisk { bytes, phys })
 }
 
+/// What a VMM that starts the kernel directly says to it; empty if it says nothing.
+#[must_use]
+pub fn command_line() -> &'static [u8] {
+    crate::x86::boot::command_line()
+}
+
 impl Ramdisk {
     /// Its bytes.
     #[must_use]

@@ -19,6 +19,25 @@ const FIRST: u8 = 0x30;
 /// How many there are: up to 0xef.
 const COUNT: usize = 0xf0 - FIRST as usize;
 
+/// A wire that leads to an I/O APIC, and how it is signalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wire {
+    /// Global interrupt number: the pin, counted over all I/O APICs.
+    pub gsi: u32,
+    /// A low voltage is an interrupt.
+    pub active_low: bool,
+    /// It is an interrupt for as long as the voltage stays, not when it changes.
+    pub level: bool,
+}
+
+impl Wire {
+    /// The wire of ISA interrupt `irq`.
+    #[must_use]
+    pub fn isa(irq: u8) -> Wire {
+        arch::irq_wire(irq)
+    }
+}
+
 /// An interrupt of a device.
 #[derive(Debug)]
 pub struct IrqEvent {
@@ -159,11 +178,18 @@ impl IrqEvent {
     /// `None` if it cannot be brought in.
     #[must_use]
     pub fn line(name: &'static str, irq: u8) -> Option<IrqEvent> {
-        let wire = arch::irq_wire(irq);
+        IrqEvent::wired(name, Wire::isa(irq))
+    }
+
+    /// An event for the interrupt that comes by `wire`, perhaps shared; `None` if it
+    /// cannot be brought in.
+    #[must_use]
+    pub fn wired(name: &'static str, wire: Wire) -> Option<IrqEvent> {
+        let gsi = wire.gsi;
         let listener = Listener::new(name);
         let shared = (FIRST..).zip(&SLOTS).find_map(|(vector, slot)| {
             let mut slot = slot.lock();
-            (slot.line == Some(wire) && !slot.is_free()).then(|| {
+            (slot.line == Some(gsi) && !slot.is_free()).then(|| {
                 slot.listeners.push(listener.clone());
                 vector
             })
@@ -173,9 +199,9 @@ impl IrqEvent {
             None => {
                 let v = claim(|slot| {
                     slot.listeners.push(listener.clone());
-                    slot.line = Some(wire);
+                    slot.line = Some(gsi);
                 })?;
-                if !arch::irq_route(irq, v) {
+                if !arch::irq_route(wire, v) {
                     slot(v)?.lock().listeners.clear();
                     return None;
                 }
@@ -184,7 +210,7 @@ impl IrqEvent {
         };
         Some(IrqEvent {
             vector,
-            line: Some(wire),
+            line: Some(gsi),
             listener,
         })
     }

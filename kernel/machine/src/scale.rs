@@ -42,6 +42,26 @@ pub(crate) fn frequency(ticks: u64, ref_ticks: u64, ref_hz: u64) -> Option<u64> 
     u64::try_from(hz).ok().filter(|hz| *hz > 0)
 }
 
+/// The frequency of a TSC that KVM's clock describes: nanoseconds are
+/// `(ticks << shift) * factor / 2^32` (Linux, `pvclock_vcpu_time_info`). `None` if that
+/// makes no sense.
+#[cfg_attr(
+    not(target_os = "none"),
+    allow(dead_code, reason = "the host's clock tells nanoseconds")
+)]
+pub(crate) fn pvclock_hz(factor: u32, shift: i8) -> Option<u64> {
+    let unshifted = (NS_PER_S << 32).checked_div(u128::from(factor))?;
+    let by = u32::from(shift.unsigned_abs());
+    let hz = if shift < 0 {
+        unshifted.checked_mul(1u128.checked_shl(by)?)?
+    } else {
+        unshifted.checked_shr(by)?
+    };
+    // Less than a megahertz or more than 100 GHz no CPU has.
+    let sane = 1_000_000..=100_000_000_000;
+    u64::try_from(hz).ok().filter(|hz| sane.contains(hz))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +71,19 @@ mod tests {
     fn a_gigahertz_is_one_to_one() {
         assert_eq!(Scale::to_ns(1_000_000_000).apply(12_345), 12_345);
         assert_eq!(Scale::from_ns(1_000_000_000).apply(12_345), 12_345);
+    }
+
+    #[test]
+    fn what_kvm_says_of_a_tsc() {
+        // 2.6 GHz as KVM writes it: halved, as the factor is below one.
+        let factor = (1u64 << 33) * 10 / 26;
+        let hz = pvclock_hz(u32::try_from(factor).unwrap(), -1).unwrap();
+        assert!(hz.abs_diff(2_600_000_000) < 10, "{hz}");
+        // 500 MHz: doubled.
+        assert_eq!(pvclock_hz(1 << 31, 2), Some(500_000_000));
+        for (factor, shift) in [(0, 0), (1, -128), (1, -1), (u32::MAX, 127)] {
+            assert_eq!(pvclock_hz(factor, shift), None);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The device list: which driver takes what.
 //!
-//! Every driver is one row of [`DRIVERS`]. A device that nobody takes, or that fails, is
+//! Every driver is one row of [`DRIVERS`] or [`VIRTIO_DRIVERS`]. A device that nobody takes, or that fails, is
 //! named and left alone.
 
 use crate::usb;
@@ -9,8 +9,9 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use capsule::Disks;
+use core::fmt::Display;
 use machine::pci::{self, Address, Device};
-use machine::virtio::{self, DeviceType};
+use machine::virtio::{self, DeviceType, Found, Place};
 use net::{Link, NetNode, Upper};
 use skep_usb::Host;
 use skep_virtio::blk::VirtioBlk;
@@ -44,28 +45,8 @@ struct Driver {
     start: fn(&'static Device, &mut Parts) -> Result<(), String>,
 }
 
-/// All drivers; the first that takes a device has it.
-const DRIVERS: [Driver; 10] = [
-    Driver {
-        name: "virtio-net",
-        takes: |d| is_virtio(d, DeviceType::Network),
-        start: virtio_net,
-    },
-    Driver {
-        name: "virtio-blk",
-        takes: |d| is_virtio(d, DeviceType::Block),
-        start: virtio_blk,
-    },
-    Driver {
-        name: "virtio-rng",
-        takes: |d| is_virtio(d, DeviceType::EntropySource),
-        start: |d, _| in_words(entropy::start(d)),
-    },
-    Driver {
-        name: "virtio-console",
-        takes: |d| is_virtio(d, DeviceType::Console),
-        start: |d, _| in_words(skep_virtio::console::start(d)),
-    },
+/// Drivers of PCI devices that are not virtio's; the first that takes a device has it.
+const DRIVERS: [Driver; 6] = [
     Driver {
         name: "nvme",
         takes: skep_nvme::is_nvme,
@@ -98,10 +79,43 @@ const DRIVERS: [Driver; 10] = [
     },
 ];
 
+/// A kind of virtio device and who drives it, on whatever bus it is.
+struct VirtioDriver {
+    name: &'static str,
+    kind: DeviceType,
+    /// Takes the device into use; why not, in words.
+    start: fn(&Found, &mut Parts) -> Result<(), String>,
+}
+
+/// Drivers of virtio devices.
+const VIRTIO_DRIVERS: [VirtioDriver; 4] = [
+    VirtioDriver {
+        name: "virtio-net",
+        kind: DeviceType::Network,
+        start: virtio_net,
+    },
+    VirtioDriver {
+        name: "virtio-blk",
+        kind: DeviceType::Block,
+        start: virtio_blk,
+    },
+    VirtioDriver {
+        name: "virtio-rng",
+        kind: DeviceType::EntropySource,
+        start: |d, _| in_words(entropy::start(d)),
+    },
+    VirtioDriver {
+        name: "virtio-console",
+        kind: DeviceType::Console,
+        start: |d, _| in_words(skep_virtio::console::start(d)),
+    },
+];
+
 const NO_THREADS: &str = "no memory for its threads";
 
-/// Starts a driver for every device that there is one for.
-pub(crate) fn start(net: &Arc<NetNode>) -> Parts {
+/// Starts a driver for every device that there is one for. `places` are those of virtio
+/// devices that the command line names.
+pub(crate) fn start(net: &Arc<NetNode>, places: &[Place]) -> Parts {
     let mut parts = Parts {
         net: net.clone(),
         disks: Arc::default(),
@@ -111,20 +125,58 @@ pub(crate) fn start(net: &Arc<NetNode>) -> Parts {
         bound: Vec::new(),
     };
     for device in pci::devices() {
-        let Some(driver) = DRIVERS.iter().find(|d| (d.takes)(device)) else {
-            continue;
-        };
-        match (driver.start)(device, &mut parts) {
-            Ok(()) => parts.bound.push((device.address, driver.name)),
-            Err(e) => log::error!("device {} ({}): {e}", device.address, driver.name),
+        if let Some(name) = start_pci(device, &mut parts) {
+            parts.bound.push((device.address, name));
         }
     }
+    start_places(places, &mut parts);
     usb::settle(&parts.usb);
     parts
 }
 
-fn is_virtio(device: &Device, kind: DeviceType) -> bool {
-    virtio::kind(device) == Some(kind)
+/// Starts the driver of a PCI device; its name, if there is one and it runs.
+fn start_pci(device: &'static Device, parts: &mut Parts) -> Option<&'static str> {
+    if let Some(found) = Found::pci(device) {
+        return start_virtio(&found, parts);
+    }
+    let driver = DRIVERS.iter().find(|d| (d.takes)(device))?;
+    let started = (driver.start)(device, parts);
+    told(&device.address.to_string(), driver.name, started)
+}
+
+/// Starts the drivers of virtio devices that are no PCI devices: those the firmware tells
+/// of, and those of the command line. Whoever writes both means the same devices. In the
+/// order of their addresses, so that disks keep their names.
+fn start_places(named: &[Place], parts: &mut Parts) {
+    let mut places: Vec<Place> = virtio::told().iter().chain(named).copied().collect();
+    places.sort_by_key(|p| p.address);
+    places.dedup_by_key(|p| p.address);
+    for place in places {
+        match Found::mmio(place) {
+            Ok(Some(found)) => {
+                start_virtio(&found, parts);
+            }
+            Ok(None) => {}
+            Err(e) => log::error!("device {place} (virtio): {e}"),
+        }
+    }
+}
+
+fn start_virtio(found: &Found, parts: &mut Parts) -> Option<&'static str> {
+    let driver = VIRTIO_DRIVERS.iter().find(|d| d.kind == found.kind())?;
+    let started = (driver.start)(found, parts);
+    told(&found.to_string(), driver.name, started)
+}
+
+/// The driver's name, if it runs; if it does not, that is told.
+fn told(device: &str, name: &'static str, started: Result<(), String>) -> Option<&'static str> {
+    match started {
+        Ok(()) => Some(name),
+        Err(e) => {
+            log::error!("device {device} ({name}): {e}");
+            None
+        }
+    }
 }
 
 fn is_intel(device: &Device, family: &str) -> bool {
@@ -135,7 +187,7 @@ fn in_words<T>(result: Result<T, impl ToString>) -> Result<T, String> {
     result.map_err(|e| e.to_string())
 }
 
-fn virtio_blk(device: &'static Device, parts: &mut Parts) -> Result<(), String> {
+fn virtio_blk(device: &Found, parts: &mut Parts) -> Result<(), String> {
     let number = parts.virtio_disks;
     parts.virtio_disks += 1;
     let driver = in_words(VirtioBlk::start(device))?;
@@ -164,7 +216,7 @@ fn ahci(device: &'static Device, parts: &mut Parts) -> Result<(), String> {
     Ok(())
 }
 
-fn virtio_net(device: &'static Device, parts: &mut Parts) -> Result<(), String> {
+fn virtio_net(device: &Found, parts: &mut Parts) -> Result<(), String> {
     let (driver, receiver) = in_words(VirtioNet::open(device))?;
     let upper = attach(parts, "virtio-net", device, driver)?;
     in_words(receiver.start(upper).map_err(|_| NO_THREADS))
@@ -173,7 +225,7 @@ fn virtio_net(device: &'static Device, parts: &mut Parts) -> Result<(), String> 
 fn intel_net(device: &'static Device, parts: &mut Parts) -> Result<(), String> {
     let model = skep_intel::family::model(device).ok_or("no known chip")?;
     let (driver, receiver) = in_words(skep_intel::open(device, model, skep_intel::nic::MTU))?;
-    let upper = attach(parts, model.name, device, driver)?;
+    let upper = attach(parts, model.name, &device.address, driver)?;
     in_words(receiver.start(upper))
 }
 
@@ -181,10 +233,10 @@ fn intel_net(device: &'static Device, parts: &mut Parts) -> Result<(), String> {
 fn attach(
     parts: &Parts,
     name: &str,
-    device: &Device,
+    place: &dyn Display,
     driver: Arc<dyn Link>,
 ) -> Result<Arc<dyn Upper>, String> {
-    let name = format!("{name} at {}", device.address);
+    let name = format!("{name} at {place}");
     let port = parts.net.attach_link(&name, driver);
     Ok(port.ok_or("there are more network devices than a node can have")?)
 }

@@ -76,7 +76,11 @@ fn start(
     handover: Option<Handover>,
 ) -> Result<(), String> {
     let options = handover.as_ref().map(|said| said.command_line.as_str());
-    let options = Options::parse(options.unwrap_or_default());
+    let direct = core::str::from_utf8(machine::boot::command_line()).unwrap_or_else(|_| {
+        log::warn!("the command line is no text");
+        ""
+    });
+    let options = Options::parse(&[options.unwrap_or_default(), direct]);
     let opened = ramdisk::open(ramdisk);
     match &opened {
         // The rest of it, when the owner's word on it is known.
@@ -90,7 +94,7 @@ fn start(
     let net = NetNode::new();
     net.hold();
     machine::iommu::start();
-    let devices = devices::start(&net);
+    let devices = devices::start(&net, &options.devices);
     BOOT.done("devices");
     let mut bound = devices.bound;
     bound.extend(guard.device());

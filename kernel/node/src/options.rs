@@ -1,7 +1,12 @@
 //! The kernel's command line: words, each `name=value`.
 //!
-//! It is for whoever looks for a fault; what a node is to be says its configuration.
+//! It is for whoever looks for a fault, and for virtual machines that tell of their devices
+//! so; what a node is to be says its configuration.
 
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use machine::virtio::Place;
 use skep_api::node::{Console, LogLevel};
 
 /// What the command line changes.
@@ -9,20 +14,41 @@ use skep_api::node::{Console, LogLevel};
 pub(crate) struct Options {
     /// `log=LEVEL`: instead of the configuration's.
     level: Option<LogLevel>,
+    /// `virtio_mmio.device=SIZE@ADDRESS:INTERRUPT`: devices, as Linux documents it.
+    pub(crate) devices: Vec<Place>,
 }
 
+/// More devices than a machine has wires for; further ones are refused.
+const DEVICES_MAX: usize = 64;
+
 impl Options {
-    /// Reads the line. A word that means nothing is named and left out.
-    pub(crate) fn parse(line: &str) -> Options {
+    /// Reads the lines. A word that means nothing is named and left out.
+    pub(crate) fn parse(lines: &[&str]) -> Options {
         let mut options = Options::default();
-        for word in line.split_whitespace() {
-            let level = word.strip_prefix("log=").and_then(level);
-            match level {
-                Some(level) => options.level = Some(level),
-                None => log::warn!("the command line has no use for {}", word.escape_debug()),
+        for word in lines.iter().flat_map(|line| line.split_whitespace()) {
+            if let Err(why) = options.word(word) {
+                let word = word.escape_debug();
+                log::warn!("the command line has no use for {word}{why}");
             }
         }
         options
+    }
+
+    /// Takes one word; what is wrong with it, as the end of a sentence.
+    fn word(&mut self, word: &str) -> Result<(), String> {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        match name {
+            "log" => self.level = Some(level(value).ok_or_else(String::new)?),
+            "virtio_mmio.device" => {
+                let place = Place::parse(value).map_err(|e| format!(": {e}"))?;
+                if self.devices.len() >= DEVICES_MAX {
+                    return Err(String::from(": there are too many"));
+                }
+                self.devices.push(place);
+            }
+            _ => return Err(String::new()),
+        }
+        Ok(())
     }
 
     /// The console as the command line wants it.

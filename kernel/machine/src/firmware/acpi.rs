@@ -7,8 +7,11 @@
 //! list it is in. Section numbers are those of ACPI 6.5.
 
 use super::dmar::{Dmar, DmarError};
+use super::resources;
 use super::sleep::{self, SoftOff};
 use crate::inventory::TableName;
+use crate::irq::Wire;
+use crate::virtio::Place;
 use alloc::vec::Vec;
 
 /// Physical memory as the tables refer to it.
@@ -33,6 +36,8 @@ pub(crate) struct Tables {
     pub(crate) soft_off: Option<SoftOff>,
     /// What remaps the memory accesses of devices.
     pub(crate) dmar: Option<Result<Dmar, DmarError>>,
+    /// Virtio devices whose registers are memory.
+    pub(crate) virtio: Vec<Place>,
     /// All tables, whether anything was taken from them or not.
     pub(crate) names: Vec<TableName>,
 }
@@ -49,6 +54,7 @@ impl Tables {
         fixed: None,
         soft_off: None,
         dmar: None,
+        virtio: Vec::new(),
         names: Vec::new(),
     };
 
@@ -57,9 +63,11 @@ impl Tables {
     pub(crate) fn isa(&self, irq: u8) -> Override {
         let same = Override {
             irq,
-            gsi: u32::from(irq),
-            active_low: false,
-            level: false,
+            wire: Wire {
+                gsi: u32::from(irq),
+                active_low: false,
+                level: false,
+            },
         };
         let found = self.overrides.iter().find(|o| o.irq == irq);
         found.copied().unwrap_or(same)
@@ -77,9 +85,7 @@ pub(crate) struct IoApic {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Override {
     pub(crate) irq: u8,
-    pub(crate) gsi: u32,
-    pub(crate) active_low: bool,
-    pub(crate) level: bool,
+    pub(crate) wire: Wire,
 }
 
 /// PCI configuration space in memory (PCI Firmware 3.3, 4.1.2).
@@ -136,11 +142,11 @@ const TABLE_LEN_MAX: usize = 16 << 20;
 /// More entries than any machine has in one list.
 const ENTRIES_MAX: usize = 1024;
 
-fn u16_at(b: &[u8], at: usize) -> Option<u16> {
+pub(super) fn u16_at(b: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(b.get(at..at + 2)?.try_into().ok()?))
 }
 
-fn u32_at(b: &[u8], at: usize) -> Option<u32> {
+pub(super) fn u32_at(b: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(b.get(at..at + 4)?.try_into().ok()?))
 }
 
@@ -148,7 +154,7 @@ fn u64_at(b: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(b.get(at..at + 8)?.try_into().ok()?))
 }
 
-fn sums_to_zero(b: &[u8]) -> bool {
+pub(super) fn sums_to_zero(b: &[u8]) -> bool {
     b.iter().fold(0u8, |s, x| s.wrapping_add(*x)) == 0
 }
 
@@ -198,6 +204,9 @@ pub(crate) fn read(memory: &impl Memory, rsdp: u64) -> Tables {
     if dsdt.is_some() {
         let name = tables.fixed.and_then(|f| name(memory, f.dsdt));
         tables.names.extend(name);
+    }
+    if let Some((_, body)) = dsdt.filter(|(signature, _)| *signature == b"DSDT") {
+        tables.virtio = resources::virtio(body);
     }
     tables.soft_off = dsdt
         .filter(|(signature, _)| *signature == b"DSDT")
@@ -292,9 +301,7 @@ fn madt_entry(kind: u8, e: &[u8], out: &mut Tables) -> Option<()> {
             let flags = u16_at(e, 8)?;
             out.overrides.push(Override {
                 irq: *e.get(3)?,
-                gsi: u32_at(e, 4)?,
-                active_low: flags & 0b11 == 0b11,
-                level: flags >> 2 & 0b11 == 0b11,
+                wire: wire(u32_at(e, 4)?, flags),
             });
         }
         4 => out.nmi_pin = Some(*e.get(5)?),
@@ -302,6 +309,16 @@ fn madt_entry(kind: u8, e: &[u8], out: &mut Tables) -> Option<()> {
         _ => {}
     }
     Some(())
+}
+
+/// A wire with the flags that ACPI (5.2.12.5) and the MultiProcessor Specification (table
+/// 4-10) have in common; what they leave to the bus is ISA's.
+pub(crate) fn wire(gsi: u32, flags: u16) -> Wire {
+    Wire {
+        gsi,
+        active_low: flags & 0b11 == 0b11,
+        level: flags >> 2 & 0b11 == 0b11,
+    }
 }
 
 fn mcfg(body: &[u8], out: &mut Tables) {
@@ -466,9 +483,9 @@ mod tests {
                 gsi_base: 0
             }]
         );
-        assert_eq!(t.overrides[0].gsi, 2);
-        assert!(t.overrides[1].level && t.overrides[1].active_low);
-        assert!(!t.overrides[0].level && !t.overrides[0].active_low);
+        assert_eq!(t.overrides[0].wire.gsi, 2);
+        assert!(t.overrides[1].wire.level && t.overrides[1].wire.active_low);
+        assert!(!t.overrides[0].wire.level && !t.overrides[0].wire.active_low);
         assert_eq!(t.nmi_pin, Some(1));
         assert_eq!((t.ecam[0].phys, t.ecam[0].bus_last), (0xb000_0000, 255));
         assert_eq!(t.hpet, Some(0xfed0_0000));

@@ -212,15 +212,28 @@ pub(crate) fn apic_id(cpu: usize) -> Option<u32> {
     (cpu < cpu_count()).then_some(cpu as u32)
 }
 
-pub(crate) fn irq_wire(irq: u8) -> u32 {
-    u32::from(irq)
+pub(crate) fn irq_wire(irq: u8) -> crate::irq::Wire {
+    crate::irq::Wire {
+        gsi: u32::from(irq),
+        active_low: false,
+        level: false,
+    }
 }
 
-pub(crate) fn irq_route(_irq: u8, _vector: u8) -> bool {
+pub(crate) fn irq_route(_wire: crate::irq::Wire, _vector: u8) -> bool {
     true
 }
 
 pub(crate) fn irq_set_masked(_wire: u32, _masked: bool) {}
+
+/// There are no devices, and what tests give out as registers is not asked about.
+pub(crate) fn virtio_places() -> &'static [crate::virtio::Place] {
+    &[]
+}
+
+pub(crate) fn is_ram(_start: u64, _end: u64) -> bool {
+    false
+}
 
 /// There is no bus.
 pub(crate) fn pci_read(_at: crate::pci::Address, _offset: u16) -> u32 {

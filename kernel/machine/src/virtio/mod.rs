@@ -6,27 +6,32 @@
 //! every buffer the device may touch, gives it back when the device is done or
 //! reset, and believes nothing the device says about it.
 
+mod found;
 mod hal;
+mod place;
 mod queue;
 #[cfg(test)]
 mod tests;
 mod transport;
 
+pub use found::Found;
+pub use place::{Place, PlaceError, told};
 pub use queue::{Chain, Queue};
 pub use virtio_drivers::transport::DeviceType;
 
 use crate::iommu::Reach;
 use crate::irq::IrqEvent;
-use crate::pci::{self, Interrupts, Kind, PciError};
+use crate::pci::{Kind, PciError};
 use crate::sync::{Once, SpinLock};
 use crate::thread;
 use crate::time::Instant;
 use crate::wait::Until;
 use alloc::sync::Arc;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use core::time::Duration;
-use transport::ModernPci;
+use found::Irqs;
+use transport::Registers;
 use virtio_drivers::transport::{DeviceStatus, Transport};
 
 use crate::error::WaitError;
@@ -46,8 +51,18 @@ pub enum VirtioError {
     NoMemory,
     /// It answered what it was never asked, and has to be reset.
     Misbehaved,
-    /// It does not come to rest; it was cut off from memory.
+    /// It does not come to rest; it was cut off from memory, or keeps what it has.
     NoReset,
+    /// Its registers would be in RAM.
+    InRam,
+    /// There is no room to map its registers.
+    NoSpace,
+    /// No virtio device is where it should be.
+    NotVirtio,
+    /// It is of a kind that nobody knows.
+    UnknownKind(u32),
+    /// No interrupt can be had by its wire.
+    NoWire(u32),
     /// Its PCI side.
     Pci(PciError),
 }
@@ -68,6 +83,11 @@ impl fmt::Display for VirtioError {
             VirtioError::NoMemory => f.write_str("no memory"),
             VirtioError::Misbehaved => f.write_str("it answered what it was not asked"),
             VirtioError::NoReset => f.write_str("it does not reset"),
+            VirtioError::InRam => f.write_str("its registers would be in memory"),
+            VirtioError::NoSpace => f.write_str("no room to map its registers"),
+            VirtioError::NotVirtio => f.write_str("no virtio device is there"),
+            VirtioError::UnknownKind(n) => write!(f, "it is of unknown kind {n}"),
+            VirtioError::NoWire(n) => write!(f, "no interrupt can be had by wire {n}"),
             VirtioError::Pci(e) => e.fmt(f),
         }
     }
@@ -82,25 +102,20 @@ const ACCESS_PLATFORM: u64 = 1 << 33;
 
 /// What a device and its queues share.
 struct Core {
-    pci: pci::Device,
-    transport: SpinLock<ModernPci>,
+    found: Found,
+    transport: SpinLock<Registers>,
     /// Counts resets, so that a queue knows whether the device still has it.
     resets: AtomicU32,
     /// What it reaches, once features are agreed on.
     reach: Once<Reach>,
+    /// It neither came to rest nor could be cut off: what it was lent stays its own.
+    is_loose: AtomicBool,
 }
 
 /// A virtio device.
 pub struct Device {
     core: Arc<Core>,
-    interrupts: Interrupts,
-    kind: DeviceType,
-}
-
-/// What kind of virtio device this is; `None` if it is none.
-#[must_use]
-pub fn kind(device: &pci::Device) -> Option<DeviceType> {
-    transport::device_type(device)
+    interrupts: Irqs,
 }
 
 impl Device {
@@ -109,43 +124,30 @@ impl Device {
     ///
     /// # Errors
     /// [`VirtioError`].
-    pub fn open(
-        pci: &pci::Device,
-        name: &'static str,
-        sources: usize,
-    ) -> Result<Device, VirtioError> {
-        let kind = transport::device_type(pci).ok_or(VirtioError::NotModern)?;
-        pci.enable();
-        let transport = ModernPci::new(pci, kind)?;
-        let interrupts = pci.interrupts(name, sources)?;
+    pub fn open(found: &Found, name: &'static str, sources: usize) -> Result<Device, VirtioError> {
+        let (registers, interrupts) = found.open(name, sources)?;
         Ok(Device {
             core: Arc::new(Core {
-                pci: pci.clone(),
-                transport: SpinLock::new(transport),
+                found: found.clone(),
+                transport: SpinLock::new(registers),
                 resets: AtomicU32::new(0),
                 reach: Once::new(),
+                is_loose: AtomicBool::new(false),
             }),
             interrupts,
-            kind,
         })
     }
 
     /// What it is.
     #[must_use]
     pub fn kind(&self) -> DeviceType {
-        self.kind
+        self.core.found.kind()
     }
 
     /// What memory it reaches: to be asked after [`Device::negotiate`].
     #[must_use]
     pub fn reach(&self) -> Reach {
         self.core.reach()
-    }
-
-    /// Its PCI function.
-    #[must_use]
-    pub fn pci(&self) -> &pci::Device {
-        &self.core.pci
     }
 
     /// Resets it and agrees on features: those of `wanted` that it offers.
@@ -158,7 +160,7 @@ impl Device {
         if self.core.reach.get().is_none() {
             let is_bounded = offered & ACCESS_PLATFORM != 0;
             let reach = if is_bounded {
-                self.pci().reach()?
+                self.core.found.reach()?
             } else {
                 Reach::ALL
             };
@@ -237,7 +239,7 @@ impl Device {
     /// when they are dropped.
     ///
     /// # Errors
-    /// [`VirtioError::NoReset`]: it was cut off from memory instead.
+    /// [`VirtioError::NoReset`]: it was cut off from memory instead, or keeps what it has.
     pub fn reset(&self) -> Result<(), VirtioError> {
         self.core.reset()
     }
@@ -301,7 +303,7 @@ impl Drop for Device {
 }
 
 /// A device's own configuration; what it does not have reads as zero.
-pub struct Config<'a>(&'a ModernPci);
+pub struct Config<'a>(&'a Registers);
 
 impl Config<'_> {
     /// A byte.
@@ -340,6 +342,7 @@ impl Core {
         let deadline = Instant::now().after(Duration::from_secs(1));
         loop {
             if self.transport.lock().get_status() == DeviceStatus::empty() {
+                self.is_loose.store(false, SeqCst);
                 return Ok(());
             }
             if Instant::now() >= deadline {
@@ -347,7 +350,9 @@ impl Core {
             }
             thread::yield_now();
         }
-        self.pci.quiesce();
+        if !self.found.cut_off() {
+            self.is_loose.store(true, SeqCst);
+        }
         Err(VirtioError::NoReset)
     }
 }

@@ -8,6 +8,7 @@ use crate::iommu::pages;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem::{self, ManuallyDrop};
 use core::sync::atomic::{Ordering::SeqCst, fence};
 use smallvec::SmallVec;
 use virtio_drivers::Error;
@@ -19,7 +20,7 @@ pub type Chain = SmallVec<[Segment; 3]>;
 
 /// A split virtqueue (virtio 1.2, 2.7) of `SIZE` descriptors.
 pub struct Queue<const SIZE: usize> {
-    ring: Box<VirtQueue<Kernel, SIZE>>,
+    ring: ManuallyDrop<Box<VirtQueue<Kernel, SIZE>>>,
     doorbell: Doorbell,
     /// What the device has, by the request's first descriptor.
     lent: Vec<Option<Chain>>,
@@ -100,7 +101,7 @@ impl<const SIZE: usize> Queue<SIZE> {
         drop(transport);
         let has_rings = rings.is_ok();
         let queue = Queue {
-            ring,
+            ring: ManuallyDrop::new(ring),
             doorbell,
             lent,
             core: core.clone(),
@@ -239,7 +240,8 @@ impl<const SIZE: usize> Queue<SIZE> {
     /// What the device had and never finished, by number, so that it can be tried
     /// again: nothing unless the device has been reset since.
     pub fn abandoned(&mut self) -> impl Iterator<Item = (u16, Chain)> + use<'_, SIZE> {
-        let was_reset = self.core.resets.load(SeqCst) != self.made_after;
+        let was_reset =
+            self.core.resets.load(SeqCst) != self.made_after && !self.core.is_loose.load(SeqCst);
         (0..).zip(&mut self.lent).filter_map(move |(n, chain)| {
             let mut chain = chain.take_if(|_| was_reset)?;
             Segment::take_back(&mut chain);
@@ -252,12 +254,18 @@ impl<const SIZE: usize> Drop for Queue<SIZE> {
     fn drop(&mut self) {
         // The device must not reach into memory that is about to be free.
         if self.core.resets.load(SeqCst) == self.made_after {
-            // Failing that, it has been cut off from memory.
+            // Failing that, it has been cut off from memory, or is loose.
             let _ = self.core.reset();
+        }
+        if self.core.is_loose.load(SeqCst) {
+            // It may still write there: neither requests nor rings are ever used again.
+            return mem::forget(mem::take(&mut self.lent));
         }
         let rings = self.rings.iter().flat_map(|(at, len)| pages(*at, *len));
         if self.core.reach().take_back(rings).is_err() {
-            self.core.pci.quiesce();
+            self.core.found.cut_off();
         }
+        // SAFETY: dropped once, here, and not used afterwards.
+        unsafe { ManuallyDrop::drop(&mut self.ring) };
     }
 }

@@ -1,7 +1,7 @@
 //! Queues against a device made of plain memory, honest and not.
 
-use super::transport::ModernPci;
-use super::{Chain, Core, Queue, VirtioError};
+use super::transport::{ModernPci, Registers};
+use super::{Chain, Core, Found, Queue, VirtioError};
 use crate::arch;
 use crate::dma::{Direction, DmaBuffer, Segment};
 use crate::mmio::Mmio;
@@ -10,7 +10,7 @@ use crate::sync::SpinLock;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicBool, AtomicU32};
 use std::boxed::Box;
 
 const SIZE: usize = 8;
@@ -51,8 +51,12 @@ fn device() -> (Arc<Core>, Fake) {
         capabilities: Vec::new(),
     };
     let core = Core {
-        pci,
-        transport: SpinLock::new(ModernPci::fake(registers.clone(), doorbell.clone())),
+        found: Found::fake(pci),
+        transport: SpinLock::new(Registers::Pci(ModernPci::fake(
+            registers.clone(),
+            doorbell.clone(),
+        ))),
+        is_loose: AtomicBool::new(false),
         resets: AtomicU32::new(0),
         reach: crate::sync::Once::new(),
     };

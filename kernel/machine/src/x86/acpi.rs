@@ -1,11 +1,12 @@
-//! The ACPI tables of this machine, read once at boot.
+//! The tables of this machine, read once at boot.
 
 use super::phys_ptr;
 use crate::firmware::acpi::{self, Memory, Tables};
 use crate::firmware::dmar::{Dmar, DmarError};
-use crate::firmware::smbios;
+use crate::firmware::{mp, smbios};
 use crate::inventory::{MemoryKind, Product};
 use crate::sync::Once;
+use crate::virtio::Place;
 
 /// Physical memory through the direct map, which covers whatever the firmware's
 /// memory map names.
@@ -29,15 +30,16 @@ impl Memory for DirectMap {
 
 static TABLES: Once<Tables> = Once::new();
 
-/// Reads the tables that `rsdp`, or a search where BIOSes put it, leads to. Needs
+/// Reads the tables that `rsdp`, or a search where BIOSes put it, leads to, or those of
+/// machines without ACPI. Needs
 /// the heap and the direct map; the first call counts.
 pub(crate) fn init(rsdp: Option<u64>) -> &'static Tables {
     TABLES.call_once(|| match rsdp.or_else(|| acpi::find_rsdp(&DirectMap)) {
         Some(rsdp) => acpi::read(&DirectMap, rsdp),
-        None => {
-            log::warn!("no ACPI tables: one CPU, no interrupts of old devices");
+        None => mp::read(&DirectMap).unwrap_or_else(|| {
+            log::warn!("no ACPI and no MP tables: one CPU, no interrupts by wire");
             Tables::EMPTY
-        }
+        }),
     })
 }
 
@@ -45,6 +47,11 @@ pub(crate) fn init(rsdp: Option<u64>) -> &'static Tables {
 pub(crate) fn tables() -> &'static Tables {
     static NONE: Tables = Tables::EMPTY;
     TABLES.get().unwrap_or(&NONE)
+}
+
+/// Virtio devices that the tables name.
+pub(crate) fn virtio_places() -> &'static [Place] {
+    &tables().virtio
 }
 
 /// What the firmware tells of an IOMMU.

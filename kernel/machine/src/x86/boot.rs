@@ -65,6 +65,8 @@ pub(crate) struct State {
     rsdp: Option<u64>,
     /// Physical address and length.
     pub(crate) ramdisk: Option<(usize, usize)>,
+    /// Physical address and length of the page with the VMM's command line.
+    command_line: Option<(usize, usize)>,
     framebuffer: Option<(usize, usize, FrameBufferInfo)>,
     /// Early allocations: where they began and ended.
     early: (usize, usize),
@@ -121,6 +123,11 @@ pub(crate) fn ranges() -> impl Iterator<Item = MemoryRange> {
         end: r.end as u64,
         kind: kind_of(r.told),
     })
+}
+
+/// Whether some of `start..end` is memory as the firmware told it.
+pub(crate) fn is_ram(start: u64, end: u64) -> bool {
+    ranges().any(|r| r.kind == MemoryKind::Usable && r.start < end && start < r.end)
 }
 
 /// What a region is (ACPI 6.5, table 15.4; UEFI 2.10, 7.2).
@@ -268,6 +275,7 @@ fn survey(info: &BootInfo) -> State {
         regions_n,
         rsdp: info.rsdp_addr.into_option(),
         ramdisk: ramdisk(info),
+        command_line: command_line_page(used),
         framebuffer: framebuffer_of(info),
         early: (early_start, next),
         table,
@@ -339,6 +347,26 @@ fn ramdisk(info: &BootInfo) -> Option<(usize, usize)> {
         .map(|phys| (phys, len))
 }
 
+/// E820 type by which the PVH front end names the page of the command line; the same in
+/// `boot/pvh`.
+const COMMAND_LINE: u32 = 0xf053_4b43;
+
+fn command_line_page(regions: &[Region]) -> Option<(usize, usize)> {
+    let named = |r: &&Region| r.told == MemoryRegionKind::UnknownBios(COMMAND_LINE);
+    let found = regions.iter().find(named)?;
+    Some((found.start, found.end - found.start))
+}
+
+/// The VMM's command line, which ends at the first zero of its page.
+pub(crate) fn command_line() -> &'static [u8] {
+    let Some((phys, len)) = state().command_line else {
+        return &[];
+    };
+    // SAFETY: memory that the front end has set apart and the kernel never hands out.
+    let page: &'static [u8] = unsafe { core::slice::from_raw_parts(super::phys_ptr(phys), len) };
+    page.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
 fn framebuffer_of(info: &BootInfo) -> Option<(usize, usize, FrameBufferInfo)> {
     let Optional::Some(fb) = &info.framebuffer else {
         return None;
@@ -401,9 +429,12 @@ extern "C" fn on_own_tables() -> ! {
         crash::init(phys);
     }
     let tables = acpi::init(s.rsdp);
+    super::power::init();
     apic::init_cpu(0, tables.nmi_pin);
     ioapic::init();
-    clock::init();
+    if let Err(e) = clock::init() {
+        fail(e.why());
+    }
     uart::use_interrupts();
     percpu::join();
     let ready = thread::adopt_idle(s.stack_top)

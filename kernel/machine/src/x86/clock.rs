@@ -1,19 +1,18 @@
 //! Time: the time-stamp counter as the clock, the local APIC's timer as the
 //! alarm of each CPU.
 //!
-//! The TSC's frequency comes from CPUID where the CPU or the hypervisor tells it,
-//! else from a measurement against the HPET, the ACPI timer or the PIT. If the
+//! How fast both count finds out [`frequency`]. If the
 //! TSC changes its pace, or those of two CPUs disagree ([`distrust_tsc`]), the HPET
 //! becomes the clock; on a machine without one, readings are held to never go back.
 
-use super::reference::{Hpet, Pit, Reference};
+use super::frequency::{self, NoFrequency};
+use super::reference::{Hpet, Pit};
 use super::{acpi, apic, rtc};
-use crate::firmware::acpi::{Register, Tables};
-use crate::scale::{Scale, frequency};
+use crate::scale::Scale;
 use crate::sync::Once;
 use crate::time::{self, Instant};
 use crate::vdso::{self, UserClock};
-use core::arch::x86_64::{__cpuid, __cpuid_count, _mm_lfence, _rdtsc};
+use core::arch::x86_64::{__cpuid, _mm_lfence, _rdtsc};
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 const BY_TSC: u8 = 0;
@@ -94,28 +93,17 @@ pub(crate) fn user_clock() -> Option<UserClock> {
 
 /// Starts the clock and this CPU's alarm, and sets UTC from the real-time clock.
 /// Needs the local APIC ([`apic::init_cpu`]).
-pub(crate) fn init() {
-    let tables = acpi::tables();
+///
+/// # Errors
+/// Nothing in the machine tells how fast its counters count.
+pub(crate) fn init() -> Result<(), NoFrequency> {
     let steady = is_steady();
     let deadline = steady && cpu_has_deadline();
-    let told = told_hz();
-    let measured = if told.is_some() && deadline {
-        None
-    } else {
-        measure(tables)
-    };
-    let hz = told.or(measured.map(|m| m.tsc_hz)).unwrap_or_else(|| {
-        log::warn!("no clock tells the TSC's frequency: taking 1 GHz");
-        1_000_000_000
-    });
+    let rates = frequency::find(acpi::tables(), deadline)?;
+    let hz = rates.tsc_hz;
     TSC_BASE.store(tsc(), Relaxed);
     TSC_TO_NS.store(Scale::to_ns(hz).0, Relaxed);
-    let alarm_hz = match measured {
-        _ if deadline => hz,
-        Some(m) => m.alarm_hz,
-        // Nothing to measure with: early alarms are harmless, late ones are not.
-        None => 1_000_000,
-    };
+    let alarm_hz = if deadline { hz } else { rates.alarm_hz };
     NS_TO_ALARM.store(Scale::from_ns(alarm_hz).0, Relaxed);
     ALARM_IS_DEADLINE.store(u8::from(deadline), Relaxed);
     init_cpu();
@@ -123,7 +111,7 @@ pub(crate) fn init() {
         "clock: TSC {}.{:03} MHz ({}), alarm by {}",
         hz / 1_000_000,
         hz / 1_000 % 1_000,
-        if told.is_some() { "told" } else { "measured" },
+        rates.origin,
         if deadline { "TSC deadline" } else { "count" },
     );
     if !steady {
@@ -133,6 +121,7 @@ pub(crate) fn init() {
         time::set_wall(seconds.saturating_mul(1_000_000_000));
     }
     Pit::stop_ticks();
+    Ok(())
 }
 
 /// Sets up the alarm of the CPU that calls.
@@ -203,114 +192,4 @@ fn is_steady() -> bool {
 
 fn cpu_has_deadline() -> bool {
     __cpuid(1).ecx & 1 << 24 != 0
-}
-
-/// The TSC's frequency as CPUID tells it.
-fn told_hz() -> Option<u64> {
-    by_crystal().or_else(by_hypervisor)
-}
-
-/// Leaf 0x15, with leaf 0x16 where the crystal's frequency is left out (Intel SDM
-/// vol. 3B, 18.7.3).
-fn by_crystal() -> Option<u64> {
-    let leaves = __cpuid(0).eax;
-    if leaves < 0x15 {
-        return None;
-    }
-    let l = __cpuid_count(0x15, 0);
-    let (den, num, crystal) = (u64::from(l.eax), u64::from(l.ebx), u64::from(l.ecx));
-    if den == 0 || num == 0 {
-        return None;
-    }
-    if crystal != 0 {
-        return Some(crystal * num / den);
-    }
-    // The base frequency then is the TSC's, in MHz.
-    let base_mhz = if leaves >= 0x16 {
-        u64::from(__cpuid(0x16).eax & 0xffff)
-    } else {
-        0
-    };
-    (base_mhz != 0).then(|| base_mhz * 1_000_000)
-}
-
-/// Leaf 0x40000010, kHz in EAX: VMware's convention, which KVM can follow.
-fn by_hypervisor() -> Option<u64> {
-    const TIMING: u32 = 0x4000_0010;
-    let hypervisor = __cpuid(1).ecx & 1 << 31 != 0;
-    if !hypervisor || !(TIMING..0x4000_0100).contains(&__cpuid(0x4000_0000).eax) {
-        return None;
-    }
-    let khz = u64::from(__cpuid(TIMING).eax);
-    (khz != 0).then(|| khz * 1_000)
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Measured {
-    tsc_hz: u64,
-    alarm_hz: u64,
-}
-
-/// Counts TSC and alarm for 10 ms of the best reference that runs.
-fn measure(tables: &Tables) -> Option<Measured> {
-    let hpet = tables.hpet.and_then(Hpet::new).map(Reference::Hpet);
-    let pm_timer = tables.fixed.and_then(|f| match f.pm_timer? {
-        Register::Port(port) => Some(Reference::PmTimer(port)),
-        Register::Memory(_) => None,
-    });
-    let candidates = [hpet, pm_timer, Some(Reference::pit())];
-    candidates
-        .into_iter()
-        .flatten()
-        .find_map(|r| measure_against(&r))
-}
-
-/// One moment on all three counters.
-struct Sample {
-    tsc: u64,
-    reference: u64,
-    alarm_left: u32,
-}
-
-/// Takes the sample whose readings lie closest together.
-#[expect(clippy::unreachable, reason = "the loop above has run")]
-fn sample(reference: &Reference) -> Sample {
-    let mut best: Option<(u64, Sample)> = None;
-    for _ in 0..5 {
-        let before = tsc();
-        let value = reference.read();
-        let after = tsc();
-        let alarm_left = apic::timer_left();
-        let took = after.wrapping_sub(before);
-        if best.as_ref().is_none_or(|(t, _)| took < *t) {
-            let s = Sample {
-                tsc: before.wrapping_add(took / 2),
-                reference: value,
-                alarm_left,
-            };
-            best = Some((took, s));
-        }
-    }
-    best.map_or_else(|| unreachable!("five samples were taken"), |(_, s)| s)
-}
-
-fn measure_against(reference: &Reference) -> Option<Measured> {
-    /// Reads of a reference that never gets there, before it is given up.
-    const READS_MAX: u32 = 2_000_000;
-    let window = reference.hz() / 100;
-    apic::timer_init(false);
-    apic::timer_count(u32::MAX);
-    let start = sample(reference);
-    let arrived = (0..READS_MAX).any(|_| reference.since(start.reference) >= window);
-    if !arrived {
-        return None;
-    }
-    let end = sample(reference);
-    apic::timer_count(0);
-    let ref_ticks = reference.mask() & end.reference.wrapping_sub(start.reference);
-    let alarm_ticks = u64::from(start.alarm_left.wrapping_sub(end.alarm_left));
-    Some(Measured {
-        tsc_hz: frequency(end.tsc.wrapping_sub(start.tsc), ref_ticks, reference.hz())?,
-        alarm_hz: frequency(alarm_ticks, ref_ticks, reference.hz()).unwrap_or(1_000_000),
-    })
 }

@@ -2,7 +2,7 @@
 //! they replace. Intel 82093AA data sheet.
 
 use super::{acpi, apic, kmap, port, vectors};
-use crate::firmware::acpi::Override;
+use crate::irq::Wire;
 use crate::sync::IrqLock;
 use core::ptr::NonNull;
 
@@ -80,9 +80,9 @@ pub(crate) fn init() {
     }
 }
 
-/// Brings interrupt `line` in as `vector` on the CPU with `apic_id`, unmasked.
+/// Brings `line` in as `vector` on the CPU with `apic_id`, unmasked.
 /// Whether there is such a pin; only the first 256 APIC IDs can be reached.
-pub(crate) fn route(line: Override, vector: u8, apic_id: u32) -> bool {
+fn route(line: Wire, vector: u8, apic_id: u32) -> bool {
     let Ok(destination) = u8::try_from(apic_id) else {
         return false;
     };
@@ -125,13 +125,12 @@ fn disable_8259() {
     }
 }
 
-/// The global interrupt that ISA interrupt `irq` comes in by.
-pub(crate) fn wire_of(irq: u8) -> u32 {
-    acpi::tables().isa(irq).gsi
+/// The wire of ISA interrupt `irq`.
+pub(crate) fn wire_of(irq: u8) -> Wire {
+    acpi::tables().isa(irq).wire
 }
 
-/// Brings ISA interrupt `irq` in as `vector` on the first CPU.
-pub(crate) fn route_isa(irq: u8, vector: u8) -> bool {
-    let line = acpi::tables().isa(irq);
-    apic::id_of(0).is_some_and(|id| route(line, vector, id))
+/// Brings `wire` in as `vector` on the first CPU.
+pub(crate) fn route_to_first(wire: Wire, vector: u8) -> bool {
+    apic::id_of(0).is_some_and(|id| route(wire, vector, id))
 }

@@ -10,6 +10,7 @@ mod describe;
 mod entropy;
 mod entry;
 mod fpu;
+mod frequency;
 mod gdt;
 mod group;
 mod heap;
@@ -35,16 +36,16 @@ pub(crate) mod uart;
 mod usercopy;
 pub(crate) mod vectors;
 
-pub(crate) use acpi::dmar;
+pub(crate) use acpi::{dmar, virtio_places};
 pub(crate) use apic::id_of as apic_id;
-pub(crate) use boot::{frame_table, ranges as memory_ranges, take_framebuffer};
+pub(crate) use boot::{frame_table, is_ram, ranges as memory_ranges, take_framebuffer};
 pub(crate) use clock::{monotonic_ns, user_clock};
 pub(crate) use control::{cpu_number_by_tscp, fsgsbase};
 pub(crate) use describe::describe_cpu;
 pub(crate) use entropy::entropy;
 pub(crate) use group::GroupState;
 pub(crate) use ioapic::{
-    route_isa as irq_route, set_masked as irq_set_masked, wire_of as irq_wire,
+    route_to_first as irq_route, set_masked as irq_set_masked, wire_of as irq_wire,
 };
 pub(crate) use kmap::map_mmio;
 pub(crate) use pages::{copy_page, write_back, zero_page};

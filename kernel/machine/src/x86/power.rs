@@ -3,7 +3,9 @@
 use super::{acpi, kmap, port, uart};
 use crate::firmware::acpi::{Fixed, Register};
 use crate::irq::IrqEvent;
+use crate::sync::Once;
 use crate::wait::Until;
+use core::ptr::NonNull;
 use x86_64::instructions::interrupts;
 
 /// In the PM1 control register: the machine's events come to the system.
@@ -13,15 +15,57 @@ const SLEEP_TYPE_SHIFT: u16 = 10;
 /// In the PM1 status and enable registers.
 const POWER_BUTTON: u16 = 1 << 8;
 
+/// Where registers in memory are mapped that turn the machine around or off: a panic can
+/// map nothing.
+static RESET: Once<Mapped> = Once::new();
+static SLEEP: Once<Mapped> = Once::new();
+
+/// A byte of a device.
+struct Mapped(NonNull<u8>);
+
+// SAFETY: a register that is mapped for ever and only written to.
+unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
+
+/// Maps what a panic may need. Machines with reduced hardware have these registers in
+/// memory (ACPI 6.5, 4.8.3.7).
+pub(crate) fn init() {
+    let Some(fixed) = acpi::tables().fixed else {
+        return;
+    };
+    let both = [
+        (&RESET, fixed.reset.map(|(register, _)| register)),
+        (&SLEEP, fixed.sleep_control),
+    ];
+    for (place, register) in both {
+        if let Some(Register::Memory(phys)) = register
+            && let Some(mapped) = kmap::map_mmio(phys as usize, 1)
+        {
+            place.call_once(|| Mapped(mapped));
+        }
+    }
+}
+
+/// Writes a byte to a register at a port, or to the one that [`init`] has mapped.
+fn write_byte(register: Register, mapped: &Once<Mapped>, value: u8) {
+    match (register, mapped.get()) {
+        // SAFETY: a register the firmware names for the purpose.
+        (Register::Port(p), _) => unsafe { port::write_u8(p, value) },
+        // SAFETY: as above, mapped by `init`.
+        (Register::Memory(_), Some(at)) => unsafe { at.0.as_ptr().write_volatile(value) },
+        (Register::Memory(_), None) => {}
+    }
+}
+
 /// Resets the machine by whatever works first: the ACPI reset register, the
 /// chipset's reset port, the keyboard controller, a triple fault. For a panic:
 /// it waits for no lock.
 pub(crate) fn reset_now() -> ! {
     interrupts::disable();
     uart::drain();
-    if let Some((Register::Port(p), value)) = acpi::tables().fixed.and_then(|f| f.reset) {
-        // SAFETY: the register the firmware names for a reset; nothing runs after.
-        unsafe { port::write_u8(p, value) };
+    if let Some((register, value)) = acpi::tables().fixed.and_then(|f| f.reset) {
+        write_byte(register, &RESET, value);
         wait();
     }
     // SAFETY: 0xcf9 is the reset control of every PC chipset; 0x64 pulses the
@@ -64,10 +108,9 @@ pub(crate) fn off_now() -> ! {
             write(register, value);
             write(register, value | SLEEP_ENABLE);
         }
-        if let Some(Register::Port(p)) = fixed.sleep_control {
+        if let Some(register) = fixed.sleep_control {
             // Machines with reduced hardware have this one instead (4.8.3.7).
-            // SAFETY: the register the firmware names for sleeping.
-            unsafe { port::write_u8(p, off.pm1a << 2 | 1 << 5) };
+            write_byte(register, &SLEEP, off.pm1a << 2 | 1 << 5);
         }
         wait();
     }

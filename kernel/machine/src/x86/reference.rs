@@ -1,6 +1,6 @@
 //! Counters of known frequency, against which the TSC is measured.
 
-use super::{kmap, port};
+use super::{clock, kmap, port};
 use core::ptr::NonNull;
 
 /// The High Precision Event Timer (IA-PC HPET 1.0a), as a counter.
@@ -93,6 +93,8 @@ pub(crate) enum Reference {
     /// The ACPI power management timer, at this port.
     PmTimer(u16),
     Pit(Pit),
+    /// The TSC itself, whose frequency was told.
+    Tsc(u64),
 }
 
 impl Reference {
@@ -105,6 +107,7 @@ impl Reference {
             Reference::Hpet(h) => h.hz,
             Reference::PmTimer(_) => 3_579_545,
             Reference::Pit(_) => 1_193_182,
+            Reference::Tsc(hz) => *hz,
         }
     }
 
@@ -114,6 +117,7 @@ impl Reference {
             Reference::Hpet(_) => 0xffff_ffff,
             Reference::PmTimer(_) => 0x00ff_ffff,
             Reference::Pit(_) => 0xffff,
+            Reference::Tsc(_) => u64::MAX,
         }
     }
 
@@ -124,6 +128,7 @@ impl Reference {
                 // SAFETY: reading the timer changes nothing.
                 Reference::PmTimer(p) => u64::from(unsafe { port::read_u32(*p) }),
                 Reference::Pit(p) => p.read(),
+                Reference::Tsc(_) => clock::tsc(),
             }
     }
 

@@ -5,6 +5,7 @@ use crate::firmware::rtc::Registers;
 
 const INDEX: u16 = 0x70;
 const DATA: u16 = 0x71;
+const SECOND: u8 = 0x00;
 const STATUS_A: u8 = 0x0a;
 const STATUS_B: u8 = 0x0b;
 const UPDATING: u8 = 1 << 7;
@@ -19,7 +20,7 @@ fn read(register: u8) -> u8 {
 
 fn registers(century: u8) -> Registers {
     Registers {
-        second: read(0x00),
+        second: read(SECOND),
         minute: read(0x02),
         hour: read(0x04),
         day: read(0x07),
@@ -46,4 +47,12 @@ pub(crate) fn unix_seconds() -> Option<i64> {
         last = Some(now);
     }
     last?.unix_seconds()
+}
+
+/// Spins until the clock's second changes; `None` if it never does.
+pub(crate) fn wait_for_second() -> Option<()> {
+    /// A read takes two accesses to ports, a microsecond each on slow machines.
+    const READS_MAX: u32 = 4_000_000;
+    let now = read(SECOND);
+    (0..READS_MAX).any(|_| read(SECOND) != now).then_some(())
 }

@@ -9,7 +9,7 @@
 //! Register names as in the data sheet of the PC16550D.
 
 use super::{ioapic, port};
-use crate::irq;
+use crate::irq::{self, Wire};
 use crate::sync::IrqLock;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 
@@ -203,7 +203,7 @@ pub(crate) fn use_interrupts() {
     let Some(vector) = irq::claim_call(interrupt) else {
         return;
     };
-    if ioapic::route_isa(COM1_IRQ, vector) {
+    if ioapic::route_to_first(Wire::isa(COM1_IRQ), vector) {
         INTERRUPTS.store(true, Relaxed);
         RING_OUT.lock().feed();
     }

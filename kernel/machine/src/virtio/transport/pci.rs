@@ -4,9 +4,8 @@
 //! for the address of a queue's doorbell at each notification, trusts it, and
 //! waits for a reset without end.
 
-use super::VirtioError;
-use crate::error::AllocError;
-use crate::iommu::{Reach, pages};
+use super::super::VirtioError;
+use super::{Doorbell, Rings, read_field, write_field};
 use crate::mmio::Mmio;
 use crate::pci::{Capability, ConfigSpace, Device};
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
@@ -46,42 +45,18 @@ const NO_VECTOR: u16 = 0xffff;
 
 /// Registers of a virtio device.
 #[derive(Debug)]
-pub(super) struct ModernPci {
+pub(in super::super) struct ModernPci {
     kind: DeviceType,
     common: Mmio,
     notify: Mmio,
     notify_multiplier: usize,
     isr: Mmio,
     config: Option<Mmio>,
-    rings: Rings,
-}
-
-/// The memory of the queue that was set up last.
-#[derive(Debug, Default)]
-struct Rings {
-    reach: Reach,
-    lent: Option<Result<Lent, AllocError>>,
-}
-
-/// The three parts of a queue's rings: addresses and lengths.
-pub(super) type Lent = [(u64, usize); 3];
-
-/// Where a queue is told that it has work.
-#[derive(Debug)]
-pub(super) struct Doorbell {
-    register: Mmio,
-    queue: u16,
-}
-
-impl Doorbell {
-    #[inline]
-    pub(super) fn ring(&self) {
-        self.register.write_u16(0, self.queue);
-    }
+    pub(super) rings: Rings,
 }
 
 /// What virtio device `pci` is, transitional ones included (4.1.2.1).
-pub(super) fn device_type(pci: &Device) -> Option<DeviceType> {
+pub(in super::super) fn device_type(pci: &Device) -> Option<DeviceType> {
     if pci.vendor != VENDOR {
         return None;
     }
@@ -117,7 +92,7 @@ impl Place {
 }
 
 impl ModernPci {
-    pub(super) fn new(pci: &Device, kind: DeviceType) -> Result<ModernPci, VirtioError> {
+    pub(in super::super) fn new(pci: &Device, kind: DeviceType) -> Result<ModernPci, VirtioError> {
         let config = pci.config();
         let find = |wanted: u8| {
             let vendor = pci.capabilities.iter().filter(|c| c.id == CAP_VENDOR);
@@ -149,7 +124,7 @@ impl ModernPci {
 
     /// A device whose registers are plain memory, for tests.
     #[cfg(test)]
-    pub(super) fn fake(common: Mmio, notify: Mmio) -> ModernPci {
+    pub(in super::super) fn fake(common: Mmio, notify: Mmio) -> ModernPci {
         ModernPci {
             kind: DeviceType::Block,
             isr: notify.clone(),
@@ -161,41 +136,28 @@ impl ModernPci {
         }
     }
 
-    /// What the device reaches from now on. It has no queue yet.
-    pub(super) fn set_reach(&mut self, reach: Reach) {
-        self.rings.reach = reach;
-    }
-
-    /// The rings of the queue that was set up last, which the device reaches from then on.
-    ///
-    /// # Errors
-    /// It does not reach them: no memory.
-    pub(super) fn take_rings(&mut self) -> Result<Lent, AllocError> {
-        self.rings.lent.take().ok_or(AllocError::OutOfMemory)?
-    }
-
     fn select(&self, queue: u16) {
         self.common.write_u16(common::QUEUE_SELECT, queue);
     }
 
     /// The doorbell of `queue`; `None` if the device puts it outside its registers.
-    pub(super) fn doorbell(&self, queue: u16) -> Option<Doorbell> {
+    pub(in super::super) fn doorbell(&self, queue: u16) -> Option<Doorbell> {
         self.select(queue);
         let index = usize::from(self.common.read_u16(common::QUEUE_NOTIFY_OFF));
         let offset = index.checked_mul(self.notify_multiplier)?;
         let register = self.notify.part(offset, 2)?;
-        Some(Doorbell { register, queue })
+        Some(Doorbell::narrow(register, queue))
     }
 
     /// Lets `queue` interrupt by entry `vector` of the MSI-X table. Whether the
     /// device took it.
-    pub(super) fn set_queue_vector(&mut self, queue: u16, vector: Option<u16>) -> bool {
+    pub(in super::super) fn set_queue_vector(&mut self, queue: u16, vector: Option<u16>) -> bool {
         self.select(queue);
         self.set_vector(common::QUEUE_VECTOR, vector)
     }
 
     /// As [`ModernPci::set_queue_vector`], for changes of the configuration.
-    pub(super) fn set_config_vector(&mut self, vector: Option<u16>) -> bool {
+    pub(in super::super) fn set_config_vector(&mut self, vector: Option<u16>) -> bool {
         self.set_vector(common::CONFIG_VECTOR, vector)
     }
 
@@ -268,12 +230,8 @@ impl Transport for ModernPci {
         driver_area: PhysAddr,
         device_area: PhysAddr,
     ) {
-        // Their lengths as in 2.7 of the specification.
-        let entries = size as usize;
-        let [a, b, c] = [16 * entries, 6 + 2 * entries, 6 + 8 * entries];
-        let parts = [(descriptors, a), (driver_area, b), (device_area, c)];
-        let all = parts.iter().flat_map(|(at, len)| pages(*at, *len));
-        self.rings.lent = Some(self.rings.reach.lend(all, None).map(|()| parts));
+        let parts = [descriptors, driver_area, device_area];
+        self.rings.lend(size as usize, parts);
         self.select(queue);
         self.common.write_u16(common::QUEUE_SIZE, size as u16);
         self.write_halves(common::QUEUE_DESC, descriptors);
@@ -299,26 +257,7 @@ impl Transport for ModernPci {
 
     fn read_config_space<T: FromBytes + IntoBytes>(&self, offset: usize) -> Result<T, Error> {
         let config = self.config.as_ref().ok_or(Error::ConfigSpaceMissing)?;
-        let size = size_of::<T>();
-        if offset
-            .checked_add(size)
-            .is_none_or(|end| end > config.len())
-        {
-            return Err(Error::ConfigSpaceTooSmall);
-        }
-        // Each field by an access of its own width, if it is aligned to it (4.1.3.1).
-        let mut value = T::new_zeroed();
-        let bytes = value.as_mut_bytes();
-        match size {
-            2 => bytes.copy_from_slice(&config.read_u16(offset).to_le_bytes()),
-            4 => bytes.copy_from_slice(&config.read_u32(offset).to_le_bytes()),
-            _ => {
-                for (i, b) in bytes.iter_mut().enumerate() {
-                    *b = config.read_u8(offset + i);
-                }
-            }
-        }
-        Ok(value)
+        read_field(config, offset)
     }
 
     fn write_config_space<T: IntoBytes + Immutable>(
@@ -327,22 +266,6 @@ impl Transport for ModernPci {
         value: T,
     ) -> Result<(), Error> {
         let config = self.config.as_ref().ok_or(Error::ConfigSpaceMissing)?;
-        let bytes = value.as_bytes();
-        if offset
-            .checked_add(bytes.len())
-            .is_none_or(|end| end > config.len())
-        {
-            return Err(Error::ConfigSpaceTooSmall);
-        }
-        match *bytes {
-            [a, b] => config.write_u16(offset, u16::from_le_bytes([a, b])),
-            [a, b, c, d] => config.write_u32(offset, u32::from_le_bytes([a, b, c, d])),
-            _ => {
-                for (i, b) in bytes.iter().enumerate() {
-                    config.write_u8(offset + i, *b);
-                }
-            }
-        }
-        Ok(())
+        write_field(config, offset, &value)
     }
 }
