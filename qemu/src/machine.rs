@@ -34,6 +34,19 @@ pub enum Board {
     Q35,
     /// PCI only, a PIIX3 with IDE: `-machine pc`.
     Pc,
+    /// No PCI, virtio devices in memory: `-machine microvm`.
+    Microvm,
+}
+
+impl Board {
+    /// QEMU's name of it.
+    fn name(self) -> &'static str {
+        match self {
+            Board::Q35 => "q35",
+            Board::Pc => "pc",
+            Board::Microvm => "microvm",
+        }
+    }
 }
 
 /// How a disk is attached.
@@ -41,6 +54,8 @@ pub enum Board {
 pub enum Bus {
     /// A virtio block device.
     Virtio,
+    /// The same in memory, on a board without PCI.
+    VirtioMmio,
     /// An NVMe controller with one namespace.
     Nvme,
     /// A SATA disk on an AHCI controller of its own.
@@ -70,6 +85,8 @@ pub struct Machine {
     pub firmware: Firmware,
     /// Its board.
     pub board: Board,
+    /// More words for QEMU's `-machine`, such as `acpi=off`.
+    pub board_options: Vec<String>,
     /// QEMU's name of its network device.
     pub nic: String,
     /// How the disk is attached from which firmware boots.
@@ -116,6 +133,7 @@ impl Machine {
             name: name.to_string(),
             firmware: Firmware::Direct,
             board: Board::Q35,
+            board_options: Vec::new(),
             nic: "virtio-net-pci".to_string(),
             boot_bus: Bus::Virtio,
             boot_disk: None,
@@ -151,9 +169,20 @@ impl Machine {
         self.nic = match board {
             Board::Q35 => "e1000e",
             Board::Pc => "e1000",
+            Board::Microvm => "virtio-net-device",
         }
         .to_string();
         self
+    }
+
+    /// Makes it a machine without PCI, as small VMMs are, with these words for QEMU's
+    /// `-machine`: all its devices are virtio's, in memory.
+    pub fn microvm(mut self, options: &[&str]) -> Self {
+        self.board = Board::Microvm;
+        self.board_options = options.iter().map(|word| (*word).to_string()).collect();
+        self.nic = "virtio-net-device".to_string();
+        // Else QEMU gives devices of before virtio 1.
+        self.option("-global", "virtio-mmio.force-legacy=false")
     }
 
     /// Sets QEMU's name of the network device, such as `e1000e`.
@@ -273,10 +302,7 @@ impl Machine {
             "-display",
             "none",
             "-machine",
-            match self.board {
-                Board::Q35 => "q35",
-                Board::Pc => "pc",
-            },
+            &self.board_name(),
         ]);
         let accel = match self.accel {
             Accel::Tcg => "tcg",
@@ -293,7 +319,11 @@ impl Machine {
         line.words(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
         if self.entropy {
             line.words(["-object", "rng-random,id=entropy,filename=/dev/urandom"]);
-            line.words(["-device", "virtio-rng-pci,rng=entropy"]);
+            let device = match self.board {
+                Board::Microvm => "virtio-rng-device,rng=entropy",
+                _ => "virtio-rng-pci,rng=entropy",
+            };
+            line.words(["-device", device]);
         }
         match self.switch {
             None => line.words(["-netdev", &self.network("net0", ports)]),
@@ -312,10 +342,12 @@ impl Machine {
             }
         }
         // Without its boot ROM: nothing here boots from the network.
-        line.words([
-            "-device",
-            &format!("{},id=net0-device,netdev=net0,romfile=", self.nic),
-        ]);
+        let rom = match self.board {
+            Board::Microvm => "",
+            _ => ",romfile=",
+        };
+        let nic = format!("{},id=net0-device,netdev=net0{rom}", self.nic);
+        line.words(["-device", &nic]);
         if !self.reboots {
             line.words(["-no-reboot"]);
         }
@@ -366,6 +398,12 @@ impl Machine {
         }
     }
 
+    fn board_name(&self) -> String {
+        let words = self.board_options.iter().map(String::as_str);
+        let all: Vec<_> = [self.board.name()].into_iter().chain(words).collect();
+        all.join(",")
+    }
+
     fn network(&self, id: &str, ports: &[u16]) -> String {
         let mut network = format!("user,id={id}");
         for (guest, host) in self.guest_ports.iter().zip(ports) {
@@ -379,6 +417,7 @@ impl Machine {
 fn devices(bus: Bus, id: &str) -> Vec<String> {
     let (controller, disk) = match bus {
         Bus::Virtio => (None, format!("virtio-blk-pci,drive={id}")),
+        Bus::VirtioMmio => (None, format!("virtio-blk-device,drive={id}")),
         Bus::Nvme => (None, format!("nvme,serial={id},drive={id}")),
         Bus::Ahci => (
             Some(format!("ahci,id={id}-bus")),
@@ -479,6 +518,27 @@ mod tests {
             "{line}"
         );
         assert!(line.contains("pflash"), "{line}");
+    }
+
+    #[test]
+    fn a_microvm_has_no_pci_device() {
+        let files = BootFiles::Direct {
+            image: PathBuf::from("/k"),
+            ramdisk: None,
+            firmware: None,
+        };
+        let machine = Machine::new("a").microvm(&["acpi=off", "pit=off"]).disk_on(
+            Bus::VirtioMmio,
+            "d0",
+            Path::new("/d"),
+        );
+        let line = line(&machine, &files);
+        assert!(line.contains("-machine microvm,acpi=off,pit=off"), "{line}");
+        assert!(
+            !line.contains("-pci") && !line.contains("romfile"),
+            "{line}"
+        );
+        assert!(line.contains("virtio-blk-device,drive=d0"), "{line}");
     }
 
     #[test]

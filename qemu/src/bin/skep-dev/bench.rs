@@ -75,37 +75,76 @@ pub(crate) fn bench(words: &[String]) -> Result<ExitCode> {
     })
 }
 
-/// What the harness is told instead of `word`: for `skep`, and for `skep-NIC` with
-/// another network device of QEMU's, the file that describes it.
+/// What the harness is told instead of `word`: for `skep`, for `skep-microvm` on a board
+/// without PCI, and for `skep-NIC` with another network device of QEMU's, the file that
+/// describes it.
 fn system(artifacts: &Artifacts, word: &str) -> Result<String> {
-    let nic = match word {
-        "skep" => "virtio-net-pci",
+    let hardware = match word {
+        "skep" => Hardware::with_nic("virtio-net-pci"),
+        "skep-microvm" => Hardware::microvm(),
         _ => match word.strip_prefix("skep-") {
-            Some(nic) => nic,
+            Some(nic) => Hardware::with_nic(nic),
             None => return Ok(word.to_string()),
         },
     };
     let path = out().join(format!("{word}.toml"));
-    fs::write(&path, describe(artifacts, nic)?)?;
+    fs::write(&path, describe(artifacts, &hardware)?)?;
     Ok(path.display().to_string())
 }
 
-/// The harness's description of Skep with this network device. An 8254x is put on the
-/// board of its time.
-fn describe(artifacts: &Artifacts, nic: &str) -> Result<String> {
-    let (board, firmware) = match nic {
-        "e1000" => ("pc", ""),
-        _ => ("q35", r#""-bios", "qboot.rom", "#),
-    };
+/// The board that is measured.
+struct Hardware {
+    machine: &'static str,
+    nic: String,
+    /// Lines of the harness's description about its other devices.
+    devices: &'static str,
+    /// Arguments for QEMU, each with a comma behind it.
+    arguments: &'static str,
+}
+
+impl Hardware {
+    /// A board with PCI and this network device; an 8254x is put on the board of its time.
+    fn with_nic(nic: &str) -> Self {
+        let (machine, arguments) = match nic {
+            "e1000" => ("pc", ""),
+            _ => ("q35", r#""-bios", "qboot.rom", "#),
+        };
+        Self {
+            machine,
+            nic: format!("{nic},romfile="),
+            devices: "",
+            arguments,
+        }
+    }
+
+    /// As a small VMM makes it: no PCI, no ACPI, the command line tells of the devices.
+    fn microvm() -> Self {
+        Self {
+            machine: "microvm,acpi=off,rtc=on,pit=on,pic=on",
+            nic: "virtio-net-device".to_string(),
+            devices: "blk = \"virtio-blk-device\"\nrng_dev = \"virtio-rng-device\"\n",
+            arguments: r#""-global", "virtio-mmio.force-legacy=false", "#,
+        }
+    }
+}
+
+/// The harness's description of Skep on this hardware.
+fn describe(artifacts: &Artifacts, hardware: &Hardware) -> Result<String> {
+    let Hardware {
+        machine,
+        nic,
+        devices,
+        arguments,
+    } = hardware;
     let tool = env::current_exe().context("cannot find this program")?;
     let tool = tool.display();
     let kernel = artifacts.direct();
     let kernel = kernel.display();
     Ok(format!(
         r#"desc = "Skep, started directly, one capsule"
-machine = "{board}"
-nic = "{nic},romfile="
-qemu = [{firmware}"-kernel", "{kernel}", "-initrd", "{{out}}/skep-{{pid}}.ramdisk"]
+machine = "{machine}"
+nic = "{nic}"
+{devices}qemu = [{arguments}"-kernel", "{kernel}", "-initrd", "{{out}}/skep-{{pid}}.ramdisk"]
 prepare = "{tool} bench-ramdisk {{role}} {{out}}/skep-{{pid}}.ramdisk {{cmd}}"
 image = ["{kernel}", "{{out}}/skep-{{pid}}.ramdisk"]
 [cmd]
