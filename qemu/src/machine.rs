@@ -325,29 +325,7 @@ impl Machine {
             };
             line.words(["-device", device]);
         }
-        match self.switch {
-            None => line.words(["-netdev", &self.network("net0", ports)]),
-            Some(switch) => {
-                line.words(["-netdev", &switch.node.netdev("net0")]);
-                line.words(["-netdev", &switch.network.netdev("cable")]);
-                line.words(["-netdev", &self.network("outside", ports)]);
-                for (id, netdev) in [("hub-cable", "cable"), ("hub-outside", "outside")] {
-                    let hub = format!("hubport,hubid=0,id={id},netdev={netdev}");
-                    line.words(["-netdev", &hub]);
-                }
-                // QEMU 7.2 does not let the machine run with a hub that has no device:
-                // one that nodes have no driver for.
-                line.words(["-netdev", "hubport,hubid=0,id=hub-idle"]);
-                line.words(["-device", "rtl8139,netdev=hub-idle,romfile="]);
-            }
-        }
-        // Without its boot ROM: nothing here boots from the network.
-        let rom = match self.board {
-            Board::Microvm => "",
-            _ => ",romfile=",
-        };
-        let nic = format!("{},id=net0-device,netdev=net0{rom}", self.nic);
-        line.words(["-device", &nic]);
+        self.attach_network(&mut line, ports);
         if !self.reboots {
             line.words(["-no-reboot"]);
         }
@@ -371,6 +349,33 @@ impl Machine {
         }
         line.0.extend(self.arguments.iter().cloned());
         line.0
+    }
+
+    /// Network and network device.
+    fn attach_network(&self, line: &mut CommandLine, ports: &[u16]) {
+        match self.switch {
+            None => line.words(["-netdev", &self.network("net0", ports)]),
+            Some(switch) => {
+                line.words(["-netdev", &switch.node.netdev("net0")]);
+                line.words(["-netdev", &switch.network.netdev("cable")]);
+                line.words(["-netdev", &self.network("outside", ports)]);
+                for (id, netdev) in [("hub-cable", "cable"), ("hub-outside", "outside")] {
+                    let hub = format!("hubport,hubid=0,id={id},netdev={netdev}");
+                    line.words(["-netdev", &hub]);
+                }
+                // QEMU 7.2 does not let the machine run with a hub that has no device:
+                // one that nodes have no driver for.
+                line.words(["-netdev", "hubport,hubid=0,id=hub-idle"]);
+                line.words(["-device", "rtl8139,netdev=hub-idle,romfile="]);
+            }
+        }
+        // Without its boot ROM: nothing here boots from the network.
+        let rom = match self.board {
+            Board::Microvm => "",
+            _ => ",romfile=",
+        };
+        let nic = format!("{},id=net0-device,netdev=net0{rom}", self.nic);
+        line.words(["-device", &nic]);
     }
 
     /// Screen, firmware and boot disk.
