@@ -1,5 +1,5 @@
-//! The screen: shows the kernel's log as a terminal would, and the node's status once
-//! there is one.
+//! The screen and the serial line: both show the kernel's log as a terminal would, and the
+//! node's status. [`serial`] is about the line, the rest of this file about the screen.
 //!
 //! A thread follows the log's ring and draws what is new, some ten times a second
 //! at most, because scrolling means drawing all of the screen. The log itself only
@@ -24,10 +24,14 @@ extern crate std;
 
 mod code;
 mod last;
+mod page;
+pub mod serial;
+mod terminal;
 mod text;
+mod typed;
 mod view;
 
-pub use view::Status;
+pub use page::Status;
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
@@ -54,6 +58,9 @@ const SIZE_MIN: (usize, usize) = (320, 200);
 const PAUSE: Duration = Duration::from_millis(80);
 /// Time between two looks at the node's status.
 const STATUS_PAUSE: Duration = Duration::from_secs(2);
+
+/// The last line of the status.
+const FOOTER: &str = " Page Up: all messages   Escape: back";
 
 /// Wakes the thread that draws.
 struct Follower {
@@ -242,11 +249,10 @@ impl Show {
 
     fn draw_status(&mut self, status: Status) {
         let columns = self.terminal.columns();
+        let page = page::lines(&status, self.terminal.rows(), FOOTER);
         let cut = |line: &'_ str| line.len().min(columns);
-        let lines: Vec<&[u8]> = status
-            .text
-            .lines()
-            .take(self.terminal.rows())
+        let lines: Vec<&[u8]> = page
+            .iter()
             .map(|line| line.as_bytes().get(..cut(line)).unwrap_or_default())
             .collect();
         self.clear();

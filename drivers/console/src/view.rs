@@ -1,7 +1,6 @@
 //! What the screen shows: the log as it grows, a part of it that somebody looks at, or
 //! the node's status.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 use machine::keys::Key;
@@ -27,6 +26,8 @@ pub(crate) struct Viewer {
     pub(crate) view: View,
     /// There is a status to be shown.
     has_status: bool,
+    /// It is shown when somebody asks for it, not by itself.
+    is_asked: bool,
     /// When somebody last pressed a key.
     touched: Option<Instant>,
 }
@@ -36,13 +37,22 @@ impl Viewer {
         Viewer {
             view: View::Log,
             has_status: false,
+            is_asked: false,
             touched: None,
+        }
+    }
+
+    /// One that shows the log as it grows, and anything else only to somebody who asks.
+    pub(crate) fn on_request() -> Viewer {
+        Viewer {
+            is_asked: true,
+            ..Viewer::new()
         }
     }
 
     /// The view when nobody looks at anything else.
     fn home(&self) -> View {
-        if self.has_status {
+        if self.has_status && !self.is_asked {
             View::Status
         } else {
             View::Log
@@ -53,7 +63,7 @@ impl Viewer {
     pub(crate) fn set_status(&mut self, there: bool) {
         if self.has_status != there {
             self.has_status = there;
-            if self.touched.is_none() {
+            if self.touched.is_none() || self.view == View::Status {
                 self.view = self.home();
             }
         }
@@ -76,6 +86,9 @@ impl Viewer {
             Key::PageDown => past(back.saturating_sub(page)),
             Key::Down => past(back.saturating_sub(1)),
             Key::End => View::Log,
+            Key::Char(b'\n') if self.is_asked && self.has_status && self.view == View::Log => {
+                View::Status
+            }
             Key::Escape | Key::Char(b'\n') => {
                 self.touched = None;
                 self.home()
@@ -118,15 +131,6 @@ pub(crate) fn window<'a, 'b>(lines: &'b [&'a [u8]], rows: usize, back: usize) ->
     let end = lines.len().saturating_sub(back);
     let start = end.saturating_sub(rows);
     lines.get(start..end).unwrap_or_default()
-}
-
-/// The node's status, as the screen shows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
-    /// Lines of text. Each is cut where the screen ends.
-    pub text: String,
-    /// What the QR code says; empty for none.
-    pub code: String,
 }
 
 #[cfg(test)]
@@ -178,6 +182,28 @@ mod tests {
         v.press(Key::PageUp, 10, 25, end);
         v.press(Key::Escape, 10, 25, end);
         assert_eq!((v.view, v.rest(end)), (View::Status, None));
+        v.set_status(false);
+        assert_eq!(v.view, View::Log);
+    }
+
+    #[test]
+    fn on_request_enter_goes_there_and_back() {
+        let mut v = Viewer::on_request();
+        let enter = Key::Char(b'\n');
+        v.press(enter, 10, 25, NOW);
+        assert_eq!(v.view, View::Log);
+        v.set_status(true);
+        assert_eq!(v.view, View::Log);
+        v.press(enter, 10, 25, NOW);
+        assert_eq!(v.view, View::Status);
+        v.press(Key::PageUp, 10, 25, NOW);
+        assert_eq!(v.view, View::Past(9));
+        v.press(enter, 10, 25, NOW);
+        assert_eq!((v.view, v.rest(NOW)), (View::Log, None));
+        v.press(enter, 10, 25, NOW);
+        assert_eq!(v.rest(NOW.after(ATTENTION)), None);
+        assert_eq!(v.view, View::Log);
+        v.press(enter, 10, 25, NOW);
         v.set_status(false);
         assert_eq!(v.view, View::Log);
     }

@@ -1,4 +1,4 @@
-//! The node's status as its screen shows it, for whoever stands before the machine.
+//! The node's status for whoever stands before the machine or at its serial line.
 //!
 //! It says nothing that changes from second to second, so that a screen is drawn
 //! again only when something has happened.
@@ -20,8 +20,7 @@ use skep_api::control::{CapsuleState, ExitStatus, hardware::Product};
 
 /// Columns that are left for text beside the code.
 const COLUMNS: usize = 78;
-/// Capsules that are listed, and last messages that are shown.
-const CAPSULES_SHOWN: usize = 12;
+/// Last messages that are shown.
 const MESSAGES_SHOWN: usize = 8;
 /// Bytes of the log that are looked at for them.
 const LOG_TAIL: usize = 2048;
@@ -31,8 +30,12 @@ const API_PORT: u16 = 8080;
 /// What the screen shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusPage {
-    /// Lines of text.
-    pub text: String,
+    /// What the node is and how it is.
+    pub head: Vec<String>,
+    /// A line for each capsule.
+    pub capsules: Vec<String>,
+    /// The last messages, oldest first.
+    pub messages: Vec<String>,
     /// The address of the node's status page; empty while the node has none.
     pub url: String,
 }
@@ -45,18 +48,15 @@ impl Capsules {
             return None;
         }
         let url = self.url();
-        let mut text = String::new();
-        self.head(&url, &mut text);
-        self.list_capsules(&mut text);
-        let _ = writeln!(text, "\n Last messages");
-        for line in last_messages() {
-            let _ = writeln!(text, "   {line}");
-        }
-        let _ = write!(text, "\n Page Up: all messages   Escape: back");
-        Some(StatusPage { text, url })
+        Some(StatusPage {
+            head: self.head(&url),
+            capsules: self.list_capsules(),
+            messages: last_messages(),
+            url,
+        })
     }
 
-    fn head(&self, url: &str, text: &mut String) {
+    fn head(&self, url: &str) -> Vec<String> {
         let addresses = self.addresses();
         let address = match addresses.is_empty() {
             true => String::from("none yet"),
@@ -65,38 +65,48 @@ impl Capsules {
         let frames = machine::frame::stats();
         let mib = (frames.total * machine::addr::PAGE_SIZE) >> 20;
         let cpus = machine::cpu::count();
-        let _ = writeln!(text, "\n {}   {KERNEL}\n", self.config.name);
-        let _ = writeln!(text, " Node ID    {}", self.node_id());
-        let _ = writeln!(text, " Address    {address}");
         let page = if url.is_empty() { "none yet" } else { url };
-        let _ = writeln!(text, " Status at  {page}");
-        let _ = writeln!(text, " Machine    {cpus} CPUs, {mib} MiB of memory");
-        let _ = writeln!(text, " Up         {}", uptime(Instant::now()));
+        let mut lines = Vec::from([
+            String::new(),
+            format!(" {}   {KERNEL}", self.config.name),
+            String::new(),
+            format!(" Node ID    {}", self.node_id()),
+            format!(" Address    {address}"),
+            format!(" Status at  {page}"),
+            format!(" Machine    {cpus} CPUs, {mib} MiB of memory"),
+            format!(" Clock      {}", clock(machine::time::wall())),
+            format!(" Up         {}", uptime(Instant::now())),
+        ]);
         if let Some(info) = self.guard.as_ref().and_then(|g| g.info()) {
             let fed = info.withheld.unwrap_or_else(|| String::from("all is well"));
-            let _ = writeln!(text, " Watchdog   {}: {fed}", info.device);
+            lines.push(format!(" Watchdog   {}: {fed}", info.device));
         }
         if let Some(record) = self.platform.crash() {
             let (id, reason) = (record.id, cut(&record.reason));
-            let _ = writeln!(text, " Crash      {id:08x} {reason}");
+            lines.push(format!(" Crash      {id:08x} {reason}"));
         }
+        lines
     }
 
-    fn list_capsules(&self, text: &mut String) {
+    fn list_capsules(&self) -> Vec<String> {
         let all = self.all();
         let mut others: Vec<&Arc<Capsule>> = all.iter().filter(|c| !c.is_system()).collect();
         others.sort_unstable_by_key(|c| String::from(c.name()));
-        let _ = writeln!(text, "\n Capsules");
         if others.is_empty() {
-            let _ = writeln!(text, "   none");
+            return Vec::from([String::from("   none")]);
         }
-        for capsule in others.iter().take(CAPSULES_SHOWN) {
-            let state = state(&capsule.summary().state);
-            let _ = writeln!(text, "   {:<24} {state}", capsule.name());
-        }
-        if let Some(more @ 1..) = others.len().checked_sub(CAPSULES_SHOWN) {
-            let _ = writeln!(text, "   and {more} more");
-        }
+        let line = |capsule: &&Arc<Capsule>| {
+            let summary = capsule.summary();
+            let mut state = state(&summary.state);
+            if summary.state == CapsuleState::Running {
+                let since = Instant(summary.started_ns);
+                let ns = Instant::now().since(since).as_nanos();
+                let time = uptime(Instant(u64::try_from(ns).unwrap_or(u64::MAX)));
+                let _ = write!(state, " for {time}");
+            }
+            format!("   {:<20} {state}", capsule.name())
+        };
+        others.iter().map(line).collect()
     }
 
     fn url(&self) -> String {
@@ -150,11 +160,43 @@ fn machine_id(product: &Product, mac: Option<[u8; 6]>) -> String {
 fn uptime(now: Instant) -> String {
     let minutes = now.0 / 60_000_000_000;
     match minutes {
-        0 => String::from("less than a minute"),
+        0 => String::from("under a minute"),
         1..60 => format!("{minutes} min"),
         60..1440 => format!("{} h {:02} min", minutes / 60, minutes % 60),
         _ => format!("{} days {} h", minutes / 1440, minutes / 60 % 24),
     }
+}
+
+/// A time in nanoseconds since 1970 as a date in UTC, to the minute.
+fn clock(wall_ns: i64) -> String {
+    /// The first second of 2025: a clock before it was never set.
+    const SENSIBLE: i64 = 1_735_689_600;
+    let seconds = wall_ns.div_euclid(1_000_000_000);
+    if seconds < SENSIBLE {
+        return String::from("not set");
+    }
+    let (days, minutes) = (seconds / 86_400, seconds / 60 % 1440);
+    let (year, month, day) = date(days);
+    let (hour, minute) = (minutes / 60, minutes % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
+}
+
+/// The Gregorian date of a day counted from 1970-01-01. Years are counted from March, so
+/// that the leap day is a year's last, in cycles of 400.
+fn date(days: i64) -> (i64, i64, i64) {
+    const CYCLE: i64 = 146_097;
+    // From 0000-03-01 on.
+    let days = days + 719_468;
+    let (cycle, day) = (days.div_euclid(CYCLE), days.rem_euclid(CYCLE));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (year, month) = match month {
+        0..10 => (year, month + 3),
+        _ => (year + 1, month - 9),
+    };
+    (400 * cycle + year, month, day)
 }
 
 fn state(state: &CapsuleState) -> String {
@@ -207,10 +249,22 @@ mod tests {
     #[test]
     fn uptimes_change_once_a_minute_at_most() {
         let at = |s: u64| uptime(Instant(s * 1_000_000_000));
-        assert_eq!(at(59), "less than a minute");
+        assert_eq!(at(59), "under a minute");
         assert_eq!(at(61), at(119));
         assert_eq!(at(3_661), "1 h 01 min");
         assert_eq!(at(200_000), "2 days 7 h");
+    }
+
+    #[test]
+    fn the_clock_shows_dates_that_are_sensible() {
+        assert_eq!(clock(0), "not set");
+        let at = |seconds: i64| clock(seconds * 1_000_000_000);
+        assert_eq!(at(1_735_689_600), "2025-01-01 00:00 UTC");
+        assert_eq!(at(1_835_478_479), "2028-02-29 23:07 UTC");
+        assert_eq!(at(1_835_483_160), "2028-03-01 00:26 UTC");
+        assert_eq!(date(11_016), (2000, 2, 29));
+        assert_eq!(date(-1), (1969, 12, 31));
+        assert_eq!(date(47_541), (2100, 3, 1));
     }
 
     #[test]

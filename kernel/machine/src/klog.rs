@@ -22,11 +22,14 @@ struct Ring {
     bytes: [u8; RING_BYTES],
     /// Bytes ever written; the ring holds the last of them.
     written: u64,
+    /// Somebody uses the serial line for something else, since so many were written.
+    held_at: Option<u64>,
 }
 
 static RING: IrqLock<Ring> = IrqLock::new(Ring {
     bytes: [0; RING_BYTES],
     written: 0,
+    held_at: None,
 });
 static SINKS: [Once<&'static dyn LogSink>; SINKS_MAX] = [const { Once::new() }; SINKS_MAX];
 
@@ -43,6 +46,33 @@ pub fn set_serial(on: bool) {
 #[must_use]
 pub fn has_serial() -> bool {
     SERIAL.load(Relaxed)
+}
+
+/// Keeps messages from the serial line until [`release_serial`]; a panic is told there all
+/// the same.
+pub fn hold_serial() {
+    let mut ring = RING.lock();
+    ring.held_at = ring.held_at.or(Some(ring.written));
+}
+
+/// Lets messages go to the serial line again, first those that were kept: what the ring
+/// still has of them.
+pub fn release_serial() {
+    let mut piece = [0; 256];
+    loop {
+        let mut ring = RING.lock();
+        let Some(from) = ring.held_at else { return };
+        let (start, n) = ring.copy(from, &mut piece);
+        if n == 0 {
+            ring.held_at = None;
+            return;
+        }
+        ring.held_at = Some(start + n as u64);
+        drop(ring);
+        if SERIAL.load(Relaxed) {
+            crate::arch::console_write(&piece[..n]);
+        }
+    }
 }
 
 /// A line that is cut where it gets too long.
@@ -126,8 +156,9 @@ pub fn write(text: &[u8]) {
         ring.bytes[at] = *b;
         ring.written += 1;
     }
+    let is_held = ring.held_at.is_some();
     drop(ring);
-    if SERIAL.load(Relaxed) {
+    if SERIAL.load(Relaxed) && !is_held {
         crate::arch::console_write(text);
     }
     for sink in SINKS.iter().filter_map(Once::get) {
@@ -153,15 +184,21 @@ pub fn add_sink(sink: &'static dyn LogSink) -> bool {
 /// Copies log bytes from offset `from` on (counted from boot) to `out`; the offset
 /// they really begin at, and how many there are. What the ring has lost is skipped.
 pub fn read(from: u64, out: &mut [u8]) -> (u64, usize) {
-    let ring = RING.lock();
-    let start = from
-        .max(ring.written.saturating_sub(RING_BYTES as u64))
-        .min(ring.written);
-    let n = ((ring.written - start) as usize).min(out.len());
-    for (i, b) in out[..n].iter_mut().enumerate() {
-        *b = ring.bytes[((start + i as u64) % RING_BYTES as u64) as usize];
+    RING.lock().copy(from, out)
+}
+
+impl Ring {
+    /// As [`read`].
+    fn copy(&self, from: u64, out: &mut [u8]) -> (u64, usize) {
+        let start = from
+            .max(self.written.saturating_sub(RING_BYTES as u64))
+            .min(self.written);
+        let n = ((self.written - start) as usize).min(out.len());
+        for (i, b) in out[..n].iter_mut().enumerate() {
+            *b = self.bytes[((start + i as u64) % RING_BYTES as u64) as usize];
+        }
+        (start, n)
     }
-    (start, n)
 }
 
 /// Bytes ever logged.

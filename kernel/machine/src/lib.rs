@@ -75,6 +75,7 @@ mod run_time;
 pub mod sample;
 #[cfg(any(target_os = "none", test))]
 mod scale;
+pub mod serial;
 pub mod sync;
 pub mod thread;
 pub mod time;

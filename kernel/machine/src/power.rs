@@ -1,14 +1,16 @@
 //! Turning the machine around or off, and its power button.
 
-use crate::arch;
+use crate::{arch, klog};
 
 /// Starts the machine again. What has to be saved or said has been before.
 pub fn reboot() -> ! {
+    klog::release_serial();
     arch::power::reset_now()
 }
 
 /// Turns the machine off; where that is impossible it starts again.
 pub fn power_off() -> ! {
+    klog::release_serial();
     arch::power::off_now()
 }
 

@@ -3,7 +3,8 @@
 //! Until the configuration is known messages go to the serial line, and a panic is
 //! told there whatever it says. The screen shows the log from its beginning, then the
 //! node's status; it begins when the disks have been searched for the owner's settings.
-//! The keyboard pages through the log.
+//! The keyboard pages through the log. The serial line carries messages, and shows the
+//! same status to somebody who presses Enter there.
 
 use alloc::sync::Arc;
 use capsule::Capsules;
@@ -39,6 +40,15 @@ pub(crate) fn set_serial(console: &Console) {
     klog::set_serial(console.serial);
 }
 
+/// Lets whoever presses a key on the serial line see more than messages.
+fn listen() {
+    if klog::has_serial()
+        && let Err(e) = skep_console::serial::start()
+    {
+        log::warn!("the serial line listens to nobody: {e:?}");
+    }
+}
+
 /// Has the screen show the node's status once there is one, and the keyboard page
 /// through the messages.
 pub(crate) fn show_status(capsules: &Arc<Capsules>) {
@@ -46,10 +56,13 @@ pub(crate) fn show_status(capsules: &Arc<Capsules>) {
     skep_console::show_status(move || {
         let page = capsules.status_page()?;
         Some(Status {
-            text: page.text,
+            head: page.head,
+            capsules: page.capsules,
+            messages: page.messages,
             code: page.url,
         })
     });
+    listen();
     if let Err(e) = skep_ps2::start() {
         log::debug!("PS/2: {e}");
     }

@@ -64,7 +64,7 @@ pub(crate) use thread::{
 };
 pub(crate) use tlb::barrier;
 pub(crate) use trap::set_syscall;
-pub(crate) use uart::write as console_write;
+pub(crate) use uart::{receives as console_receives, write as console_write};
 pub(crate) use usercopy::{
     copy_from_user, copy_to_user, str_from_user, user_cmpxchg_u32, user_load_u32,
 };

@@ -4,12 +4,14 @@
 //! the first instruction and in a panic. [`write`] puts bytes into a ring that
 //! the transmit interrupt empties, so that nobody spins for a slow line; it
 //! polls while interrupts are not set up ([`use_interrupts`]) and when the
-//! ring is full and the caller is the only one who could empty it.
+//! ring is full and the caller is the only one who could empty it. What comes in goes to
+//! [`crate::serial`], by interrupt only.
 //!
 //! Register names as in the data sheet of the PC16550D.
 
 use super::{ioapic, port};
 use crate::irq::{self, Wire};
+use crate::serial;
 use crate::sync::IrqLock;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 
@@ -30,13 +32,19 @@ const MCR: u16 = COM1 + 4;
 const LSR: u16 = COM1 + 5;
 const SCRATCH: u16 = COM1 + 7;
 
+const IER_RECEIVED: u8 = 1 << 0;
 const IER_TRANSMITTER_EMPTY: u8 = 1 << 1;
+/// In the identification: no cause is left.
+const IIR_NONE: u8 = 1 << 0;
 const LCR_8N1: u8 = 0b11;
 const LCR_DLAB: u8 = 1 << 7;
 /// DTR, RTS, and OUT2, which lets the interrupt through on a PC.
 const MCR_ON: u8 = 0b1011;
 /// FIFOs on, both cleared, interrupt at 14 received bytes.
 const FCR_ON: u8 = 0b1100_0111;
+const LSR_RECEIVED: u8 = 1 << 0;
+/// Parity or framing error, break: what came is noise.
+const LSR_NOISE: u8 = 0b1_1100;
 const LSR_TRANSMITTER_EMPTY: u8 = 1 << 5;
 /// Bytes the transmitter takes at once when it is empty.
 const FIFO: usize = 16;
@@ -167,7 +175,7 @@ impl Ring {
         } else {
             0
         };
-        put(IER, transmit);
+        put(IER, IER_RECEIVED | transmit);
     }
 
     fn flush(&mut self) {
@@ -218,11 +226,47 @@ pub(crate) fn drain() {
     }
 }
 
-/// Serves the UART's interrupt. What comes in is not used: a node has no console
-/// to log in on.
+/// Whether received bytes are noticed: the interrupt could be had.
+pub(crate) fn receives() -> bool {
+    INTERRUPTS.load(Relaxed)
+}
+
+/// Causes served by one interrupt. Further ones come again; a port that has been pulled
+/// reads as ones and must not hold a CPU.
+const CAUSES_MAX: u32 = 64;
+
+/// Serves the UART's interrupt. It comes when the first cause begins, so all must be gone
+/// at the end.
 fn interrupt() {
     let mut ring = RING_OUT.lock();
-    // Reading the identification acknowledges the transmitter's cause.
-    read(IIR);
-    ring.feed();
+    let mut any = false;
+    for _ in 0..CAUSES_MAX {
+        // Reading the identification acknowledges the transmitter's cause.
+        if read(IIR) & IIR_NONE != 0 {
+            break;
+        }
+        any |= receive();
+        ring.feed();
+    }
+    drop(ring);
+    if any {
+        serial::told();
+    }
+}
+
+/// Takes what has come in; whether that was anything.
+fn receive() -> bool {
+    let mut any = false;
+    for _ in 0..FIFO {
+        let status = read(LSR);
+        if status & LSR_RECEIVED == 0 {
+            break;
+        }
+        let byte = read(DATA);
+        if status & LSR_NOISE == 0 {
+            serial::received(byte);
+            any = true;
+        }
+    }
+    any
 }
