@@ -119,6 +119,8 @@ pub struct Machine {
     pub guest_ports: Vec<u16>,
     /// Host port of the first of them, the others follow; `None` takes free ones.
     pub port_base: Option<u16>,
+    /// Whether somebody can type on the serial line: [`Node::terminal`].
+    pub typed_serial: bool,
     /// Whether the machine restarts when asked to, or QEMU ends instead.
     pub reboots: bool,
     /// More arguments for QEMU: drives, devices, `-icount`.
@@ -149,6 +151,7 @@ impl Machine {
             switch: None,
             guest_ports: vec![8080, 8081],
             port_base: None,
+            typed_serial: false,
             reboots: true,
             arguments: Vec::new(),
         }
@@ -242,6 +245,12 @@ impl Machine {
     /// Lets the host reach one more port of the node.
     pub fn guest_port(mut self, port: u16) -> Self {
         self.guest_ports.push(port);
+        self
+    }
+
+    /// Lets somebody type on the serial line: see [`Node::terminal`].
+    pub fn typed_serial(mut self) -> Self {
+        self.typed_serial = true;
         self
     }
 

@@ -3,8 +3,9 @@
 use crate::{
     Artifacts, Board, Firmware, Machine,
     http::{self, Response},
-    machine::{BootFiles, OVMF_VARS, QBOOT},
+    machine::{BootFiles, OVMF_VARS, QBOOT, escape},
     qmp::Qmp,
+    terminal::Terminal,
 };
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
@@ -29,6 +30,8 @@ const ATTEMPT_FIRST: Duration = Duration::from_millis(200);
 const ATTEMPT_LONGEST: Duration = Duration::from_secs(3);
 /// Pause between looks at something that is not there yet.
 const POLL: Duration = Duration::from_millis(5);
+/// Name of the socket on which somebody types.
+const TERMINAL: &str = "terminal";
 /// Lines of the serial log shown with a failure.
 const TAIL_LINES: usize = 25;
 
@@ -41,7 +44,7 @@ pub struct Node {
     ports: Vec<(u16, u16)>,
     logs: PathBuf,
     /// Gone with the node; holds the control socket and disks made for the run.
-    _folder: TempFolder,
+    folder: TempFolder,
 }
 
 impl Node {
@@ -55,7 +58,7 @@ impl Node {
         loop {
             let ports = host_ports(machine)?;
             let arguments = machine.command_line(&ports, &files);
-            match launch(&arguments, folder.path(), &logs) {
+            match launch(&arguments, machine.typed_serial, folder.path(), &logs) {
                 Ok((child, qmp, started)) => {
                     let ports = machine.guest_ports.iter().copied().zip(ports).collect();
                     return Ok(Self {
@@ -64,7 +67,7 @@ impl Node {
                         started,
                         ports,
                         logs,
-                        _folder: folder,
+                        folder,
                     });
                 }
                 Err(error) => {
@@ -159,6 +162,11 @@ impl Node {
     /// The file that the serial line is written to.
     pub fn serial_path(&self) -> PathBuf {
         self.logs.join("serial.log")
+    }
+
+    /// A terminal on the serial line of a machine that allows it ([`Machine::typed_serial`]).
+    pub fn terminal(&self) -> Result<Terminal> {
+        Terminal::connect(&self.folder.path().join(TERMINAL))
     }
 
     /// Waits until the serial log contains `text` and returns the whole log.
@@ -312,6 +320,7 @@ fn prepare(machine: &Machine, folder: &Path) -> Result<BootFiles> {
 /// Starts QEMU and connects to its control socket.
 fn launch(
     arguments: &[std::ffi::OsString],
+    is_typed: bool,
     folder: &Path,
     logs: &Path,
 ) -> Result<(Child, Qmp, Instant)> {
@@ -323,8 +332,7 @@ fn launch(
     command
         .args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"])
         .args(arguments)
-        .arg("-serial")
-        .arg(format!("file:{}", logs.join("serial.log").display()))
+        .args(serial(is_typed, folder, logs))
         .arg("-qmp")
         .arg(format!("unix:{},server=on,wait=off", socket.display()))
         .stdin(Stdio::null())
@@ -345,6 +353,19 @@ fn launch(
             Err(error)
         }
     }
+}
+
+/// QEMU's arguments for the serial line: a file, and where somebody types a socket too.
+fn serial(is_typed: bool, folder: &Path, logs: &Path) -> Vec<String> {
+    let log = logs.join("serial.log");
+    if !is_typed {
+        return vec!["-serial".into(), format!("file:{}", log.display())];
+    }
+    let (socket, log) = (escape(&folder.join(TERMINAL)), escape(&log));
+    let line =
+        format!("socket,id=terminal,path={socket},server=on,wait=off,logfile={log},logappend=on");
+    let words = ["-chardev", &line, "-serial", "chardev:terminal"];
+    words.map(String::from).to_vec()
 }
 
 fn connect(child: &mut Child, socket: &Path) -> Result<Qmp> {
