@@ -33,6 +33,7 @@ extern crate std;
 pub mod account;
 pub mod addr;
 pub mod block;
+mod breakpoints;
 pub mod bus;
 pub mod chipset;
 pub mod cpu;
@@ -76,6 +77,7 @@ pub mod sample;
 #[cfg(any(target_os = "none", test))]
 mod scale;
 pub mod serial;
+mod switches;
 pub mod sync;
 pub mod thread;
 pub mod time;

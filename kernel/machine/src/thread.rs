@@ -20,11 +20,10 @@ use alloc::sync::Arc;
 use core::any::{Any, TypeId};
 use core::marker::PhantomData;
 use core::ops::Deref;
-use core::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst,
-};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use core::time::Duration;
 
+pub use crate::breakpoints::{BREAKPOINTS_MAX, Breakpoints, set_breakpoints};
 pub use crate::fpu::{
     fpu_accepts, fpu_features, fpu_load, fpu_pop, fpu_push, fpu_reset, fpu_save, fpu_size,
 };
@@ -47,9 +46,9 @@ pub struct Thread {
     pub(crate) wanted_weight: AtomicU32,
     /// What is due before it goes on in user mode: [`ATTENTION`], [`SWITCHED`],
     /// [`REWEIGHED`].
-    due: AtomicU8,
-    /// Whether being switched out makes [`SWITCHED`] due.
-    watches_switches: AtomicBool,
+    pub(crate) due: AtomicU8,
+    /// What makes being switched out [`SWITCHED`]: see `switches`.
+    pub(crate) watches_switches: AtomicU8,
     /// Nanoseconds it has run.
     pub(crate) run_ns: AtomicU64,
     /// Nanoseconds of these in the kernel, sampled.
@@ -66,7 +65,7 @@ pub(crate) const DUE_AT: usize = core::mem::offset_of!(Thread, due);
 /// Attention is due: see [`Thread::raise_attention`].
 const ATTENTION: u8 = 1;
 /// It was switched out: see [`Thread::watch_switches`].
-const SWITCHED: u8 = 2;
+pub(crate) const SWITCHED: u8 = 2;
 /// Its weight is to change: see [`Thread::set_nice`].
 const REWEIGHED: u8 = 4;
 
@@ -171,8 +170,9 @@ pub enum Exception {
     DivideError,
     /// `int3`.
     Breakpoint,
-    /// Single step or a debug register.
-    Debug,
+    /// Single step, a debug register or `int1`: which, as the bits of DR6 that differ from
+    /// those of a quiet processor.
+    Debug(u64),
     /// Invalid opcode.
     InvalidOpcode,
     /// General protection, with its error code.
@@ -310,29 +310,6 @@ impl Thread {
         self.due.load(Relaxed) != 0
     }
 
-    /// Has [`Hooks::switched`] called before user mode goes on after each time the
-    /// thread was switched out, and the next time in any case; or not any more.
-    pub fn watch_switches(&self, on: bool) {
-        self.watches_switches.store(on, Relaxed);
-        if on {
-            self.mark_switched();
-        }
-    }
-
-    /// Acts as if it had been switched out, if it watches for that.
-    #[inline]
-    pub fn mark_switched(&self) {
-        if self.watches_switches.load(Relaxed) {
-            self.due.fetch_or(SWITCHED, SeqCst);
-        }
-    }
-
-    /// Whether it was switched out since the last call.
-    #[cfg(target_os = "none")]
-    pub(crate) fn take_switched(&self) -> bool {
-        self.due.fetch_and(!SWITCHED, SeqCst) & SWITCHED != 0
-    }
-
     pub(crate) fn mark_reweighed(&self) {
         self.due.fetch_or(REWEIGHED, SeqCst);
     }
@@ -440,7 +417,7 @@ impl Builder {
             weight: AtomicU32::new(WEIGHT_0),
             wanted_weight: AtomicU32::new(WEIGHT_0),
             due: AtomicU8::new(0),
-            watches_switches: AtomicBool::new(false),
+            watches_switches: AtomicU8::new(0),
             run_ns: AtomicU64::new(0),
             kernel_ns: AtomicU64::new(0),
             stack: SpinLock::new(self.stack),

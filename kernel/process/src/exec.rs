@@ -67,6 +67,7 @@ fn commit(me: &Arc<Thread>, regs: &mut UserRegs, ready: Ready) {
     process.release_parent();
     me.set_robust_list(0);
     me.rseq.clear();
+    me.clear_debug();
     thread::current().watch_switches(false);
     process.barriers.store(0, SeqCst);
     forget_handlers(me);

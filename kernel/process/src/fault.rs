@@ -2,10 +2,11 @@
 //! signals.
 
 use crate::signal::{SigInfo, Signal, Trap, code};
+use crate::trace::Met;
 use crate::{Thread, oom};
 use alloc::sync::Arc;
 use machine::paging::Access;
-use machine::thread::{self, Exception, PageFault};
+use machine::thread::{self, Exception, PageFault, UserRegs};
 use mm::FaultError;
 
 /// Bits of the processor's page-fault error code (Intel SDM vol. 3A, 4.7).
@@ -84,8 +85,29 @@ fn note(me: &Thread, number: u64, error: u64, addr: usize) {
     };
 }
 
-/// Raises the signal of an exception of the calling thread at `rip`.
-pub fn exception(rip: usize, exception: Exception) {
+/// The resume flag of `rflags`.
+const RESUME: u64 = 0x1_0000;
+
+/// The signal of a debug exception, if it is one of this thread's.
+fn debug(me: &Thread, regs: &mut UserRegs, status: u64) -> Option<SigInfo> {
+    let code = match me.debug_exception(status) {
+        Met::Step => code::TRAP_TRACE,
+        Met::Trap => code::TRAP_BRKPT,
+        Met::Nothing => return None,
+        Met::Point { before } => {
+            if before {
+                // Or the instruction would meet it again, and again.
+                regs.rflags |= RESUME;
+            }
+            code::TRAP_HWBKPT
+        }
+    };
+    Some(SigInfo::fault(Signal::TRAP, code, regs.rip as usize))
+}
+
+/// Raises the signal of an exception of the calling thread, whose registers are `regs`.
+pub fn exception(regs: &mut UserRegs, exception: Exception) {
+    let rip = regs.rip as usize;
     let current = thread::current();
     let Some(me) = current.data::<Arc<Thread>>() else {
         return;
@@ -98,11 +120,10 @@ pub fn exception(rip: usize, exception: Exception) {
             0,
             SigInfo::fault(Signal::FPE, code::FPE_INTDIV, rip),
         ),
-        Exception::Debug => (
-            DEBUG,
-            0,
-            SigInfo::fault(Signal::TRAP, code::TRAP_TRACE, rip),
-        ),
+        Exception::Debug(status) => match debug(me, regs, status) {
+            Some(info) => (DEBUG, 0, info),
+            None => return,
+        },
         Exception::Breakpoint => (BREAKPOINT, 0, SigInfo::kernel(Signal::TRAP)),
         Exception::InvalidOpcode => (
             INVALID_OPCODE,

@@ -43,7 +43,7 @@ pub(crate) extern "C" fn syscall(regs: &mut UserRegs) {
 
 impl thread::Hooks for Hooks {
     fn exception(&self, regs: &mut UserRegs, exception: Exception) {
-        process::fault::exception(regs.rip as usize, exception);
+        process::fault::exception(regs, exception);
     }
 
     fn page_fault(&self, fault: PageFault) -> bool {

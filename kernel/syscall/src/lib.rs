@@ -32,6 +32,8 @@ mod convert;
 #[cfg(test)]
 mod core_tests;
 mod ctx;
+#[cfg(test)]
+mod debug_tests;
 mod errno;
 mod events;
 mod exec;

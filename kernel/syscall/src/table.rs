@@ -138,7 +138,7 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_pidfd_open => pidfd::sys_pidfd_open(2), Full;
     __NR_prctl => prctl::sys_prctl(5), Partial("no PR_SET_MM, no names for memory");
     __NR_arch_prctl => prctl::sys_arch_prctl(2), Full;
-    __NR_ptrace => ptrace::sys_ptrace(4), Partial("no SECCOMP_GET_FILTER, SYSEMU, debug registers; all threads of a tracer may act");
+    __NR_ptrace => ptrace::sys_ptrace(4), Partial("no SECCOMP_GET_FILTER, SYSEMU; all threads of a tracer may act");
     __NR_seccomp => seccomp::sys_seccomp(3), Partial("no listeners (SECCOMP_FILTER_FLAG_NEW_LISTENER answers EINVAL)");
     __NR_personality => misc::sys_personality(1), Full;
 

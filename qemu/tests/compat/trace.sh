@@ -1,4 +1,4 @@
-# strace and gdb: calls followed through processes, counted and failed; break points, steps, threads, registers, attaching, core files.
+# strace and gdb: calls followed through processes, counted and failed; break points, watch points, steps, threads, registers, attaching, core files.
 set -eu
 mkdir -p t && cd t
 source='#source'
@@ -8,11 +8,20 @@ chmod +x prog
 export DEBUGINFOD_URLS= HISTSIZE=0
 echo '## strace'
 # The calls of the program and of its child, in the order each makes them; those that
-# others overtake are split in the log.
+# others overtake are split in the log, and put together here.
+joined() {
+    gawk -v who="$1" '$1 == who {
+        if (held != "" && sub(/^[0-9]+ +<\.\.\. [a-z0-9_]+ resumed>/, "")) $0 = held $0
+        else if (held != "") print held
+        held = ""
+        if (sub(/ *<unfinished \.\.\.>$/, "")) held = $0
+        else print
+    } END { if (held != "") print held }' log
+}
 strace -f -o log -e trace=write,kill,vfork,wait4,exit_group,clone,rt_sigaction,getuid,nanosleep,execve ./prog fork
 for who in $(gawk '{ if (!seen[$1]++) print $1 }' log); do
     echo "- process"
-    grep "^$who " log | sed -E 's/^[0-9]+ +//; s/<unfinished ...>//; /resumed>/s/^<... ([a-z0-9_]+) resumed>/ \1/
+    joined "$who" | sed -E 's/^[0-9]+ +//
         s/0x[0-9a-f]+/ADDR/g; s/\b[0-9]{2,7}\b/N/g; s/[0-9]+ vars/N vars/; s/si_([us])time=[^,}]*/si_\1time=T/g; s/pid=[0-9]+/pid=N/; s/ +/ /g; s/^ //' | grep -Ev '^(rt_sig|wait4|clone)' || true
 done
 echo '## strace -c'
@@ -83,6 +92,68 @@ set $rax = 7
 print $eax
 print $xmm0.v4_int32[0] = 9
 print $xmm0.v4_int32[0]
+continue
+GDB
+echo '## gdb: watch points of the processor'
+# The value after each change, what is read, what code is reached, and no more than four.
+debug --args ./prog watch <<'GDB'
+break watched
+run
+delete
+watch total
+rwatch limit
+awatch words[1]
+watch *(char *)((char *)words + 3)
+info breakpoints
+continue
+continue
+continue
+continue
+continue
+continue
+continue
+continue
+delete
+hbreak add
+continue
+print i
+print (int)$eflags & 0x10100
+stepi
+print (int)$eflags & 0x10100
+continue
+print i
+delete
+watch total if total > 100
+continue
+print total
+delete
+hbreak square
+hbreak half
+hbreak meet
+hbreak watched
+hbreak add
+print sizeof(long)
+continue
+delete
+hbreak square
+continue
+finish
+delete
+watch total
+kill
+GDB
+debug --args ./prog threads <<'GDB'
+watch total
+run
+continue
+continue
+GDB
+debug --args ./prog fork <<'GDB' | grep -Ev '^(child ended|signal|\[Detaching|\[Inferior)'
+set follow-fork-mode child
+set detach-on-fork on
+watch forked
+run
+continue
 continue
 GDB
 echo '## gdb: signals'
@@ -181,7 +252,8 @@ exit 0
 #include <time.h>
 #include <unistd.h>
 
-volatile int total, limit = 1000, done, aborts;
+volatile int total, limit = 1000, done, aborts, forked;
+volatile long words[2];
 static pthread_barrier_t all;
 
 int square(int n) { return n * n; }
@@ -199,12 +271,32 @@ static void count(int n) {
     printf("total %d\n", total);
 }
 
-static void on_signal(int n) {
-    printf("signal %d\n", n);
-}
-
 static void meet(void) {
     total = 1;
+}
+
+/* What the kernel reads and writes for it, a debugger is not told of. */
+static void watched(void) {
+    int ends[2], old = 0;
+    total = 7;
+    old = limit;
+    words[1] = old;
+    old = words[1];
+    if (pipe(ends) != 0 || write(ends[1], (void *)&total, sizeof total) != sizeof total)
+        abort();
+    if (read(ends[0], (void *)words, sizeof total) != sizeof total)
+        abort();
+    ((volatile char *)words)[3] = 5;
+    total = words[0];
+    count(2);
+    for (int i = 0; i < 50; i++)
+        add(i);
+    total = square(half(total));
+    meet();
+}
+
+static void on_signal(int n) {
+    printf("signal %d\n", n);
 }
 
 static void *work(void *arg) {
@@ -234,6 +326,7 @@ int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     if (!strcmp(what, "fork")) {
         pid_t child = fork();
+        forked = 1;
         if (child == 0) {
             execl(argv[0], "child", "uid", NULL);
             _exit(127);
@@ -251,6 +344,8 @@ int main(int argc, char **argv) {
         struct timespec pause = {0, 50000000};
         while (!done)
             nanosleep(&pause, NULL);
+    } else if (!strcmp(what, "watch")) {
+        watched();
     } else if (!strcmp(what, "count")) {
         count(atoi(argv[2]));
     } else if (!strcmp(what, "signal")) {

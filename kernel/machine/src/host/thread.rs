@@ -1,6 +1,7 @@
 //! Threads of the host as the machine room's threads.
 
 use super::{PageTable, UserRegs};
+use crate::breakpoints::Breakpoints;
 use crate::error::{AllocError, Fault};
 use crate::frame::Frame;
 use crate::paging::{Access, Mapping};
@@ -21,6 +22,7 @@ pub(crate) struct ThreadState {
     parked: AtomicBool,
     space: SpinLock<Option<Arc<PageTable>>>,
     fs: AtomicUsize,
+    breakpoints: SpinLock<Breakpoints>,
     gs: AtomicUsize,
     /// What a user thread will run, until it is started.
     pending: SpinLock<Option<UserRegs>>,
@@ -216,6 +218,15 @@ pub(crate) fn fpu_features() -> u64 {
 
 pub(crate) fn fpu_load(image: &[u8]) -> bool {
     image.len() >= 512
+}
+
+pub(crate) fn set_breakpoints(points: Breakpoints) {
+    *thread::current().arch.breakpoints.lock() = points;
+}
+
+/// The break points that the calling thread would have in the processor.
+pub fn breakpoints() -> Breakpoints {
+    *thread::current().arch.breakpoints.lock()
 }
 
 pub(crate) fn segment_bases() -> (usize, usize) {

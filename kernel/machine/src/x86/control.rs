@@ -130,6 +130,7 @@ pub(super) fn init() {
         }
     }
     set_pat();
+    super::debug::init();
 }
 
 /// PAT: as after reset, but entry 4 is write-combining (for frame buffers).

@@ -21,6 +21,7 @@ const TSS: SegmentSelector = SegmentSelector::new(5, Ring0);
 pub(super) const IST_DOUBLE_FAULT: u16 = 0;
 pub(super) const IST_NMI: u16 = 1;
 pub(super) const IST_MACHINE_CHECK: u16 = 2;
+pub(super) const IST_DEBUG: u16 = 3;
 
 const IST_STACK_ORDER: usize = 2;
 
@@ -42,7 +43,7 @@ static TABLES: [Once<Tables>; crate::cpu::CPUS_MAX] = [const { Once::new() }; cr
 )]
 pub(super) fn init() {
     let mut tss = Box::new(TaskStateSegment::new());
-    for slot in [IST_DOUBLE_FAULT, IST_NMI, IST_MACHINE_CHECK] {
+    for slot in [IST_DOUBLE_FAULT, IST_NMI, IST_MACHINE_CHECK, IST_DEBUG] {
         let stack = Block::alloc(IST_STACK_ORDER).expect("boot: no memory for trap stacks");
         let top = stack.ptr() as u64 + stack.len() as u64;
         stack.leak();

@@ -7,6 +7,7 @@ use super::sched::{self, Leave};
 use super::stacks::KernelStack;
 use super::turn::Turn;
 use super::{control, gdt, kmap, percpu};
+use crate::breakpoints::Breakpoints;
 use crate::error::AllocError;
 use crate::paging::Mapping;
 use crate::sync::IrqLock;
@@ -105,6 +106,7 @@ struct User {
     space: IrqLock<Option<Arc<PageTable>>>,
     fs: Cell<u64>,
     gs: Cell<u64>,
+    breakpoints: Cell<Breakpoints>,
 }
 
 // SAFETY: see the type's doc: the cells have one user at a time, ordered by the
@@ -133,6 +135,13 @@ impl ThreadState {
             stack_top,
             user,
         }
+    }
+}
+
+impl ThreadState {
+    /// The break points of a user thread.
+    pub(super) fn breakpoints(&self) -> Option<&Cell<Breakpoints>> {
+        self.user.as_ref().map(|u| &u.breakpoints)
     }
 }
 
@@ -280,6 +289,7 @@ pub(crate) fn make_user(
         space: IrqLock::new(Some(space)),
         fs: Cell::new(fs),
         gs: Cell::new(gs),
+        breakpoints: Cell::default(),
     };
     let t = Arc::new(b.build(ThreadState::new(Some(stack), Some(user))));
     let at = top - size_of::<UserRegs>();
@@ -475,7 +485,7 @@ pub(super) fn is_on_cpu(t: &Thread) -> bool {
 pub(super) fn switch(me: &Thread, next: &Thread) {
     let here = percpu::here();
     if let Some(u) = &me.arch.user {
-        me.mark_switched();
+        me.note_switch();
         u.fpu.save();
         let (fs, gs) = control::user_bases();
         u.fs.set(fs);

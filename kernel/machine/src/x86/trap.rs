@@ -6,7 +6,7 @@
 //! has a way out (see `usercopy`), or the end.
 
 use super::thread::UserRegs;
-use super::{apic, control, gdt, group, kmap, percpu, sched, tlb, usercopy, vectors};
+use super::{apic, control, debug, gdt, group, kmap, percpu, sched, tlb, usercopy, vectors};
 use crate::addr::USER_END;
 use crate::paging::Access;
 use crate::sample::Place;
@@ -83,7 +83,7 @@ syscall_entry:
     jne 3f
 2:  add rsp, 8
     // `sysret` wants rip in rcx and the flags in r11, faults in the kernel at a rip
-    // that is not canonical, and cannot set the trap flag. Where a signal, execve or a
+    // that is not canonical, and cannot set the trap and resume flags. Where a signal, execve or a
     // tracer asks for anything of that kind, `iretq` does it. (`sysret` takes any rsp.)
     mov rcx, [rsp + 88]
     cmp rcx, [rsp + 128]
@@ -138,6 +138,42 @@ trap_common:
     add rsp, 8
     iretq
 
+// A debug exception comes where a break point is met, and after `mov ss` one instruction
+// later: that may be the first one of the kernel, before `swapgs`. So it has a stack of its
+// own. In kernel mode nothing is done about it: either it is such a one, or the kernel has
+// touched data that a program watches, which no tracer is told of (on Linux neither). The
+// kernel's GS, which a program could imitate, is not needed for that.
+trap_debug:
+    test byte ptr [rsp + 24], 3
+    jnz 1f
+    push rax
+    mov eax, {dr6_nothing}
+    mov dr6, rax
+    pop rax
+    and qword ptr [rsp + 32], {no_trap}
+    add rsp, 16
+    iretq
+    // From user mode: to where other traps land, for this thread may sleep.
+1:  xchg [rsp], rdi
+    PUSH_REGS
+    cld
+    swapgs
+    mov r12, rdi
+    mov rsi, rsp
+    mov rdi, gs:[{stack_top}]
+    sub rdi, {frame}
+    mov rbx, rdi
+    mov ecx, {frame} / 8
+    rep movsq
+    mov rsp, rbx
+    mov rdi, r12
+    mov rsi, rsp
+    xor ebp, ebp
+    sub rsp, 8
+    call trap_rust
+    add rsp, 8
+    jmp return_to_user
+
 // NMI, double fault and machine check may come anywhere, between `swapgs` and
 // `sysret` too: in kernel mode the register itself says what GS is. They do not
 // return.
@@ -168,6 +204,8 @@ trap_fatal:
     push \vector
     .if (\vector == 2) || (\vector == 8) || (\vector == 18)
     jmp trap_fatal
+    .elseif (\vector == 1)
+    jmp trap_debug
     .else
     jmp trap_common
     .endif
@@ -188,7 +226,10 @@ trap_stubs:
     stack_top = const percpu::OFF_STACK_TOP,
     user_cs = const gdt::USER_CODE.0,
     user_ss = const gdt::USER_DATA.0,
-    flags_checked = const !(FLAGS_USER & !FLAG_TRAP) as u32,
+    dr6_nothing = const debug::NOTHING,
+    no_trap = const !(FLAG_TRAP as i32),
+    frame = const size_of::<UserRegs>(),
+    flags_checked = const !(FLAGS_USER & !FLAG_TRAP & !FLAG_RESUME) as u32,
     flags_fixed = const FLAGS_FIXED,
 );
 
@@ -212,7 +253,9 @@ fn build() -> InterruptDescriptorTable {
     // SAFETY: each stub is entry code for its vector, and the IST slots exist.
     unsafe {
         idt.divide_error.set_handler_addr(stub(0));
-        idt.debug.set_handler_addr(stub(1));
+        idt.debug
+            .set_handler_addr(stub(1))
+            .set_stack_index(gdt::IST_DEBUG);
         idt.non_maskable_interrupt
             .set_handler_addr(stub(2))
             .set_stack_index(gdt::IST_NMI);
@@ -298,11 +341,14 @@ fn attend(regs: &mut UserRegs) {
         {
             h.attention(regs);
         }
-        if me.is_due()
-            && me.take_switched()
-            && let Some(h) = thread::hooks()
-        {
-            h.switched(regs);
+        if me.is_due() && me.take_switched() {
+            let (hook, breakpoints) = me.watches();
+            if hook && let Some(h) = thread::hooks() {
+                h.switched(regs);
+            }
+            if breakpoints {
+                debug::reload();
+            }
         }
         interrupts::disable();
         if me.is_due() {
@@ -311,12 +357,14 @@ fn attend(regs: &mut UserRegs) {
     }
 }
 
-/// Bits of RFLAGS a program may set (CF PF AF ZF SF TF DF OF NT AC ID), and those
+/// Bits of RFLAGS a program may set (CF PF AF ZF SF TF DF OF NT RF AC ID), and those
 /// that are always set in user mode (IF and bit 1).
-const FLAGS_USER: u64 = 0x24_4dd5;
+const FLAGS_USER: u64 = 0x25_4dd5;
 const FLAGS_FIXED: u64 = 0x202;
 /// The trap flag.
 const FLAG_TRAP: u64 = 0x100;
+/// The resume flag: the next instruction meets no break point.
+const FLAG_RESUME: u64 = 0x1_0000;
 
 #[unsafe(no_mangle)]
 extern "C" fn sanitize_rust(regs: *mut UserRegs) {
@@ -356,8 +404,10 @@ extern "C" fn trap_rust(vector: u64, regs: *mut UserRegs) {
         let addr = Cr2::read_raw() as usize;
         page_fault(regs, error, addr, from_user);
     } else if from_user {
+        // The debug registers are those of this thread as long as it is not switched out.
+        let what = name(vector, error);
         interrupts::enable();
-        exception(regs, name(vector, error));
+        exception(regs, what);
     } else if let Some(way_out) = usercopy::refusal(vector, regs.rip) {
         usercopy::close();
         regs.rip = way_out;
@@ -396,7 +446,7 @@ fn interrupt(vector: u8, rip: u64, from_user: bool) {
 fn name(vector: u64, error: u64) -> Exception {
     match vector {
         0 => Exception::DivideError,
-        1 => Exception::Debug,
+        1 => Exception::Debug(debug::take_status()),
         3 => Exception::Breakpoint,
         6 => Exception::InvalidOpcode,
         13 => Exception::GeneralProtection(error),

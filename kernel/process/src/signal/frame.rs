@@ -40,7 +40,8 @@ const SS_DISABLE: u32 = 2;
 const SS_AUTODISARM: u32 = 1 << 31;
 
 /// Flags of `rflags` a program may set for itself.
-const FLAGS_SETTABLE: u64 = 0x4_0000 | 0x800 | 0x400 | 0x100 | 0x80 | 0x40 | 0x10 | 4 | 1;
+const FLAGS_SETTABLE: u64 =
+    0x4_0000 | 0x1_0000 | 0x800 | 0x400 | 0x100 | 0x80 | 0x40 | 0x10 | 4 | 1;
 /// Direction, resume and trap flags, which a handler starts without.
 const FLAGS_CLEARED: u64 = 0x400 | 0x1_0000 | 0x100;
 

@@ -43,6 +43,7 @@ pub mod code {
     pub const SYS_SECCOMP: i32 = 1;
     pub const TRAP_BRKPT: i32 = 1;
     pub const TRAP_TRACE: i32 = 2;
+    pub const TRAP_HWBKPT: i32 = 4;
     pub const POLL_IN: i32 = 1;
     pub const POLL_OUT: i32 = 2;
     pub const POLL_MSG: i32 = 3;

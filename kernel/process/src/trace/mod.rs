@@ -9,11 +9,14 @@
 //! Locks, outer first: the family tree, `Process::tracing`, `Thread::trace`.
 
 mod attach;
+mod debug;
 mod general;
 mod request;
 mod stop;
 
 pub use attach::Options;
+pub use debug::DebugRegisters;
+pub(crate) use debug::Met;
 pub use general::General;
 pub use request::{Resume, Stopped};
 pub use stop::{CallStop, Event};
@@ -96,6 +99,8 @@ pub struct Trace {
     /// What `exit` was given.
     exit_code: AtomicU8,
     pub(crate) state: SpinLock<State>,
+    /// Changed by the thread itself; in a stop its tracer has a copy.
+    debug: SpinLock<DebugRegisters>,
     /// The tracee sleeps here in a stop.
     queue: WaitQueue,
     /// Room for floating-point state, kept from stop to stop.

@@ -1,6 +1,6 @@
 //! What a tracer does with a stopped tracee.
 
-use super::{CallStop, Options, State};
+use super::{CallStop, DebugRegisters, Options, State};
 use crate::signal::SigInfo;
 use crate::{Change, Error, Process, Result, Thread};
 use alloc::vec::Vec;
@@ -23,6 +23,8 @@ pub struct Stopped {
     pub regs: UserRegs,
     /// FS and GS base.
     pub bases: (usize, usize),
+    /// Its debug registers.
+    pub debug: DebugRegisters,
     /// Floating-point and vector state, an `XSAVE` image; empty for want of memory.
     pub image: Vec<u8>,
     /// The tracer has changed that.

@@ -103,6 +103,7 @@ impl Thread {
         let stopped = Box::new(Stopped {
             regs: *regs,
             bases: thread::segment_bases(),
+            debug: *self.trace.debug.lock(),
             image: self.fpu_image(),
             image_changed: false,
             info: cause.info,
@@ -150,6 +151,7 @@ impl Thread {
             // Both were checked when they were set.
             let _ = thread::set_segment_bases(Some(fs), Some(gs));
         }
+        self.set_debug(stopped.debug);
         if stopped.image_changed {
             // As above.
             let _ = thread::fpu_load(&stopped.image);

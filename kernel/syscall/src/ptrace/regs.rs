@@ -9,8 +9,10 @@ use machine::user;
 use process::trace::{General, Stopped};
 use zerocopy::{FromBytes, IntoBytes};
 
-/// Where `struct user` has the debug registers. They cannot be used: all are 0.
+/// Where `struct user` has the debug registers.
 const DEBUG_AT: usize = 848;
+/// Registers that there are not.
+const DEBUG_GAP: core::ops::RangeInclusive<usize> = 4..=5;
 /// Bytes of `struct user`, of which the registers are the beginning.
 const USER_SIZE: usize = 912;
 /// Bytes of the part that `fxsave` writes.
@@ -22,7 +24,7 @@ const FEATURES_AT: usize = 464;
 /// x87 and SSE state.
 const LEGACY_FEATURES: u64 = 3;
 /// Flags a program may have, as the machine room lets it.
-const FLAGS_USER: u64 = 0x24_4dd5;
+const FLAGS_USER: u64 = 0x25_4dd5;
 
 /// A set of registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +92,9 @@ fn apply(all: &General, s: &mut Stopped) -> SysResult {
 
 /// The word of `struct user` at `addr`.
 pub(super) fn peek(s: &Stopped, addr: usize) -> Result<u64, Errno> {
-    check(addr)?;
+    if let Some(n) = debug_register(addr)? {
+        return Ok(s.debug.read(n));
+    }
     let all = General::of(&s.regs, s.bases);
     let word = all.as_bytes().get(addr..addr + size_of::<u64>());
     // What follows the registers is not kept.
@@ -99,10 +103,13 @@ pub(super) fn peek(s: &Stopped, addr: usize) -> Result<u64, Errno> {
 
 /// Sets that word.
 pub(super) fn poke(s: &mut Stopped, addr: usize, value: u64) -> SysResult {
-    check(addr)?;
-    if addr >= DEBUG_AT && value == 0 {
-        // Debuggers clear them in every new thread.
-        return Ok(0);
+    match debug_register(addr)? {
+        Some(n) if DEBUG_GAP.contains(&n) => return Err(Errno::EIO),
+        Some(n) => {
+            s.debug.write(n, value)?;
+            return Ok(0);
+        }
+        None => {}
     }
     let mut all = General::of(&s.regs, s.bases);
     let word = all.as_mut_bytes().get_mut(addr..addr + size_of::<u64>());
@@ -110,9 +117,13 @@ pub(super) fn poke(s: &mut Stopped, addr: usize, value: u64) -> SysResult {
     apply(&all, s)
 }
 
-fn check(addr: usize) -> Result<(), Errno> {
-    let fits = addr.is_multiple_of(size_of::<u64>()) && addr < USER_SIZE;
-    fits.then_some(()).ok_or(Errno::EIO)
+/// The number of the debug register at `addr` of `struct user`, if there is one.
+fn debug_register(addr: usize) -> Result<Option<usize>, Errno> {
+    let word = size_of::<u64>();
+    if !addr.is_multiple_of(word) || addr >= USER_SIZE {
+        return Err(Errno::EIO);
+    }
+    Ok(addr.checked_sub(DEBUG_AT).map(|at| at / word))
 }
 
 /// Copies the first `len` bytes of `set` to `to`.

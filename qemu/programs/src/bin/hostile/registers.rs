@@ -32,6 +32,10 @@ pub(crate) fn run() -> Result<(), String> {
     for seed in 0..64 {
         expect_end("a tracer's vector state", move || vectors(seed))?;
     }
+    match in_child(LIMIT, delayed)? {
+        End::Status(0) => {}
+        end => return Err(format!("break points at the kernel's door: {end:?}")),
+    }
     // Each waits for the other when both are stopped: it is the kill that has to work.
     match in_child(Duration::from_secs(1), circle)? {
         End::Unkillable => Err("two tracers of each other cannot be killed".to_string()),
@@ -130,6 +134,50 @@ fn traced(address: u64, flags: u64) -> i32 {
         }
     }
     finish(child)
+}
+
+/// What a tracee loads its stack segment from, while that is watched.
+static mut SEGMENT: u16 = 0;
+
+/// Watches what `mov ss` reads: the exception waits for one instruction more, and that one
+/// enters the kernel (CVE-2018-8897).
+fn delayed() -> i32 {
+    const DEBUG_AT: u64 = 848;
+    // Two bytes, read or written.
+    const CONTROL: u64 = 1 | 3 << 16 | 1 << 18;
+    // SAFETY: the selector is the one that is in force; the child runs nothing else.
+    unsafe {
+        std::arch::asm!("mov {:x}, ss", out(reg) SEGMENT);
+        let child = libc::fork();
+        if child == 0 {
+            libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
+            libc::raise(libc::SIGSTOP);
+            for _ in 0..20 {
+                let at = &raw const SEGMENT;
+                std::arch::asm!("mov ss, word ptr [{}]", "syscall", in(reg) at,
+                    inout("rax") libc::SYS_getpid => _, out("rcx") _, out("r11") _);
+                std::arch::asm!("mov ss, word ptr [{}]", "int3", in(reg) at);
+                // The kernel's own reading.
+                libc::access(at.cast(), 0);
+            }
+            libc::_exit(0);
+        }
+        libc::waitpid(child, null_mut(), 0);
+        let at = &raw const SEGMENT as u64;
+        libc::ptrace(libc::PTRACE_POKEUSER, child, DEBUG_AT, at);
+        let set = libc::ptrace(libc::PTRACE_POKEUSER, child, DEBUG_AT + 56, CONTROL);
+        let (mut status, mut met) = (0, 0);
+        loop {
+            libc::ptrace(libc::PTRACE_CONT, child, 0, 0);
+            if libc::waitpid(child, &mut status, libc::__WALL) != child || !libc::WIFSTOPPED(status)
+            {
+                break;
+            }
+            met += 1;
+        }
+        // How often it is met differs between processors.
+        i32::from(set != 0 || met == 0 || !libc::WIFEXITED(status))
+    }
 }
 
 /// Gives a tracee vector state at random, half of it with a likely header.
