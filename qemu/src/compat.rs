@@ -299,6 +299,12 @@ pub const PROGRAMS: &[Program] = &[
             include_str!("../tests/compat/trace.sh"),
         )
     },
+    program(
+        "sockets",
+        &["python3", "iproute2"],
+        &["/usr/bin/python3", "/script"],
+        include_str!("../tests/compat/sockets.py"),
+    ),
 ];
 
 impl Program {

@@ -114,3 +114,9 @@ fn gcc_and_make() -> Result<()> {
 fn trace() -> Result<()> {
     check("trace")
 }
+
+#[test]
+#[ignore = "long: `scripts/test compat` runs it"]
+fn sockets() -> Result<()> {
+    check("sockets")
+}

@@ -47,6 +47,7 @@ pub mod packet;
 pub mod pool;
 pub mod ports;
 pub mod raw;
+mod registry;
 pub mod ring;
 pub mod socket;
 pub mod stack;

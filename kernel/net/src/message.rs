@@ -117,6 +117,12 @@ impl MessageQueue {
         self.bytes.load(Ordering::Acquire) <= self.capacity() / 2
     }
 
+    /// Bytes that wait, overhead included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Acquire)
+    }
+
     /// Most bytes that may wait.
     #[must_use]
     pub fn capacity(&self) -> usize {

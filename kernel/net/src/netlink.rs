@@ -1,10 +1,13 @@
-//! Netlink route sockets (rtnetlink(7)): what `getifaddrs` and `ip` ask for.
+//! Netlink sockets: those of routes (rtnetlink(7)), which `getifaddrs` and `ip` ask, and
+//! those that tell of sockets (`diag`), which `ss` asks.
 //!
 //! Links, addresses, routes and neighbours are told, all or the one that is asked for;
 //! changes are refused.
 
+mod diag;
 mod reply;
 
+use self::diag::{Dump, SOCK_DIAG_BY_FAMILY};
 use self::reply::Reply;
 use crate::addr::Address;
 use crate::error::{Error, Result};
@@ -14,7 +17,8 @@ use crate::options::BUFFER_DEFAULT;
 use crate::stack::NetStack;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use machine::sync::Mutex;
 use vfs::Events;
 
 const NLMSG_ERROR: u16 = 2;
@@ -40,6 +44,7 @@ const PART_MAX: usize = 3072;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const EPERM: i32 = 1;
+const EBUSY: i32 = 16;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
 const ENETUNREACH: i32 = 101;
@@ -50,6 +55,12 @@ pub struct Netlink {
     queue: MessageQueue,
     port: AtomicU32,
     groups: AtomicU32,
+    /// It tells of sockets, not of routes.
+    diag: bool,
+    /// A dump of sockets, made as it is read.
+    dump: Mutex<Option<Dump>>,
+    /// Whether there is one, for who must not wait.
+    dumping: AtomicBool,
 }
 
 /// A request's header.
@@ -64,13 +75,16 @@ struct Request {
 }
 
 impl Netlink {
-    /// A socket with nothing to read.
+    /// A socket with nothing to read: of routes, or with `diag` one that tells of sockets.
     #[must_use]
-    pub fn new(stack: &NetStack) -> Netlink {
+    pub fn new(stack: &NetStack, diag: bool) -> Netlink {
         Netlink {
             queue: stack.queue(BUFFER_DEFAULT),
             port: AtomicU32::new(0),
             groups: AtomicU32::new(0),
+            diag,
+            dump: Mutex::new(None),
+            dumping: AtomicBool::new(false),
         }
     }
 
@@ -107,7 +121,7 @@ impl Netlink {
     /// Readiness.
     #[must_use]
     pub fn poll(&self) -> Events {
-        if self.queue.is_empty() {
+        if self.queue.is_empty() && !self.dumping.load(Relaxed) {
             Events::WRITABLE
         } else {
             Events::WRITABLE | Events::READABLE
@@ -117,8 +131,11 @@ impl Netlink {
     /// Takes the next answer without waiting.
     ///
     /// # Errors
-    /// [`Error::WOULD_BLOCK`].
-    pub fn receive(&self, peek: bool) -> Result<Option<Message>> {
+    /// [`Error::WOULD_BLOCK`]; no memory.
+    pub fn receive(&self, stack: &NetStack, peek: bool) -> Result<Option<Message>> {
+        if self.queue.is_empty() && self.dumping.load(Relaxed) {
+            self.go_on(stack)?;
+        }
         if peek {
             return self.queue.peek().map(Some);
         }
@@ -166,7 +183,48 @@ impl Netlink {
         Ok(())
     }
 
+    /// Queues the next part of a dump.
+    fn go_on(&self, stack: &NetStack) -> Result<()> {
+        let mut dump = self.dump.lock();
+        let Some(d) = dump.as_mut() else {
+            return Ok(());
+        };
+        let (part, last) = d.next(stack)?;
+        if last {
+            *dump = None;
+            self.dumping.store(false, Relaxed);
+        }
+        self.queue(part)
+    }
+
+    /// Answers a request about sockets.
+    fn answer_diag(&self, stack: &NetStack, r: Request, message: &[u8]) -> Result<()> {
+        let header = message.get(..HEADER).unwrap_or_default();
+        let dumps = r.flags & (NLM_F_ROOT | NLM_F_MATCH) != 0;
+        if r.kind < RTM_BASE {
+            return Ok(());
+        }
+        if r.kind != SOCK_DIAG_BY_FAMILY || !dumps {
+            return self.refuse(r, header, EOPNOTSUPP);
+        }
+        let mut dump = self.dump.lock();
+        if dump.is_some() {
+            return self.refuse(r, header, EBUSY);
+        }
+        match Dump::new(r, message, stack) {
+            Ok(new) => {
+                *dump = Some(new);
+                self.dumping.store(true, Relaxed);
+                Ok(())
+            }
+            Err(error) => self.refuse(r, header, error),
+        }
+    }
+
     fn answer(&self, stack: &NetStack, r: Request, message: &[u8]) -> Result<()> {
+        if self.diag {
+            return self.answer_diag(stack, r, message);
+        }
         let header = message.get(..HEADER).unwrap_or_default();
         if !(RTM_BASE..=RTM_MAX).contains(&r.kind) {
             return Ok(());

@@ -7,6 +7,7 @@ use crate::node::{NetNode, Protocol, Published};
 use crate::options::{Options, Switch};
 use crate::pool::PagePool;
 use crate::ports::{PortTable, Sharing};
+use crate::registry::Registry;
 use crate::tcp::TcpListener;
 use crate::udp::UdpCore;
 use crate::unix::Names;
@@ -48,6 +49,7 @@ pub struct NetStack {
     /// Multicast groups of its sockets.
     joined: Joined,
     names: Arc<Names>,
+    registry: Registry,
     /// Files in flight between its sockets.
     in_flight: Arc<AtomicUsize>,
     /// Sockets that exist.
@@ -93,6 +95,7 @@ impl NetStack {
             udp: Arc::new(PortTable::new(Sharing::Datagram)),
             joined: SpinLock::default(),
             names: Arc::new(Names::new()),
+            registry: Registry::default(),
             in_flight: Arc::new(AtomicUsize::new(0)),
             count: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
@@ -170,6 +173,11 @@ impl NetStack {
     #[must_use]
     pub fn names(&self) -> &Arc<Names> {
         &self.names
+    }
+
+    /// All its sockets.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     pub(crate) fn in_flight(&self) -> &Arc<AtomicUsize> {

@@ -272,6 +272,25 @@ impl Tcp {
         }
     }
 
+    /// Most connections that may wait to be accepted, and how many do; nothing unless it
+    /// listens.
+    pub(crate) fn backlog(&self) -> Option<(usize, usize)> {
+        self.listener.get().map(|l| l.queue.depth())
+    }
+
+    /// Shows `f` the connections that wait to be accepted.
+    pub(crate) fn for_each_waiting(&self, f: impl FnMut(&TcpLink)) {
+        if let Some(l) = self.listener.get() {
+            l.queue.for_each(f);
+        }
+    }
+
+    /// The engine's side of a connection that is being made, if one is.
+    pub(crate) fn attempted(&self) -> Option<Option<Arc<Conn>>> {
+        let link = self.current()?;
+        (link.endpoint.phase() == Phase::Connecting).then(|| link.conn.clone())
+    }
+
     /// Takes the next connection without waiting.
     ///
     /// # Errors

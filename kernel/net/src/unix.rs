@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::listener::{AcceptQueue, Pending};
 use crate::message::MessageQueue;
 use crate::ring::Ring;
+use crate::socket::diag::shut_bits;
 use crate::stream::{Channel, Endpoint};
 use alloc::sync::{Arc, Weak};
 use datagram::Inbox;
@@ -141,6 +142,31 @@ impl Unix {
     #[must_use]
     pub fn is_listening(&self) -> bool {
         self.listener.get().is_some()
+    }
+
+    /// Most connections that may wait to be accepted, and how many do; nothing unless it
+    /// listens.
+    pub(crate) fn backlog(&self) -> Option<(usize, usize)> {
+        Some(match self.listener.get()? {
+            Listener::Stream(l) => l.queue.depth(),
+            Listener::Packets(l) => l.queue.depth(),
+        })
+    }
+
+    /// Whether it is connected; a socket of datagrams counts once another one is to it.
+    pub(crate) fn is_connected(&self) -> bool {
+        let chosen = self.inbox.as_ref().is_some_and(|i| i.is_chosen());
+        self.connected.is_completed() || chosen || self.peer.lock().is_some()
+    }
+
+    /// What it has shut: 1 to read, 2 to write.
+    pub(crate) fn shut_bits(&self) -> u8 {
+        match (self.connected.get(), &self.inbox) {
+            (Some(Connected::Stream(l)), _) => shut_bits(&l.endpoint),
+            (Some(Connected::Packets(l)), _) => shut_bits(&l.endpoint),
+            (None, Some(inbox)) => inbox.shut_bits(),
+            (None, None) => 0,
+        }
     }
 
     /// The byte stream, if it is one.

@@ -307,7 +307,7 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_fremovexattr => attrs::sys_fremovexattr(2), Full;
 
     // Sockets.
-    __NR_socket => socket::sys_socket(3), Partial("unix, inet, inet6, packet and netlink route sockets; raw and packet sockets where the manifest grants them (EPERM)");
+    __NR_socket => socket::sys_socket(3), Partial("unix, inet, inet6, packet, netlink route and sock_diag sockets; raw and packet sockets where the manifest grants them (EPERM)");
     __NR_socketpair => socket::sys_socketpair(4), Full;
     __NR_bind => socket::sys_bind(3), Full;
     __NR_listen => socket::sys_listen(2), Full;

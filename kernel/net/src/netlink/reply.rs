@@ -53,7 +53,7 @@ impl Reply {
     }
 
     /// One attribute (`struct rtattr`).
-    fn attribute(&mut self, kind: u16, value: &[u8]) {
+    pub(super) fn attribute(&mut self, kind: u16, value: &[u8]) {
         let len = u16::try_from(4 + value.len()).unwrap_or(4);
         self.put(&len.to_ne_bytes());
         self.put(&kind.to_ne_bytes());

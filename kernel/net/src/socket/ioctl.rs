@@ -51,7 +51,7 @@ impl Socket {
     }
 
     /// Bytes that can be read now.
-    fn readable(&self) -> usize {
+    pub(super) fn readable(&self) -> usize {
         match &self.kind {
             Kind::Tcp(t) => t.link().map_or(0, |l| l.endpoint.incoming().len()),
             Kind::Udp(u) => u.queue().first_len(),
@@ -68,7 +68,7 @@ impl Socket {
     }
 
     /// Bytes written that the other side has not taken.
-    fn unsent(&self) -> usize {
+    pub(super) fn unsent(&self) -> usize {
         match &self.kind {
             Kind::Tcp(t) => t.link().map_or(0, |l| {
                 let engine = l.conn.as_ref().map_or(0, |c| c.info().unacknowledged);

@@ -1,5 +1,6 @@
 //! The socket: one object behind a descriptor, whatever its family.
 
+pub(crate) mod diag;
 mod groups;
 mod ioctl;
 mod ops;
@@ -39,6 +40,7 @@ const IPPROTO_UDP: u32 = 17;
 const IPPROTO_ICMP: u32 = 1;
 const IPPROTO_ICMPV6: u32 = 58;
 const NETLINK_ROUTE: u32 = 0;
+const NETLINK_SOCK_DIAG: u32 = 4;
 
 enum Kind {
     Tcp(Tcp),
@@ -79,7 +81,7 @@ impl Socket {
         kind: Kind,
     ) -> Result<Arc<Socket>> {
         let seat = stack.sit()?;
-        Ok(Arc::new(Socket {
+        let socket = Arc::new(Socket {
             kind,
             family,
             style,
@@ -89,7 +91,9 @@ impl Socket {
             stack: stack.clone(),
             number: number(),
             _seat: seat,
-        }))
+        });
+        stack.registry().add(&socket);
+        Ok(socket)
     }
 
     /// Whether it is one of AF_NETLINK.
@@ -183,8 +187,9 @@ impl Socket {
                 (Kind::Packet(packet), protocol)
             }
             AF_NETLINK => match (style, protocol) {
-                (SOCK_DGRAM | SOCK_RAW, NETLINK_ROUTE) => {
-                    (Kind::Netlink(Netlink::new(stack)), NETLINK_ROUTE)
+                (SOCK_DGRAM | SOCK_RAW, NETLINK_ROUTE | NETLINK_SOCK_DIAG) => {
+                    let diag = protocol == NETLINK_SOCK_DIAG;
+                    (Kind::Netlink(Netlink::new(stack, diag)), protocol)
                 }
                 (SOCK_DGRAM | SOCK_RAW, _) => return Err(Error::NoProtocol),
                 _ => return Err(Error::NoSocketType),
@@ -503,6 +508,7 @@ fn unix_style(style: u32) -> Result<Style> {
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        self.stack.registry().remove(self.number);
         match &self.kind {
             Kind::Tcp(t) => t.close(&self.options),
             Kind::Udp(u) => u.close(&self.stack),

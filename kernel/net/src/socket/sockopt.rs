@@ -331,7 +331,7 @@ impl Socket {
     }
 
     /// The start of `struct tcp_info`; fields the engine does not know are 0.
-    fn tcp_info(&self) -> Result<Vec<u8>> {
+    pub(super) fn tcp_info(&self) -> Result<Vec<u8>> {
         let Kind::Tcp(t) = &self.kind else {
             return Err(Error::NoOption);
         };

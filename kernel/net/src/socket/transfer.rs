@@ -177,9 +177,9 @@ impl Socket {
             Kind::Packet(p) => {
                 self.receive_message(sink, flags, nonblocking, |peek| p.receive(peek))
             }
-            Kind::Netlink(n) => {
-                self.receive_message(sink, flags, nonblocking, |peek| n.receive(peek))
-            }
+            Kind::Netlink(n) => self.receive_message(sink, flags, nonblocking, |peek| {
+                n.receive(&self.stack, peek)
+            }),
         }
     }
 

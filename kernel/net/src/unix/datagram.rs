@@ -53,6 +53,16 @@ impl Inbox {
         *self.name.lock() = name;
     }
 
+    /// Whether a socket was connected to this one and is there.
+    pub(super) fn is_chosen(&self) -> bool {
+        !self.senders.lock().is_empty()
+    }
+
+    /// What is shut, numbered as Linux does.
+    pub(super) fn shut_bits(&self) -> u8 {
+        self.shut.load(Ordering::Acquire) & (READ_SHUT | WRITE_SHUT)
+    }
+
     fn is_shut(&self, bits: u8) -> bool {
         self.shut.load(Ordering::Acquire) & bits != 0
     }

@@ -104,6 +104,16 @@ impl Unix {
         }
     }
 
+    /// Mark of the queue that it reads; 0 for none.
+    pub(crate) fn incoming_mark(&self) -> usize {
+        match (self.stream(), self.packets(), self.inbox()) {
+            (Some(e), _, _) => mark(e.incoming()),
+            (_, Some(e), _) => mark(e.incoming()),
+            (_, _, Some(inbox)) => Arc::as_ptr(inbox) as usize,
+            _ => 0,
+        }
+    }
+
     /// Every queue that lives as long as this socket does.
     fn for_each_queue(&self, f: &mut dyn FnMut(usize, &Notes<'_>)) {
         fn stream(e: &Endpoint<Ring>, f: &mut dyn FnMut(usize, &Notes<'_>)) {
