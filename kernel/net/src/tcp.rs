@@ -45,6 +45,14 @@ impl TcpLink {
         }
     }
 
+    /// Bytes are about to be written, which more will follow at once or not (`MSG_MORE`).
+    #[inline]
+    pub(crate) fn expect_more(&self, more: bool) {
+        if let Some(c) = &self.conn {
+            c.expect_more(more);
+        }
+    }
+
     /// Bytes were read: the window may open.
     #[inline]
     pub(crate) fn drained(&self) {

@@ -4,6 +4,8 @@
 //! wire there is no protocol to run either: headers are written and read with
 //! smoltcp's packet types.
 
+mod joined;
+
 use crate::error::{Error, Result};
 use crate::groups::{LINK, LOOPBACK, Memberships, ToGroup};
 use crate::message::{Message, MessageQueue, Origin};
@@ -17,6 +19,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::Ordering::{AcqRel, Relaxed};
 use core::sync::atomic::{AtomicBool, AtomicU16};
+use joined::Joined;
 use machine::sync::SpinLock;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet, UdpPacket, UdpRepr};
@@ -57,6 +60,8 @@ pub struct Udp {
     bound: SpinLock<Option<Bound>>,
     /// The port it uses on the wire, once it has sent there.
     lent: SpinLock<Option<Lent>>,
+    /// A datagram of which more follows.
+    joined: Joined,
 }
 
 /// A port of the node lent to one socket.
@@ -157,6 +162,7 @@ impl Udp {
             }),
             bound: SpinLock::new(None),
             lent: SpinLock::new(None),
+            joined: Joined::default(),
         }
     }
 

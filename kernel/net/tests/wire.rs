@@ -128,6 +128,41 @@ fn room_that_comes_at_once_is_not_missed() {
     assert!(waited < Duration::from_millis(500), "it took {waited:?}");
 }
 
+/// What is sent with `MSG_MORE` leaves with what follows, or by itself after 200 ms.
+#[test]
+fn what_more_follows_leaves_with_it() {
+    let p = pair(Faults::default());
+    let l = listener(&p.server, "0.0.0.0:80", 8);
+    let c = p.connect();
+    let (a, _) = l.accept(false).unwrap();
+    let more = |bytes: &[u8]| send_flags(&a, bytes, MsgFlags::MORE).unwrap();
+    let sent = || p.cable.ends[1].sent.load(SeqCst);
+    let before = sent();
+    assert_eq!(more(&[1; 238]), 238);
+    assert_eq!(more(&[2; 100]), 100);
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(sent(), before, "it was not held back");
+    assert_eq!(send(&a, &[3; 15]).unwrap(), 15);
+    let mut got = Vec::new();
+    let mut arrives = |wanted: usize| {
+        let start = Instant::now();
+        eventually("the bytes", || {
+            got.extend(recv_now(&c, 1 << 16).unwrap_or_default());
+            got.len() >= wanted
+        });
+        start.elapsed()
+    };
+    arrives(353);
+    assert_eq!(sent(), before + 1, "not one segment");
+    assert_eq!(more(&[4; 10]), 10);
+    let waited = arrives(363);
+    assert!(waited > Duration::from_millis(100), "after {waited:?}");
+    // It was for that one call.
+    assert_eq!(send(&a, &[5; 10]).unwrap(), 10);
+    let waited = arrives(373);
+    assert!(waited < Duration::from_millis(150), "after {waited:?}");
+}
+
 /// A corked connection sends whole segments only, until the cork is drawn, 200 ms are
 /// over, or it ends.
 #[test]

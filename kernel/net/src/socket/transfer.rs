@@ -298,6 +298,7 @@ impl Socket {
         match &self.kind {
             Kind::Tcp(t) => {
                 let link = self.connected(t, nonblocking)?;
+                link.expect_more(flags.contains(MsgFlags::MORE));
                 self.send_stream(&link.endpoint, src, None, nonblocking, || link.kick())
             }
             Kind::Unix(u) => self.send_unix(u, src, what, nonblocking),
@@ -307,7 +308,14 @@ impl Socket {
                     return Err(Error::MessageSize);
                 }
                 let message = Message::from_source(src)?;
-                u.send(&self.stack, &self.options, to, what.header, message)
+                let len = message.data.len();
+                let more = flags.contains(MsgFlags::MORE);
+                match u.join(&self.stack, (to, what.header, message), more)? {
+                    None => Ok(len),
+                    Some((to, header, whole)) => u
+                        .send(&self.stack, &self.options, to, header, whole)
+                        .map(|_| len),
+                }
             }
             Kind::Raw(r) => {
                 let to = inet(what.to.as_ref())?;
@@ -490,6 +498,7 @@ impl Socket {
         let (e, link) = match &self.kind {
             Kind::Tcp(t) => {
                 let link = self.connected(t, nonblocking)?;
+                link.expect_more(false);
                 (&link.endpoint, Some(link))
             }
             Kind::Unix(u) => (u.stream().ok_or(Error::INVALID)?, None),

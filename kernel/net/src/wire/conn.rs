@@ -4,12 +4,11 @@ use super::engine::{Engine, Port, Sent, clock};
 use super::sockets::{SocketPool, WireSocket};
 use super::{Flow, open::Handshake};
 use crate::error::Error;
-use crate::node::{ETHERNET_HEADER, NetNode};
+use crate::node::NetNode;
 use crate::options::{Options, Switch};
 use crate::ring::Ring;
 use crate::stream::{Endpoint, Phase};
 use alloc::sync::{Arc, Weak};
-use core::net::SocketAddr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicU64};
 use core::time::Duration;
@@ -26,8 +25,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
 const DATA_TIMEOUT: Duration = Duration::from_secs(924);
 /// How long a connection whose program is gone waits for the peer's FIN.
 const ORPHAN: Duration = Duration::from_secs(60);
-/// How long `TCP_CORK` holds back less than a segment (tcp(7)).
-const CORKED: Duration = Duration::from_millis(200);
 /// Segments sent in one go before others get a chance.
 const BURST: usize = 64;
 
@@ -39,10 +36,13 @@ pub struct Conn {
     pool: Arc<SocketPool>,
     /// Whose it is.
     pub(crate) stack: u64,
-    flow: Flow,
+    pub(super) flow: Flow,
     /// The engine's side of the rings.
-    wire: Endpoint,
+    pub(super) wire: Endpoint,
     core: SpinLock<Core>,
+    /// The program has said that more follows at once (`MSG_MORE`): until it sends that,
+    /// the connection is as corked.
+    pub(super) more: AtomicBool,
     /// Received bytes found no room in the ring.
     stalled: AtomicBool,
     /// When the timer's entry is due, `u64::MAX` for none.
@@ -112,6 +112,7 @@ impl Conn {
                 orphan_until: None,
                 last: (0, 0),
             }),
+            more: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             due: AtomicU64::new(u64::MAX),
         })
@@ -289,7 +290,8 @@ impl Conn {
             iface.poll_ingress_single(at, &mut port, &mut socket.set);
         }
         self.move_in(socket.tcp(), &mut moved);
-        let may_leave = match core.corked {
+        let corked = core.corked || self.more.load(Relaxed);
+        let may_leave = match corked {
             true => self.uncorked(&mut core.held_until, port.scratch.len(), now),
             false => usize::MAX,
         };
@@ -331,27 +333,8 @@ impl Conn {
             Some(d) => Some(now.after(Duration::from_micros((d - at).total_micros()))),
             None => None,
         };
-        let held = core.held_until.filter(|_| core.corked);
+        let held = core.held_until.filter(|_| corked);
         self.arm(earlier(earlier(due, held), core.orphan_until));
-    }
-
-    /// How many bytes may leave although the connection is corked, where a frame has
-    /// `frame` bytes: whole segments, and after a while all.
-    fn uncorked(&self, held_until: &mut Option<Instant>, frame: usize, now: Instant) -> usize {
-        let headers = match self.flow.remote {
-            SocketAddr::V4(_) => 40,
-            SocketAddr::V6(_) => 60,
-        };
-        let segment = frame.saturating_sub(ETHERNET_HEADER + headers).max(1);
-        let waiting = self.wire.incoming().len();
-        let whole = waiting - waiting % segment;
-        let is_over = self.wire.is_peer_done() || held_until.is_some_and(|until| until <= now);
-        if whole == waiting || is_over {
-            *held_until = None;
-            return usize::MAX;
-        }
-        held_until.get_or_insert(now.after(CORKED));
-        whole
     }
 
     /// Waits for room on the link; whether somebody will tell of it. Room that came

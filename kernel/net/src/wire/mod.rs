@@ -12,6 +12,7 @@
 //! gives it cause.
 
 mod conn;
+mod cork;
 mod engine;
 mod flows;
 mod open;

@@ -74,6 +74,10 @@ pub fn send(s: &Socket, data: &[u8]) -> Result<usize> {
     )
 }
 
+pub fn send_flags(s: &Socket, data: &[u8], flags: MsgFlags) -> Result<usize> {
+    s.send(&mut Source::kernel(data), Outgoing::default(), flags, false)
+}
+
 pub fn send_now(s: &Socket, data: &[u8]) -> Result<usize> {
     let flags = MsgFlags::DONTWAIT;
     s.send(&mut Source::kernel(data), Outgoing::default(), flags, false)
