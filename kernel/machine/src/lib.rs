@@ -82,6 +82,7 @@ pub mod sync;
 pub mod thread;
 pub mod time;
 pub mod timer;
+pub mod tpm;
 pub mod user;
 pub mod vdso;
 pub mod virtio;

@@ -38,6 +38,8 @@ pub(crate) struct Tables {
     pub(crate) dmar: Option<Result<Dmar, DmarError>>,
     /// Virtio devices whose registers are memory.
     pub(crate) virtio: Vec<Place>,
+    /// The trusted platform module.
+    pub(crate) tpm: Option<Tpm2>,
     /// All tables, whether anything was taken from them or not.
     pub(crate) names: Vec<TableName>,
 }
@@ -55,6 +57,7 @@ impl Tables {
         soft_off: None,
         dmar: None,
         virtio: Vec::new(),
+        tpm: None,
         names: Vec::new(),
     };
 
@@ -95,6 +98,15 @@ pub(crate) struct Ecam {
     pub(crate) segment: u16,
     pub(crate) bus_first: u8,
     pub(crate) bus_last: u8,
+}
+
+/// How a TPM 2.0 is reached (TCG ACPI Specification 1.3, 7.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tpm2 {
+    /// Physical address of the control area; 0 where the start method needs none.
+    pub(crate) control: u64,
+    /// The start method (table 8).
+    pub(crate) method: u32,
 }
 
 /// Where a register is (5.2.3.2), as far as this kernel can reach it.
@@ -196,6 +208,7 @@ pub(crate) fn read(memory: &impl Memory, rsdp: u64) -> Tables {
             b"HPET" => tables.hpet = hpet(body),
             b"FACP" => tables.fixed = fadt(body),
             b"DMAR" => tables.dmar = Some(Dmar::parse(body)),
+            b"TPM2" => tables.tpm = tpm2(body),
             b"SSDT" => secondary.push(body),
             _ => {}
         }
@@ -338,6 +351,13 @@ fn hpet(body: &[u8]) -> Option<u64> {
         Register::Memory(phys) => Some(phys),
         Register::Port(_) => None,
     }
+}
+
+fn tpm2(body: &[u8]) -> Option<Tpm2> {
+    Some(Tpm2 {
+        control: u64_at(body, 4)?,
+        method: u32_at(body, 12)?,
+    })
 }
 
 /// A generic address structure; `None` for a register that is not there or is
@@ -519,6 +539,20 @@ mod tests {
         assert_eq!(read(&m, 0x7000).dmar, Some(Err(DmarError::Damaged)));
     }
 
+    #[test]
+    fn a_tpm_is_found_by_its_table() {
+        let mut m = machine();
+        assert_eq!(read(&m, 0x7000).tpm, None);
+        let mut body = vec![0; 40];
+        body[4..12].copy_from_slice(&0xfed4_0040u64.to_le_bytes());
+        body[12] = 7;
+        put_table(&mut m, 0x5000, b"TPM2", &body);
+        let control = 0xfed4_0040;
+        assert_eq!(read(&m, 0x7000).tpm, Some(Tpm2 { control, method: 7 }));
+        put_table(&mut m, 0x5000, b"TPM2", &body[..15]);
+        assert_eq!(read(&m, 0x7000).tpm, None);
+    }
+
     proptest! {
         #[test]
         fn damage_is_never_fatal(hits in proptest::collection::vec((0usize..0x7100, any::<u8>()), 0..40)) {
@@ -537,6 +571,7 @@ mod tests {
             mcfg(&body, &mut t);
             hpet(&body);
             fadt(&body);
+            tpm2(&body);
         }
     }
 }

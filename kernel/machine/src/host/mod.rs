@@ -168,6 +168,10 @@ pub fn device_write(phys: u64, bytes: &[u8]) -> bool {
 pub(crate) fn write_back(_start: core::ptr::NonNull<u8>, _len: usize) {}
 
 /// There is no firmware.
+pub(crate) fn tpm2() -> Option<crate::firmware::acpi::Tpm2> {
+    None
+}
+
 pub(crate) fn dmar()
 -> Option<&'static Result<crate::firmware::dmar::Dmar, crate::firmware::dmar::DmarError>> {
     None

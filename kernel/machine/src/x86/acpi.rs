@@ -1,7 +1,7 @@
 //! The tables of this machine, read once at boot.
 
 use super::phys_ptr;
-use crate::firmware::acpi::{self, Memory, Tables};
+use crate::firmware::acpi::{self, Memory, Tables, Tpm2};
 use crate::firmware::dmar::{Dmar, DmarError};
 use crate::firmware::{mp, smbios};
 use crate::inventory::{MemoryKind, Product};
@@ -57,6 +57,11 @@ pub(crate) fn virtio_places() -> &'static [Place] {
 /// What the firmware tells of an IOMMU.
 pub(crate) fn dmar() -> Option<&'static Result<Dmar, DmarError>> {
     tables().dmar.as_ref()
+}
+
+/// What the firmware tells of a TPM 2.0.
+pub(crate) fn tpm2() -> Option<Tpm2> {
+    tables().tpm
 }
 
 /// Looks for SMBIOS tables: where BIOSes put their entry point, and in what UEFI

@@ -37,7 +37,7 @@ pub(crate) mod uart;
 mod usercopy;
 pub(crate) mod vectors;
 
-pub(crate) use acpi::{dmar, virtio_places};
+pub(crate) use acpi::{dmar, tpm2, virtio_places};
 pub(crate) use apic::id_of as apic_id;
 pub(crate) use boot::{frame_table, is_ram, ranges as memory_ranges, take_framebuffer};
 pub(crate) use clock::{monotonic_ns, user_clock};

@@ -20,6 +20,7 @@ const OTHERS: &[(&str, &[&str])] = &[
     ("skep-intel", &["machine", "net"]),
     ("skep-watchdog", &["machine"]),
     ("skep-ps2", &["machine"]),
+    ("skep-tpm", &["machine"]),
     ("skep-api", &[]),
     ("threebot", &["skep-api"]),
     ("skep-volume", &[]),
@@ -39,6 +40,7 @@ const DRIVERS: &[&str] = &[
     "skep-intel",
     "skep-watchdog",
     "skep-ps2",
+    "skep-tpm",
 ];
 
 /// Packages that carry a lint table of their own: the three that use `unsafe`, the
