@@ -57,6 +57,7 @@ pub mod screen;
 pub mod slots;
 pub mod suite;
 pub mod switch;
+pub mod swtpm;
 pub mod terminal;
 pub mod twin;
 

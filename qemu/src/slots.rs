@@ -83,10 +83,14 @@ impl BootDisk {
         self.write(extent, offset, &[byte[0] ^ 1])
     }
 
+    /// The signed head of the release in a slot, as it is.
+    pub fn head(&self, slot: Slot) -> Result<Vec<u8>> {
+        self.read(self.extent(slot)?, HEAD_AT as u64, HEAD_END - HEAD_AT)
+    }
+
     /// The head of the release in a slot, if it is one of the owner's.
     pub fn release(&self, slot: Slot) -> Result<Release> {
-        let head = self.read(self.extent(slot)?, HEAD_AT as u64, HEAD_END - HEAD_AT)?;
-        Ok(Release::verify(&head, &owner()?.public())?)
+        Ok(Release::verify(&self.head(slot)?, &owner()?.public())?)
     }
 
     /// What a loader would start now, and whether that is whole: the version.

@@ -13,16 +13,17 @@ extern crate alloc;
 mod console;
 mod disk;
 mod enter;
+mod measure;
 
 use core::{fmt, hint::black_box, panic::PanicInfo, time::Duration};
 use disk::{Disk, StoredState};
-use skep_api::PublicKey;
 use skep_api::boot::disk::Extent;
 use skep_api::boot::handover::{BootSlot, HANDOVER_BYTES, Handover};
 use skep_api::boot::release::{HEAD_AT, HEAD_END, Piece};
 use skep_api::boot::state::Status;
 use skep_api::boot::{LOADER_KEY_MARKER, Release, ReleaseError, Slot};
 use skep_api::hash::Hasher;
+use skep_api::{Hash, PublicKey};
 use uefi::{
     Status as UefiStatus,
     boot::{self, AllocateType},
@@ -98,7 +99,7 @@ fn start() -> Result<core::convert::Infallible, Failure> {
         let is_stored = choice.store.is_none_or(|new| disk.store(&mut stored, new));
         if may_start(&stored, slot, is_stored) {
             match load(&mut disk, &stored, slot, &key) {
-                Ok(loaded) => loaded.enter(),
+                Ok(loaded) => loaded.measured().enter(),
                 Err(why) => {
                     console::say(format_args!("slot {} is not started: {why}", slot.name()));
                 }
@@ -134,6 +135,8 @@ struct Loaded {
     kernel: &'static [u8],
     ramdisk: &'static mut [u8],
     handover: Handover,
+    /// BLAKE3 of the release's signed head.
+    head: Hash,
 }
 
 /// Reads the release in `slot` and checks it.
@@ -155,6 +158,7 @@ fn load(
         HANDOVER_BYTES,
         ReleaseError::BadRamdisk,
     )?;
+    let head = Hash::of(&head[HEAD_AT..HEAD_END]);
     let handover = Handover {
         ramdisk_len: release.ramdisk.len,
         slot: Some(BootSlot {
@@ -164,6 +168,7 @@ fn load(
             version: release.version,
             health_seconds: release.health_seconds,
             key: *key,
+            measured: None,
         }),
         command_line: release.command_line,
     };
@@ -171,6 +176,7 @@ fn load(
         kernel,
         ramdisk,
         handover,
+        head,
     })
 }
 
@@ -208,6 +214,17 @@ fn pages(len: usize) -> Result<&'static mut [u8], Failure> {
 }
 
 impl Loaded {
+    /// Tells the TPM what is about to be started: nothing of it has run yet, and no other
+    /// slot comes in its place.
+    fn measured(mut self) -> Self {
+        if let Some(slot) = &mut self.handover.slot
+            && measure::measure(&self.head, &slot.key)
+        {
+            slot.measured = Some(self.head);
+        }
+        self
+    }
+
     fn enter(self) -> ! {
         let page_at = self.ramdisk.len() - HANDOVER_BYTES;
         self.ramdisk[page_at..].copy_from_slice(&self.handover.encode());

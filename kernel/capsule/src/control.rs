@@ -100,7 +100,7 @@ impl Capsules {
                 session.subscribe(events);
                 Ok(Reply::Done)
             }
-            Request::NodeInfo => Ok(Reply::Node(self.node_info())),
+            Request::NodeInfo => Ok(Reply::Node(Box::new(self.node_info()))),
             Request::Hardware => Ok(Reply::Hardware(Box::new(self.hardware()))),
             Request::ReadCrash => Ok(Reply::Crash(self.platform.crash())),
             Request::ClearCrash => {
@@ -126,6 +126,22 @@ impl Capsules {
             Request::ReadProfile => self.read_profile(),
             Request::Reboot => self.go_down(false),
             Request::PowerOff => self.go_down(true),
+            other => self.answer_about_identity(other),
+        }
+    }
+
+    /// Answers what concerns the node's own key.
+    fn answer_about_identity(&self, request: Request) -> Answer {
+        match request {
+            Request::ProveIdentity { challenge } => {
+                let proof = self.platform.prove(&challenge);
+                let proof = proof.ok_or(ControlError::Unsupported)?;
+                Ok(Reply::Proof(proof.0.to_vec()))
+            }
+            Request::KeepIdentity => match self.platform.keep_identity() {
+                true => Ok(Reply::Done),
+                false => Err(ControlError::Unsupported),
+            },
             about_slots => self.answer_about_slots(about_slots),
         }
     }
@@ -294,6 +310,7 @@ impl Capsules {
             start_cause: self.start_cause(),
             watchdog: self.guard.as_ref().and_then(|g| g.info()),
             settings: self.settings.clone(),
+            identity: self.platform.identity(),
         }
     }
 

@@ -24,6 +24,15 @@ impl Platform for Bench {
     fn hardware(&self) -> skep_api::control::hardware::Hardware {
         Default::default()
     }
+    fn identity(&self) -> Option<skep_api::identity::Identity> {
+        None
+    }
+    fn prove(&self, _challenge: &[u8]) -> Option<skep_api::Signature> {
+        None
+    }
+    fn keep_identity(&self) -> bool {
+        false
+    }
     fn can_power_off(&self) -> bool {
         false
     }

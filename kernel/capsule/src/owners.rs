@@ -12,6 +12,8 @@ pub struct OwnersFiles {
     pub maker: PublicKey,
     /// Signed manifests by name, nothing of them checked yet.
     pub manifests: Vec<(String, Vec<u8>)>,
+    /// The settings as they are written, if there are any.
+    pub settings: Option<Vec<u8>>,
     /// What is told of the settings.
     pub info: SettingsInfo,
 }
@@ -23,6 +25,7 @@ impl OwnersFiles {
         OwnersFiles {
             maker,
             manifests: Vec::new(),
+            settings: None,
             info: SettingsInfo::default(),
         }
     }

@@ -4,8 +4,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use machine::sync::SpinLock;
 use machine::time::Instant;
+use skep_api::Signature;
 use skep_api::control::hardware::Hardware;
 use skep_api::control::{BootStep, CrashRecord};
+use skep_api::identity::Identity;
 
 /// Most steps of a boot that are kept.
 const STEPS_MAX: usize = 64;
@@ -24,6 +26,15 @@ pub trait Platform: Send + Sync {
 
     /// What the machine is made of, but for disks and links.
     fn hardware(&self) -> Hardware;
+
+    /// The node's own key, if it has one.
+    fn identity(&self) -> Option<Identity>;
+
+    /// Signs a challenge with it.
+    fn prove(&self, challenge: &[u8]) -> Option<Signature>;
+
+    /// Has the TPM keep it from now on; whether it does.
+    fn keep_identity(&self) -> bool;
 
     /// Whether [`Platform::power_off`] will work.
     fn can_power_off(&self) -> bool;

@@ -117,6 +117,7 @@ impl Capsules {
             maker,
             manifests: own,
             info: settings,
+            ..
         } = setup.owners;
         let mut manifests = Manifests::new(setup.store.bundle(), &setup.config, maker);
         for (name, bytes) in own {

@@ -324,6 +324,7 @@ impl SlotDisk {
             version: release.version,
             health_seconds: release.health_seconds,
             key: release.key,
+            measured: None,
         })
     }
 
@@ -412,6 +413,7 @@ fn unknown(disk: [u8; 16]) -> BootSlot {
         version: 0,
         health_seconds: HEALTH_SECONDS_DEFAULT,
         key: skep_api::PublicKey([0; 32]),
+        measured: None,
     }
 }
 

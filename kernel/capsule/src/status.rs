@@ -13,10 +13,9 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use core::sync::atomic::Ordering::Relaxed;
 use machine::klog;
-use machine::sync::Once;
 use machine::time::Instant;
-use skep_api::Hash;
-use skep_api::control::{CapsuleState, ExitStatus, hardware::Product};
+use skep_api::control::{CapsuleState, ExitStatus};
+use skep_api::identity::Kept;
 
 /// Columns that are left for text beside the code.
 const COLUMNS: usize = 78;
@@ -121,39 +120,16 @@ impl Capsules {
         }
     }
 
-    /// A name of this machine that stays the same over its boots and proves nothing.
-    fn node_id(&self) -> &'static str {
-        // Asked for often, and it must not follow an address that moves between links.
-        static ID: Once<String> = Once::new();
-        ID.call_once(|| self.machine_id())
-    }
-
-    fn machine_id(&self) -> String {
-        let macs = self.net.links().into_iter().map(|(_, l)| l.mac());
-        machine_id(&self.platform.hardware().product, macs.min())
-    }
-}
-
-/// A short hash of what the machine's maker has given it alone.
-fn machine_id(product: &Product, mac: Option<[u8; 6]>) -> String {
-    let parts = [
-        &*product.maker,
-        &*product.name,
-        &*product.serial,
-        &*product.uuid,
-    ];
-    let text = format!("skep machine\n{}\n{mac:?}", parts.join("\n"));
-    let hash = Hash::of(text.as_bytes()).0;
-    let mut id = String::new();
-    for (place, pair) in hash.chunks(2).take(4).enumerate() {
-        if place > 0 {
-            id.push('-');
-        }
-        for byte in pair {
-            let _ = write!(id, "{byte:02x}");
+    /// The name of the node's key, and how long that lasts.
+    fn node_id(&self) -> String {
+        let Some(identity) = self.platform.identity() else {
+            return String::from("none");
+        };
+        match identity.kept {
+            Kept::Boot => format!("{} (for this boot only)", identity.id()),
+            Kept::Image | Kept::Owner => identity.id(),
         }
     }
-    id
 }
 
 /// In minutes, hours or days.
@@ -232,19 +208,6 @@ fn last_messages() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_machine_has_an_id_of_its_own_that_stays() {
-        let with = |serial: &str| Product {
-            serial: serial.into(),
-            ..Product::default()
-        };
-        let id = machine_id(&with("7"), Some([1; 6]));
-        assert_eq!(id.len(), 4 * 4 + 3);
-        assert_eq!(id, machine_id(&with("7"), Some([1; 6])));
-        assert_ne!(id, machine_id(&with("8"), Some([1; 6])));
-        assert_ne!(id, machine_id(&with("7"), None));
-    }
 
     #[test]
     fn uptimes_change_once_a_minute_at_most() {

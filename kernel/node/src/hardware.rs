@@ -1,5 +1,6 @@
 //! What the machine is made of, for the hardware report.
 
+use crate::trust::Trust;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use alloc::{borrow::ToOwned, format};
@@ -12,7 +13,7 @@ use skep_api::control::hardware::{
 };
 
 /// The report, without disks and links. `bound` says which driver has which device.
-pub(crate) fn report(bound: &[(Address, &'static str)]) -> Hardware {
+pub(crate) fn report(bound: &[(Address, &'static str)], trust: &Trust) -> Hardware {
     let product = inventory::product();
     let modules = product.map(|p| p.modules.iter()).into_iter().flatten();
     Hardware {
@@ -23,6 +24,7 @@ pub(crate) fn report(bound: &[(Address, &'static str)]) -> Hardware {
         acpi: inventory::acpi_tables().iter().map(acpi_table).collect(),
         pci: functions(bound),
         iommu: iommu(),
+        tpm: trust.report(),
         ..Hardware::default()
     }
 }

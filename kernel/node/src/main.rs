@@ -23,6 +23,7 @@ mod options;
 mod platform;
 mod ramdisk;
 mod settings;
+mod trust;
 mod usb;
 
 use alloc::boxed::Box;
@@ -38,6 +39,7 @@ use options::Options;
 use platform::Machine;
 use skep_api::boot::Handover;
 use skep_api::node::{Console, LogLevel};
+use trust::{NodeKey, Trust};
 
 static BOOT: BootLog = BootLog::new();
 
@@ -81,6 +83,7 @@ fn start(
         ""
     });
     let options = Options::parse(&[options.unwrap_or_default(), direct]);
+    let bytes = ramdisk.as_ref().map(Ramdisk::bytes);
     let opened = ramdisk::open(ramdisk);
     match &opened {
         // The rest of it, when the owner's word on it is known.
@@ -90,6 +93,9 @@ fn start(
     }
     let (store, mut config) = opened?;
     BOOT.done("ramdisk");
+    let mut trust = Trust::find();
+    trust.measure_start(bytes, handover.as_ref());
+    BOOT.done("tpm");
     syscall::hooks::install();
     let net = NetNode::new();
     net.hold();
@@ -99,6 +105,9 @@ fn start(
     let mut bound = devices.bound;
     bound.extend(guard.device());
     let owners = settings::apply(&devices.disks, store.bundle(), &mut config);
+    let settings = owners.settings.as_deref();
+    trust.measure_owner(settings, &owners.manifests, &config.owner);
+    let identity = NodeKey::of(&trust);
     BOOT.done("settings");
     config.console = options.console(config.console);
     console::set(&config.console);
@@ -112,7 +121,11 @@ fn start(
         net,
         disks: devices.disks,
         started: handover.and_then(|said| said.slot),
-        platform: Box::new(Machine { bound }),
+        platform: Box::new(Machine {
+            bound,
+            trust,
+            identity,
+        }),
         guard: Some(guard),
         boot: &BOOT,
     };

@@ -1,5 +1,6 @@
 //! The machine as a whole: its last crash, its power.
 
+use crate::trust::{NodeKey, Trust};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -10,8 +11,10 @@ use machine::power::{self, PowerButton};
 use machine::sync::SpinLock;
 use machine::thread::Builder;
 use machine::{AllocError, crash};
+use skep_api::Signature;
 use skep_api::control::hardware::Hardware;
 use skep_api::control::{CrashRecord, Event};
+use skep_api::identity::Identity;
 
 /// Whether the last crash has been taken note of.
 static FORGOTTEN: SpinLock<bool> = SpinLock::new(false);
@@ -22,6 +25,10 @@ const YEAR_MS: u64 = 365 * 24 * 60 * 60 * 1000;
 pub(crate) struct Machine {
     /// Which driver has which device.
     pub(crate) bound: Vec<(Address, &'static str)>,
+    /// Its TPM.
+    pub(crate) trust: Trust,
+    /// The node's own key.
+    pub(crate) identity: NodeKey,
 }
 
 impl Platform for Machine {
@@ -41,7 +48,19 @@ impl Platform for Machine {
     }
 
     fn hardware(&self) -> Hardware {
-        crate::hardware::report(&self.bound)
+        crate::hardware::report(&self.bound, &self.trust)
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        Some(self.identity.told())
+    }
+
+    fn prove(&self, challenge: &[u8]) -> Option<Signature> {
+        Some(self.identity.prove(challenge))
+    }
+
+    fn keep_identity(&self) -> bool {
+        self.identity.keep(&self.trust)
     }
 
     fn can_power_off(&self) -> bool {
@@ -49,10 +68,12 @@ impl Platform for Machine {
     }
 
     fn restart(&self) {
+        self.trust.shut_down();
         power::reboot();
     }
 
     fn power_off(&self) {
+        self.trust.shut_down();
         power::power_off();
     }
 }

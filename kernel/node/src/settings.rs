@@ -52,6 +52,7 @@ pub(crate) fn apply(disks: &Disks, bundle: BundleView<'_>, config: &mut NodeConf
     let mut files = OwnersFiles {
         maker: config.owner,
         manifests: Vec::new(),
+        settings: None,
         info: SettingsInfo::default(),
     };
     let Some((place, volume)) = find(disks, &granted(bundle)) else {
@@ -59,7 +60,10 @@ pub(crate) fn apply(disks: &Disks, bundle: BundleView<'_>, config: &mut NodeConf
     };
     files.info.place = Some(place.clone());
     let settings = match read(&volume) {
-        Ok(settings) => settings,
+        Ok((settings, written)) => {
+            files.settings = written;
+            settings
+        }
         Err(why) => {
             let problem = format!("{} on {place}: {why}", settings::FILE_NAME);
             log::error!("{problem}; the node starts as if there were none");
@@ -133,11 +137,14 @@ fn volume_of(device: &Arc<dyn BlockDevice>) -> Option<Opened> {
         .find(|volume| volume.label().is_ok_and(|label| label == settings::VOLUME))
 }
 
-/// `skep.toml`; without one, nothing is said.
-fn read(volume: &Opened) -> Result<Settings, String> {
+/// `skep.toml`, and its bytes; without one, nothing is said.
+fn read(volume: &Opened) -> Result<(Settings, Option<Vec<u8>>), String> {
     match volume.read(settings::FILE_NAME, settings::MAX_LEN) {
-        Ok(bytes) => Settings::parse(&bytes).map_err(|e| e.to_string()),
-        Err(Error::NotFound) => Ok(Settings::default()),
+        Ok(bytes) => {
+            let settings = Settings::parse(&bytes).map_err(|e| e.to_string())?;
+            Ok((settings, Some(bytes)))
+        }
+        Err(Error::NotFound) => Ok((Settings::default(), None)),
         Err(e) => Err(e.to_string()),
     }
 }

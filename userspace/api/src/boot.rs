@@ -2,13 +2,15 @@
 //!
 //! A disk carries two *slots*, each with one release of the system ([`release`]), and a
 //! record of which of them is to be started ([`state`]); [`disk`] finds them. The loader
-//! tells the kernel what it started behind the ramdisk ([`handover`]).
+//! tells the kernel what it started behind the ramdisk ([`handover`]), and the TPM
+//! ([`measured`]).
 //!
 //! All of it is fixed layouts of little-endian numbers, because half of the readers are
 //! loaders, one of them 16-bit assembly.
 
 pub mod disk;
 pub mod handover;
+pub mod measured;
 pub mod release;
 pub mod state;
 

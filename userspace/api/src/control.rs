@@ -219,6 +219,16 @@ pub enum Request {
     },
     /// Answered by [`Reply::Profile`].
     ReadProfile,
+    /// Has the node sign a challenge with its own key. Answered by [`Reply::Proof`], or by
+    /// [`ControlError::Unsupported`] where it has none.
+    ProveIdentity {
+        /// [`CHALLENGE_BYTES_MIN`](crate::identity::CHALLENGE_BYTES_MIN) to
+        /// [`CHALLENGE_BYTES_MAX`](crate::identity::CHALLENGE_BYTES_MAX) bytes.
+        challenge: Vec<u8>,
+    },
+    /// Has the TPM keep the key of this boot, in place of any other. Answered by
+    /// [`Reply::Done`], or by [`ControlError::Unsupported`] without a TPM that can.
+    KeepIdentity,
     /// What is in the slots of the boot disk. Answered by [`Reply::Slots`]; this and the requests
     /// below by [`ControlError::Unsupported`] on a node that was not started from a slot.
     Slots,
@@ -329,7 +339,7 @@ pub enum Reply {
         bytes: Vec<u8>,
     },
     /// To [`Request::NodeInfo`].
-    Node(NodeInfo),
+    Node(Box<NodeInfo>),
     /// To [`Request::Hardware`].
     Hardware(Box<hardware::Hardware>),
     /// To [`Request::ReadCrash`]; `None` when there is no record.
@@ -342,6 +352,8 @@ pub enum Reply {
     State(Vec<u8>),
     /// To [`Request::ReadProfile`]; `None` if there was none in this boot.
     Profile(Option<Profile>),
+    /// To [`Request::ProveIdentity`]: the signature, 64 bytes; the key is in [`NodeInfo`].
+    Proof(Vec<u8>),
     /// To [`Request::Slots`].
     Slots(SlotsInfo),
     /// To [`Request::UpdateCheck`] and [`Request::InstallStep`].

@@ -6,7 +6,7 @@
 //! signed description of a capsule ([`manifest`]), the configuration of a node
 //! ([`node`], and what its owner writes over it by hand: [`settings`]), the ramdisk that
 //! carries them all ([`bundle`]), the messages of the control device ([`control`]), the
-//! requests that an owner signs ([`owner`]) and how a release of the system lies on a
+//! requests that an owner signs ([`owner`]), the key of a node ([`identity`]) and how a release of the system lies on a
 //! disk ([`boot`]).
 //!
 //! Every parser takes its input as hostile: it returns a typed error or a view
@@ -22,6 +22,7 @@ pub mod bundle;
 mod bytes;
 pub mod control;
 pub mod hash;
+pub mod identity;
 pub mod key;
 pub mod manifest;
 pub mod node;

@@ -2,6 +2,7 @@
 
 mod connection;
 mod hardware;
+mod identity;
 mod profile;
 mod show;
 mod symbols;
@@ -10,6 +11,7 @@ mod update;
 use crate::manifest::signal;
 use anyhow::{Context, Result};
 use connection::Connection;
+pub(crate) use identity::{IdentityArgs, run as identity};
 pub(crate) use profile::{ProfileArgs, run as profile};
 use serde::Deserialize;
 use show::{Capsule, Events, Status, plain};

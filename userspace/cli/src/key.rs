@@ -83,7 +83,8 @@ pub(crate) fn passing() -> Result<KeyPair> {
     KeyPair::from_seed(random_seed()?).context("the random source returned zeros")
 }
 
-fn random_seed() -> Result<[u8; 32]> {
+/// 32 bytes from the system's random source.
+pub(crate) fn random_seed() -> Result<[u8; 32]> {
     let mut seed = [0; 32];
     fs::File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut seed))

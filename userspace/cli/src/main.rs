@@ -60,6 +60,8 @@ enum Action {
     Unpack(image::unpack::UnpackArgs),
     /// Show a node and its capsules
     Status(client::StatusArgs),
+    /// Have a node prove who it is
+    Identity(client::IdentityArgs),
     /// Print what a capsule has written
     Logs(client::LogsArgs),
     /// Print what has happened on a node
@@ -111,6 +113,7 @@ fn run(action: &Action) -> Result<()> {
         Action::Inspect(args) => inspect::run(args),
         Action::Unpack(args) => image::unpack::run(args),
         Action::Status(args) => client::status(args),
+        Action::Identity(args) => client::identity(args),
         Action::Logs(args) => client::logs(args),
         Action::Events(args) => client::events(args),
         Action::Profile(args) => client::profile(args),

@@ -119,7 +119,7 @@ impl HostRuntime {
             Request::NodeInfo => {
                 let machine = self.machine.borrow();
                 let info = procfs::node_info(&machine.clock);
-                Reply::Node(info.map_err(|_| ControlError::NoResources)?)
+                Reply::Node(Box::new(info.map_err(|_| ControlError::NoResources)?))
             }
             Request::Subscribe { events } => {
                 if let Some((mask, _)) = &mut self.machine.borrow_mut().subscription {

@@ -258,7 +258,7 @@ impl Control {
     ///
     /// [`Failure`].
     pub async fn node(&self) -> Result<NodeInfo, Failure> {
-        expect!(self.ask(Request::NodeInfo).await, Reply::Node(node) => node)
+        expect!(self.ask(Request::NodeInfo).await, Reply::Node(node) => *node)
     }
 
     /// See [`Request::Hardware`].
@@ -268,6 +268,15 @@ impl Control {
     /// [`Failure`].
     pub async fn hardware(&self) -> Result<Hardware, Failure> {
         expect!(self.ask(Request::Hardware).await, Reply::Hardware(hardware) => *hardware)
+    }
+
+    /// See [`Request::ProveIdentity`].
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`].
+    pub async fn prove_identity(&self, challenge: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        expect!(self.ask(Request::ProveIdentity { challenge }).await, Reply::Proof(proof) => proof)
     }
 
     /// See [`Request::ReadCrash`].

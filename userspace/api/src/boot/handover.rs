@@ -6,8 +6,8 @@
 //! that know nothing of slots hand over.
 
 use super::{Slot, crc32, put};
-use crate::PublicKey;
 use crate::bytes::{array, u16_at, u32_at, u64_at};
+use crate::{Hash, PublicKey};
 use alloc::string::String;
 
 /// Bytes of the page.
@@ -21,10 +21,12 @@ const COMMAND_LINE_LEN_AT: usize = 12;
 const RAMDISK_LEN_AT: usize = 16;
 const SLOT_AT: usize = 24;
 const TRIAL_AT: usize = 25;
+const IS_MEASURED_AT: usize = 26;
 const VERSION_AT: usize = 32;
 const HEALTH_AT: usize = 40;
 const DISK_AT: usize = 48;
 const KEY_AT: usize = 64;
+const MEASURED_AT: usize = 96;
 const COMMAND_LINE_AT: usize = 128;
 const CRC_AT: usize = HANDOVER_BYTES - 4;
 const NO_SLOT: u8 = 0xff;
@@ -44,6 +46,9 @@ pub struct BootSlot {
     pub health_seconds: u32,
     /// The key that signed it, which the loader trusts.
     pub key: PublicKey,
+    /// BLAKE3 of the release's signed head, when the loader has told the TPM of it and of
+    /// the key ([`super::measured`]).
+    pub measured: Option<Hash>,
 }
 
 /// The page's meaning.
@@ -80,6 +85,10 @@ impl Handover {
             put(&mut page, HEALTH_AT, &slot.health_seconds.to_le_bytes());
             put(&mut page, DISK_AT, &slot.disk);
             put(&mut page, KEY_AT, &slot.key.0);
+            if let Some(head) = &slot.measured {
+                put(&mut page, IS_MEASURED_AT, &[1]);
+                put(&mut page, MEASURED_AT, &head.0);
+            }
         }
         put(&mut page, COMMAND_LINE_AT, line);
         let crc = crc32(page.get(..CRC_AT).unwrap_or_default());
@@ -115,6 +124,10 @@ impl Handover {
                 version: u64_at(page, VERSION_AT)?,
                 health_seconds: u32_at(page, HEALTH_AT)?,
                 key: PublicKey(array(page, KEY_AT)?),
+                measured: match *page.get(IS_MEASURED_AT)? {
+                    0 => None,
+                    _ => Some(Hash(array(page, MEASURED_AT)?)),
+                },
             }),
         };
         let ramdisk = bytes.get(..usize::try_from(ramdisk_len).ok()?)?;
@@ -150,6 +163,7 @@ mod tests {
                 version: 12,
                 health_seconds: 30,
                 key: PublicKey([9; 32]),
+                measured: Some(Hash([8; 32])),
             }),
             command_line: "log=debug".into(),
         }

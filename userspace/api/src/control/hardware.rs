@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub const PCI_MAX: usize = 256;
 /// Most entries of every other list in a report.
 pub const HARDWARE_LIST_MAX: usize = 128;
+/// Most measurements that are written down.
+pub const MEASUREMENTS_MAX: usize = 96;
 
 /// The machine under a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,9 @@ pub struct Hardware {
     /// What keeps devices from memory that is not theirs.
     #[serde(default)]
     pub iommu: Iommu,
+    /// What keeps secrets and remembers how the machine was started.
+    #[serde(default)]
+    pub tpm: Tpm,
     /// The disks that a driver serves.
     pub disks: Vec<DiskReport>,
     /// The network links that a driver serves.
@@ -168,6 +173,50 @@ pub struct DmaFaults {
     pub count: u64,
     /// What the last was, for people.
     pub last: String,
+}
+
+/// The trusted platform module (TPM 2.0).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tpm {
+    /// Whether there is one in use.
+    pub on: bool,
+    /// The same for people: `on (TIS)`, or why not.
+    pub state: String,
+    /// Who made it, four letters.
+    pub manufacturer: String,
+    /// Version of its firmware.
+    pub firmware: String,
+    /// The hash algorithms of its banks of registers, such as `sha256`.
+    pub banks: Vec<String>,
+    /// What loader and kernel have told it of this start of the machine, in order.
+    pub log: Vec<Measurement>,
+    /// Whether that is all of it: nothing failed on the way.
+    pub complete: bool,
+    /// Registers of SHA-256 as they are now: those of the log, and those that tell of loader
+    /// and Secure Boot.
+    pub registers: Vec<Register>,
+}
+
+/// Something that a TPM was told of: its register became SHA-256 of what it was and `digest`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// The register: see [`crate::boot::measured`].
+    pub pcr: u32,
+    /// What, such as `ramdisk`.
+    pub what: String,
+    /// SHA-256 of it, in hexadecimal digits.
+    pub digest: String,
+    /// Who told the TPM: `loader` or `kernel`.
+    pub by: String,
+}
+
+/// A register of a TPM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    /// Its number.
+    pub pcr: u32,
+    /// What it is, in hexadecimal digits.
+    pub value: String,
 }
 
 /// A disk.

@@ -3,6 +3,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::identity::{CHALLENGE_BYTES_MAX, CHALLENGE_BYTES_MIN};
+
 use super::{
     ControlError, EXEC_BYTES_MAX, EXEC_STRINGS_MAX, EXEC_TIMEOUT_MS_MAX, MANIFEST_BYTES_MAX,
     ManifestSource, NAME_BYTES_MAX, PROFILE_HZ_MAX, PROFILE_SECONDS_MAX, Request, STATE_BYTES_MAX,
@@ -39,6 +41,12 @@ pub(super) fn check(request: &Request) -> Result<(), ControlError> {
         } => check_exec(argv, env, *timeout_ms),
         Request::Subscribe { events } if !events.is_known() => {
             Err(ControlError::Invalid(String::from("events")))
+        }
+        Request::ProveIdentity { challenge } if challenge.len() < CHALLENGE_BYTES_MIN => {
+            Err(ControlError::Invalid(String::from("challenge")))
+        }
+        Request::ProveIdentity { challenge } => {
+            at_most("challenge", challenge.len(), CHALLENGE_BYTES_MAX)
         }
         Request::SaveState { bytes } => at_most("bytes", bytes.len(), STATE_BYTES_MAX),
         Request::StartProfile { seconds, hz, .. } => {

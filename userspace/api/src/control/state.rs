@@ -1,5 +1,6 @@
 //! What the kernel tells about capsules, manifests, the node and its last crash.
 
+use crate::identity::Identity;
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
@@ -243,6 +244,8 @@ pub struct NodeInfo {
     pub watchdog: Option<WatchdogInfo>,
     /// What the owner wrote on the boot medium.
     pub settings: SettingsInfo,
+    /// The node's own key, if it has one.
+    pub identity: Option<Identity>,
 }
 
 /// Why a machine started, as far as it shows.

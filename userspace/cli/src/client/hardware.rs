@@ -17,12 +17,16 @@ pub(super) fn show(h: &Hardware) -> String {
     let tables: Vec<_> = h.acpi.iter().map(|t| plain(&t.signature)).collect();
     let _ = writeln!(out, "ACPI      {}", tables.join(" "));
     iommu(h, &mut out);
+    tpm(h, &mut out);
     let _ = write!(out, "\n{}", pci(h));
     if !h.disks.is_empty() {
         let _ = write!(out, "\n{}", disks(h));
     }
     if !h.links.is_empty() {
         let _ = write!(out, "\n{}", links(h));
+    }
+    if !h.tpm.registers.is_empty() {
+        let _ = write!(out, "\n{}\n{}", registers(h), measurements(h));
     }
     out
 }
@@ -102,6 +106,43 @@ fn iommu(h: &Hardware, out: &mut String) {
         let (device, last) = (plain(&f.device), plain(&f.last));
         let _ = writeln!(out, "          {device}: {} times, last: {last}", f.count);
     }
+}
+
+fn tpm(h: &Hardware, out: &mut String) {
+    let t = &h.tpm;
+    let state = match &*t.state {
+        "" => "not told",
+        state => state,
+    };
+    let _ = write!(out, "TPM       {}", plain(state));
+    if t.on {
+        let made = [&*t.manufacturer, "firmware", &t.firmware];
+        let banks = plain(&t.banks.join(" "));
+        let _ = write!(out, ", {}, banks {banks}", words(&made));
+    }
+    let _ = writeln!(out);
+}
+
+/// The registers of the TPM.
+fn registers(h: &Hardware) -> String {
+    let mut rows = vec![["PCR", "SHA-256"].map(String::from)];
+    let registers = h.tpm.registers.iter();
+    rows.extend(registers.map(|r| [r.pcr.to_string(), plain(&r.value)]));
+    table(&rows)
+}
+
+/// What the TPM was told of the start, from which the registers follow.
+fn measurements(h: &Hardware) -> String {
+    let mut rows = vec![["MEASURED", "PCR", "BY", "SHA-256"].map(String::from)];
+    rows.extend(h.tpm.log.iter().map(|m| {
+        let pcr = m.pcr.to_string();
+        [plain(&m.what), pcr, plain(&m.by), plain(&m.digest)]
+    }));
+    if !h.tpm.complete {
+        let rest = ["and more that could not be told", "", "", ""];
+        rows.push(rest.map(String::from));
+    }
+    table(&rows)
 }
 
 fn pci(h: &Hardware) -> String {

@@ -120,7 +120,11 @@ impl Agent {
                 format!("the kernel crashed: {}", crash.reason),
             );
         }
-        if node.is_ok_and(|node| node.start_cause == StartCause::Watchdog) {
+        let Ok(node) = node else { return };
+        if let Some(problem) = node.identity.and_then(|identity| identity.problem) {
+            self.record(RecordKind::Warning, None, problem);
+        }
+        if node.start_cause == StartCause::Watchdog {
             let text = "the watchdog reset the machine, which did not run any more";
             self.record(RecordKind::Crash, None, text.to_owned());
         }

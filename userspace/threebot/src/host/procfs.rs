@@ -68,6 +68,7 @@ pub(super) fn node_info(clock: &BootClock) -> io::Result<NodeInfo> {
         start_cause: StartCause::Other,
         watchdog: None,
         settings: SettingsInfo::default(),
+        identity: None,
     })
 }
 

@@ -125,6 +125,9 @@ pub(super) async fn post(agent: &Rc<Agent>, request: Request<Incoming>) -> Resul
             update::step(agent, step, query, &body).await
         }
         Some(["node", "install", step]) => update::install(agent, step, &body).await,
+        Some(["node", "identity", "keep"]) => {
+            tell(agent, control::Request::KeepIdentity, "keep the node's key").await
+        }
         Some(["node", "reboot"]) => tell(agent, control::Request::Reboot, "reboot").await,
         Some(["node", "poweroff"]) => tell(agent, control::Request::PowerOff, "power off").await,
         _ => Err(Problem::not_found("command")),

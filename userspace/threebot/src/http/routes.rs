@@ -45,6 +45,10 @@ async fn get(agent: &Rc<Agent>, request: &Request<Incoming>) -> Result<Answer, P
         Some(["status"]) => Ok(json(&view::status(agent).await)),
         Some(["node", "slots"]) => Ok(json(&update::slots(agent).await?)),
         Some(["node"]) => Ok(json(&view::node(agent).await?)),
+        Some(["identity"]) => {
+            let challenge = text(query, "challenge").unwrap_or_default();
+            Ok(json(&view::identity(agent, challenge).await?))
+        }
         Some(["hardware"]) => Ok(json(&view::hardware(agent).await?)),
         Some(["capsules"]) => Ok(json(&view::capsules(agent).await)),
         Some(["capsules", name]) => Ok(json(&view::capsule(agent, name).await?)),
@@ -74,10 +78,15 @@ async fn logs(agent: &Rc<Agent>, name: &str, query: &str) -> Result<Answer, Prob
     Ok(json(&view::logs(agent, name, from, max).await?))
 }
 
+/// What a query gives a name, if it does.
+fn text<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
 /// The number that a query gives a name, if it does.
 pub(super) fn number(query: &str, name: &str) -> Result<Option<u64>, Problem> {
-    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let Some((_, value)) = pairs.find(|(key, _)| *key == name) else {
+    let Some(value) = text(query, name) else {
         return Ok(None);
     };
     let parsed = value.parse().map_err(|_| format!("{name} is not a number"));

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use serde::Serialize;
 use skep_api::control::hardware::Hardware;
 use skep_api::control::{CapsuleId, CapsuleInfo, CrashRecord, NodeInfo, StartCause};
+use skep_api::identity::{CHALLENGE_BYTES_MAX, CHALLENGE_BYTES_MIN, Identity, Kept};
 
 use super::command::failed;
 use super::reply::Problem;
@@ -39,6 +40,25 @@ pub(super) struct NodeView {
     start_cause: &'static str,
     watchdog: Option<WatchdogView>,
     settings: SettingsView,
+    identity: Option<IdentityView>,
+}
+
+/// The node's own key.
+#[derive(Serialize)]
+pub(super) struct IdentityView {
+    id: String,
+    key: String,
+    kept: Kept,
+    problem: Option<String>,
+}
+
+/// The node's own key, with what it has signed.
+#[derive(Serialize)]
+pub(super) struct ProofView {
+    #[serde(flatten)]
+    identity: IdentityView,
+    challenge: String,
+    signature: String,
 }
 
 #[derive(Serialize)]
@@ -196,6 +216,47 @@ pub(super) async fn node(agent: &Agent) -> Result<NodeView, Problem> {
     Ok(node_view(agent, node))
 }
 
+/// The node's key, and its signature over a challenge in hexadecimal digits.
+pub(super) async fn identity(agent: &Agent, challenge: &str) -> Result<ProofView, Problem> {
+    let bytes = from_hex(challenge).ok_or_else(|| {
+        let (least, most) = (CHALLENGE_BYTES_MIN, CHALLENGE_BYTES_MAX);
+        Problem::bad_request(format!(
+            "challenge: {least} to {most} bytes in hexadecimal digits"
+        ))
+    })?;
+    let node = agent.control.node().await;
+    let identity = node.map_err(|failure| failed(&failure))?.identity;
+    let identity = identity.ok_or_else(|| Problem::not_found("key of this node"))?;
+    let proof = agent.control.prove_identity(bytes).await;
+    let proof = proof.map_err(|failure| failed(&failure))?;
+    Ok(ProofView {
+        identity: identity_view(identity),
+        challenge: challenge.to_owned(),
+        signature: proof.iter().map(|byte| format!("{byte:02x}")).collect(),
+    })
+}
+
+/// A challenge of a length that can be.
+fn from_hex(digits: &str) -> Option<Vec<u8>> {
+    let fits = (CHALLENGE_BYTES_MIN..=CHALLENGE_BYTES_MAX).contains(&(digits.len() / 2));
+    if !fits || !digits.len().is_multiple_of(2) || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    let pairs = (0..digits.len()).step_by(2);
+    pairs
+        .map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok())
+        .collect()
+}
+
+fn identity_view(identity: Identity) -> IdentityView {
+    IdentityView {
+        id: identity.id(),
+        key: identity.key.to_string(),
+        kept: identity.kept,
+        problem: identity.problem,
+    }
+}
+
 pub(super) async fn hardware(agent: &Agent) -> Result<Hardware, Problem> {
     let hardware = agent.control.hardware().await;
     hardware.map_err(|failure| failed(&failure))
@@ -242,6 +303,7 @@ fn node_view(agent: &Agent, node: NodeInfo) -> NodeView {
             disk: node.settings.place,
             problem: node.settings.problem,
         },
+        identity: node.identity.map(identity_view),
     }
 }
 
