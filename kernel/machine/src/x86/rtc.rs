@@ -1,6 +1,6 @@
 //! The PC's real-time clock, read once at boot.
 
-use super::{acpi, port};
+use super::{acpi, clock::tsc, port};
 use crate::firmware::rtc::Registers;
 
 const INDEX: u16 = 0x70;
@@ -51,8 +51,14 @@ pub(crate) fn unix_seconds() -> Option<i64> {
 
 /// Spins until the clock's second changes; `None` if it never does.
 pub(crate) fn wait_for_second() -> Option<()> {
-    /// A read takes two accesses to ports, a microsecond each on slow machines.
-    const READS_MAX: u32 = 4_000_000;
-    let now = read(SECOND);
-    (0..READS_MAX).any(|_| read(SECOND) != now).then_some(())
+    /// Ticks of the TSC within which it must: seconds, whatever its rate is, which is
+    /// not known yet. Reads cannot be counted instead: emulators answer them in no time.
+    const TICKS_MAX: u64 = 40_000_000_000;
+    let (now, start) = (read(SECOND), tsc());
+    while read(SECOND) == now {
+        if tsc().wrapping_sub(start) > TICKS_MAX {
+            return None;
+        }
+    }
+    Some(())
 }
