@@ -71,8 +71,15 @@ impl Breakpoints {
 
 /// Puts `points` in force for the running user thread, in place of those it had.
 pub fn set_breakpoints(points: Breakpoints) {
+    let me = crate::thread::current();
+    // As long as there are some in the processor it has to watch.
+    if !points.is_empty() {
+        me.watch_for_breakpoints(true);
+    }
     arch::set_breakpoints(points);
-    crate::thread::current().watch_for_breakpoints(!points.is_empty());
+    if points.is_empty() {
+        me.watch_for_breakpoints(false);
+    }
 }
 
 #[cfg(test)]

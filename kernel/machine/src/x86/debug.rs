@@ -3,6 +3,7 @@
 
 use crate::breakpoints::Breakpoints;
 use crate::thread;
+use alloc::boxed::Box;
 use core::arch::asm;
 use x86_64::instructions::interrupts;
 use x86_64::registers::debug::{DebugAddressRegister, Dr0, Dr1, Dr2, Dr3, Dr6, Dr7};
@@ -21,7 +22,7 @@ pub(super) fn init() {
 /// See [`crate::breakpoints::set_breakpoints`].
 pub(crate) fn set_breakpoints(points: Breakpoints) {
     if let Some(own) = thread::current().arch.breakpoints() {
-        own.set(points);
+        own.set((!points.is_empty()).then(|| Box::new(points)));
     }
     reload();
 }
@@ -32,9 +33,11 @@ pub(super) fn reload() {
         // First none, lest half of the old ones and of the new ones be.
         unload_breakpoints();
         let me = thread::current();
-        let own = me.arch.breakpoints();
-        if let Some(points) = own.map(core::cell::Cell::get).filter(|p| !p.is_empty()) {
+        if let Some(own) = me.arch.breakpoints()
+            && let Some(points) = own.take()
+        {
             load(&points);
+            own.set(Some(points));
         }
     });
 }

@@ -106,7 +106,7 @@ struct User {
     space: IrqLock<Option<Arc<PageTable>>>,
     fs: Cell<u64>,
     gs: Cell<u64>,
-    breakpoints: Cell<Breakpoints>,
+    breakpoints: Cell<Option<Box<Breakpoints>>>,
 }
 
 // SAFETY: see the type's doc: the cells have one user at a time, ordered by the
@@ -140,7 +140,7 @@ impl ThreadState {
 
 impl ThreadState {
     /// The break points of a user thread.
-    pub(super) fn breakpoints(&self) -> Option<&Cell<Breakpoints>> {
+    pub(super) fn breakpoints(&self) -> Option<&Cell<Option<Box<Breakpoints>>>> {
         self.user.as_ref().map(|u| &u.breakpoints)
     }
 }

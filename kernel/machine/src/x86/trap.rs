@@ -341,18 +341,18 @@ fn attend(regs: &mut UserRegs) {
         {
             h.attention(regs);
         }
-        if me.is_due() && me.take_switched() {
-            let (hook, breakpoints) = me.watches();
-            if hook && let Some(h) = thread::hooks() {
-                h.switched(regs);
-            }
-            if breakpoints {
-                debug::reload();
-            }
+        if me.is_due()
+            && me.take_switched()
+            && let Some(h) = thread::hooks()
+        {
+            h.switched(regs);
         }
         interrupts::disable();
         if me.is_due() {
             me.settle_weight();
+            if me.take_unloaded() {
+                debug::reload();
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Sockets as NETLINK_SOCK_DIAG tells of them (sock_diag(7)): those of the asker's own
-//! capsule, all of a kind. A dump goes on as it is read, from the number where it was.
+//! capsule, all of a kind. A dump goes on as it is read, from the place where it was.
 
 mod inet;
 mod unix;
@@ -29,8 +29,8 @@ enum Query {
 /// What comes next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Sockets above this number.
-    Sockets(u64),
+    /// Sockets from this place on.
+    Sockets(usize),
     /// Connections that no socket has any more, but for so many.
     Orphans(usize),
     Done,
@@ -77,14 +77,15 @@ impl Dump {
         let mut out = Reply::new(self.request);
         while out.bytes.is_empty() {
             self.stage = match self.stage {
-                Stage::Sockets(number) => {
-                    let found = stack.registry().after(number, BATCH)?;
+                Stage::Sockets(place) => {
+                    let (found, next) = stack.registry().from(place, BATCH)?;
                     for socket in &found {
                         self.query.tell(socket, &mut out)?;
                     }
-                    found
-                        .last()
-                        .map_or(Stage::Orphans(0), |s| Stage::Sockets(s.number()))
+                    match next == place {
+                        true => Stage::Orphans(0),
+                        false => Stage::Sockets(next),
+                    }
                 }
                 Stage::Orphans(skip) => match &mut self.query {
                     Query::Inet(q) => {

@@ -64,6 +64,8 @@ pub struct Socket {
     stack: Arc<NetStack>,
     /// Its inode number, as `/proc` and `fstat` tell it.
     number: u64,
+    /// Where the stack has it.
+    place: usize,
     _seat: Seat,
 }
 
@@ -81,6 +83,7 @@ impl Socket {
         kind: Kind,
     ) -> Result<Arc<Socket>> {
         let seat = stack.sit()?;
+        let place = stack.registry().place()?;
         let socket = Arc::new(Socket {
             kind,
             family,
@@ -90,9 +93,10 @@ impl Socket {
             options,
             stack: stack.clone(),
             number: number(),
+            place,
             _seat: seat,
         });
-        stack.registry().add(&socket);
+        stack.registry().add(place, &socket);
         Ok(socket)
     }
 
@@ -508,7 +512,7 @@ fn unix_style(style: u32) -> Result<Style> {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.stack.registry().remove(self.number);
+        self.stack.registry().remove(self.place);
         match &self.kind {
             Kind::Tcp(t) => t.close(&self.options),
             Kind::Udp(u) => u.close(&self.stack),

@@ -308,8 +308,11 @@ impl Socket {
                     return Err(Error::MessageSize);
                 }
                 let message = Message::from_source(src)?;
-                let len = message.data.len();
                 let more = flags.contains(MsgFlags::MORE);
+                if !more && !u.is_joining() {
+                    return u.send(&self.stack, &self.options, to, what.header, message);
+                }
+                let len = message.data.len();
                 match u.join(&self.stack, (to, what.header, message), more)? {
                     None => Ok(len),
                     Some((to, header, whole)) => u

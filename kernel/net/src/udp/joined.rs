@@ -31,8 +31,14 @@ pub(super) struct Joined {
 type Whole = (Option<SocketAddr>, Header, Message);
 
 impl Udp {
-    /// Takes `message` in as a part of a datagram, if `more` is to follow or others came
-    /// before; the datagram, once it is whole. The first part says where it goes.
+    /// Whether a part of a datagram came and the last one did not.
+    #[inline]
+    pub(crate) fn is_joining(&self) -> bool {
+        self.joined.begun.load(Relaxed)
+    }
+
+    /// Takes `message` in as a part of a datagram, which `more` follow or not; the
+    /// datagram, once it is whole. The first part says where it goes.
     ///
     /// # Errors
     /// [`Error::DestinationRequired`]; [`Error::MessageSize`], and what was gathered is
@@ -44,9 +50,6 @@ impl Udp {
         more: bool,
     ) -> Result<Option<Whole>> {
         let begun = &self.joined.begun;
-        if !more && !begun.load(Relaxed) {
-            return Ok(Some((to, header, message)));
-        }
         if to.is_none() && self.remote().is_err() {
             return Err(Error::DestinationRequired);
         }

@@ -2,6 +2,7 @@
 //! same to it as on Linux, where each of the four is a break point of its own.
 
 use crate::{Error, Result, Thread};
+use alloc::boxed::Box;
 use machine::thread::{self, BREAKPOINTS_MAX, Breakpoints};
 
 /// The registers that say what was met (DR6), and what is in force (DR7).
@@ -171,12 +172,27 @@ impl DebugRegisters {
 impl Thread {
     /// A debug exception of the calling thread, with what the processor says.
     pub(crate) fn debug_exception(&self, status: u64) -> Met {
-        self.trace.debug.lock().note(status)
+        // A step is told in the status of a thread without break points, too.
+        let mut own = self.trace.debug.lock();
+        own.get_or_insert_default().note(status)
+    }
+
+    /// Its registers; few threads have some.
+    pub(super) fn debug(&self) -> DebugRegisters {
+        let own = self.trace.debug.lock();
+        own.as_ref()
+            .map_or_else(DebugRegisters::default, |own| **own)
     }
 
     /// The calling thread's registers become `new`.
     pub(super) fn set_debug(&self, new: DebugRegisters) {
-        let old = core::mem::replace(&mut *self.trace.debug.lock(), new);
+        let old = self.debug();
+        if new == old {
+            return;
+        }
+        let new_box = (new != DebugRegisters::default()).then(|| Box::new(new));
+        let gone = core::mem::replace(&mut *self.trace.debug.lock(), new_box);
+        drop(gone);
         let points = new.breakpoints();
         if old.breakpoints() != points {
             thread::set_breakpoints(points);

@@ -100,7 +100,7 @@ pub struct Trace {
     exit_code: AtomicU8,
     pub(crate) state: SpinLock<State>,
     /// Changed by the thread itself; in a stop its tracer has a copy.
-    debug: SpinLock<DebugRegisters>,
+    debug: SpinLock<Option<Box<DebugRegisters>>>,
     /// The tracee sleeps here in a stop.
     queue: WaitQueue,
     /// Room for floating-point state, kept from stop to stop.

@@ -103,7 +103,7 @@ impl Thread {
         let stopped = Box::new(Stopped {
             regs: *regs,
             bases: thread::segment_bases(),
-            debug: *self.trace.debug.lock(),
+            debug: self.debug(),
             image: self.fpu_image(),
             image_changed: false,
             info: cause.info,

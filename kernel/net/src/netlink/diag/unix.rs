@@ -107,16 +107,18 @@ fn text(name: &UnixName) -> Option<Vec<u8>> {
 
 /// Marks of the queues that the unix sockets of `stack` read.
 fn readers(stack: &NetStack) -> crate::error::Result<Vec<(usize, u64)>> {
-    let (mut all, mut last) = (Vec::new(), 0);
+    let (mut all, mut place) = (Vec::new(), 0);
     loop {
-        let found = stack.registry().after(last, STEP)?;
+        let (found, next) = stack.registry().from(place, STEP)?;
         all.try_reserve(found.len())?;
         let unix = found
             .iter()
             .filter_map(|s| Some((s.as_unix()?, s.number())));
         all.extend(unix.map(|(u, number)| (u.incoming_mark(), number)));
-        let Some(end) = found.last() else { break };
-        last = end.number();
+        if next == place {
+            break;
+        }
+        place = next;
         machine::thread::cond_resched();
     }
     all.sort_unstable();
