@@ -53,10 +53,15 @@ fn finish(me: &Arc<Thread>) {
     process.add_ended(me);
     *process.last_comm.lock() = me.comm_bytes();
     // Before its siblings can see that it is gone: one may take over its number.
-    process.world().family.lock().remove_thread(me.tid());
+    let mut family = process.world().family.lock();
+    family.remove_thread(me.tid());
     let mut inner = process.inner.lock();
     inner.threads.retain(|t| !Arc::ptr_eq(t, me));
     let last = inner.threads.is_empty();
+    if last {
+        family.count(process.pid());
+    }
+    drop(family);
     let change = Process::check_stopped(&mut inner);
     drop(inner);
     me.leave_tracer(last);

@@ -43,6 +43,8 @@ struct Member<P> {
     group: Pid,
     session: Pid,
     zombie: bool,
+    /// It counts although it has no thread: from the end of its last one on.
+    is_counted: bool,
     /// Adopts orphans below it (`PR_SET_CHILD_SUBREAPER`).
     subreaper: bool,
     /// Has called `execve`: its parent may not move it to another group any more.
@@ -55,7 +57,8 @@ pub(crate) struct Family<P, T> {
     next: Pid,
     threads: usize,
     processes: usize,
-    zombies: usize,
+    /// Processes without a thread that count all the same.
+    counted: usize,
 }
 
 /// Where a child starts in the tree.
@@ -73,7 +76,7 @@ impl<P: Clone, T: Clone> Family<P, T> {
             next: INIT,
             threads: 0,
             processes: 0,
-            zombies: 0,
+            counted: 0,
         }
     }
 
@@ -82,10 +85,10 @@ impl<P: Clone, T: Clone> Family<P, T> {
         self.threads
     }
 
-    /// What counts against the limit: threads, and zombies, which take up a number
-    /// and memory, too.
+    /// What counts against the limit: threads, and what is left of processes without any,
+    /// which takes up a number and memory, too.
     pub(crate) fn tasks(&self) -> usize {
-        self.threads + self.zombies
+        self.threads + self.counted
     }
 
     /// Processes, zombies included.
@@ -169,6 +172,7 @@ impl<P: Clone, T: Clone> Family<P, T> {
             group: place.group,
             session: place.session,
             zombie: false,
+            is_counted: false,
             subreaper: false,
             executed: false,
         });
@@ -196,6 +200,15 @@ impl<P: Clone, T: Clone> Family<P, T> {
         self.threads -= usize::from(gone.is_some());
         self.tidy(tid);
         gone
+    }
+
+    /// The last thread of `pid` has ended: the process counts in its place, long before
+    /// it is buried, or others could take that place meanwhile.
+    pub(crate) fn count(&mut self, pid: Pid) {
+        if let Some(m) = self.member_mut(pid) {
+            let fresh = !core::mem::replace(&mut m.is_counted, true);
+            self.counted += usize::from(fresh);
+        }
     }
 
     /// Gives the thread `from` the number `to`, whose own thread has ended
@@ -371,8 +384,8 @@ impl<P: Clone, T: Clone> Family<P, T> {
         let Some(m) = self.member_mut(pid) else {
             return (heir, Vec::new());
         };
-        let fresh = !core::mem::replace(&mut m.zombie, true);
-        self.zombies += usize::from(fresh);
+        m.zombie = true;
+        self.count(pid);
         if heir == pid || self.member(heir).is_none() {
             return (heir, Vec::new());
         }
@@ -395,7 +408,7 @@ impl<P: Clone, T: Clone> Family<P, T> {
     pub(crate) fn reap(&mut self, pid: Pid) -> Option<P> {
         let m = self.slots.get_mut(&pid)?.process.take()?;
         self.processes -= 1;
-        self.zombies -= usize::from(m.zombie);
+        self.counted -= usize::from(m.is_counted);
         if let Some(p) = self.member_mut(m.parent) {
             p.children.retain(|c| *c != pid);
         }

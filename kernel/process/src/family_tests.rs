@@ -37,6 +37,21 @@ fn the_first_process_is_number_one() {
 }
 
 #[test]
+fn a_process_counts_from_its_first_thread_to_its_reaping() {
+    let mut t = Tree::new();
+    let init = child(&mut t, 0);
+    let pid = child(&mut t, init);
+    assert_eq!(t.tasks(), 2);
+    t.remove_thread(pid);
+    t.count(pid);
+    assert_eq!((t.threads(), t.tasks(), t.is_zombie(pid)), (1, 2, false));
+    t.bury(pid);
+    assert_eq!((t.tasks(), t.is_zombie(pid)), (2, true));
+    t.reap(pid);
+    assert_eq!(t.tasks(), 1);
+}
+
+#[test]
 fn orphans_go_to_the_nearest_subreaper() {
     let mut t = Tree::new();
     let init = child(&mut t, 0);
