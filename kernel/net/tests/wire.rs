@@ -362,6 +362,28 @@ fn the_end_of_a_capsule_resets_its_connections() {
     );
 }
 
+/// What limits the time is how long something may stay unacknowledged.
+#[test]
+fn an_idle_connection_stays() {
+    const IPPROTO_TCP: i32 = 6;
+    const TCP_USER_TIMEOUT: i32 = 18;
+    let p = pair(Faults::default());
+    let l = listener(&p.server, "0.0.0.0:80", 8);
+    let c = p.connect();
+    let (a, _) = l.accept(false).unwrap();
+    for s in [&a, &c] {
+        let ms = 200i32.to_ne_bytes();
+        s.set_option(IPPROTO_TCP, TCP_USER_TIMEOUT, &ms).unwrap();
+    }
+    for _ in 0..2 {
+        thread::sleep(Duration::from_millis(700));
+        send(&c, b"x").unwrap();
+        assert_eq!(recv(&a, 1).unwrap(), b"x");
+        send(&a, b"y").unwrap();
+        assert_eq!(recv(&c, 1).unwrap(), b"y");
+    }
+}
+
 #[test]
 fn an_idle_connection_is_quiet() {
     let p = pair(Faults::default());

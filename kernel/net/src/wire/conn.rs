@@ -2,7 +2,7 @@
 
 use super::engine::{Engine, Port, Sent, clock};
 use super::sockets::{SocketPool, WireSocket};
-use super::{Flow, open::Handshake};
+use super::{Flow, limit, open::Handshake};
 use crate::error::Error;
 use crate::node::NetNode;
 use crate::options::{Options, Switch};
@@ -61,6 +61,8 @@ struct Core {
     /// Until when less than a segment is held back by that.
     held_until: Option<Instant>,
     orphan_until: Option<Instant>,
+    /// The engine's time limit while it has none, because nothing is to be acknowledged.
+    limit: Option<smoltcp::time::Duration>,
     /// Sequence and acknowledgement number of the last segment sent.
     last: (u32, u32),
 }
@@ -109,6 +111,7 @@ impl Conn {
                 aborting: false,
                 corked: false,
                 held_until: None,
+                limit: None,
                 orphan_until: None,
                 last: (0, 0),
             }),
@@ -296,6 +299,7 @@ impl Conn {
             false => usize::MAX,
         };
         core.fin_queued |= self.move_out(socket.tcp(), core.fin_queued, may_leave, &mut moved);
+        limit::renew(socket.tcp(), &mut core.limit);
         let more = loop {
             let result = iface.poll_egress(at, &mut port, &mut socket.set);
             if result == PollResult::None || port.sent.blocked {

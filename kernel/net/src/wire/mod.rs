@@ -15,6 +15,7 @@ mod conn;
 mod cork;
 mod engine;
 mod flows;
+mod limit;
 mod open;
 mod sockets;
 mod timers;
