@@ -16,6 +16,9 @@ use vfs::Events;
 const ECONNRESET: Error = Error::File(vfs::Error::Foreign(104));
 const REFUSED: Error = Error::File(vfs::Error::Foreign(111));
 
+const IPPROTO_TCP: i32 = 6;
+const TCP_USER_TIMEOUT: i32 = 18;
+
 struct Pair {
     client: Arc<NetStack>,
     server: Arc<NetStack>,
@@ -365,8 +368,6 @@ fn the_end_of_a_capsule_resets_its_connections() {
 /// What limits the time is how long something may stay unacknowledged.
 #[test]
 fn an_idle_connection_stays() {
-    const IPPROTO_TCP: i32 = 6;
-    const TCP_USER_TIMEOUT: i32 = 18;
     let p = pair(Faults::default());
     let l = listener(&p.server, "0.0.0.0:80", 8);
     let c = p.connect();
@@ -382,6 +383,30 @@ fn an_idle_connection_stays() {
         send(&a, b"y").unwrap();
         assert_eq!(recv(&c, 1).unwrap(), b"y");
     }
+    // Its end is one in order.
+    thread::sleep(Duration::from_millis(700));
+    drop(a);
+    assert_eq!(recv(&c, 1).unwrap(), b"");
+}
+
+#[test]
+fn what_is_never_acknowledged_ends_a_connection() {
+    const ETIMEDOUT: u16 = 110;
+    let p = pair(Faults::default());
+    let l = listener(&p.server, "0.0.0.0:80", 8);
+    let c = p.connect();
+    let _a = l.accept(false).unwrap();
+    c.set_option(IPPROTO_TCP, TCP_USER_TIMEOUT, &300i32.to_ne_bytes())
+        .unwrap();
+    thread::sleep(Duration::from_millis(700));
+    p.cable.cut();
+    let start = Instant::now();
+    send(&c, b"x").unwrap();
+    eventually("its end", || c.readiness().contains(Events::HUP));
+    let e = recv_now(&c, 1).unwrap_err();
+    assert_eq!(e, Error::File(vfs::Error::Foreign(ETIMEDOUT)));
+    let took = start.elapsed();
+    assert!(took > Duration::from_millis(250) && took < Duration::from_secs(10));
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! Answers of a netlink route socket under construction.
+//! Answers of a netlink socket under construction.
 
 use super::{AF_INET, AF_INET6, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, Request};
+use crate::error::Result;
 use crate::interfaces::Interface;
 use crate::stack::{NetStack, Route};
 use alloc::vec::Vec;
@@ -23,6 +24,16 @@ impl Reply {
             flags: NLM_F_MULTI,
             bytes: Vec::new(),
         }
+    }
+
+    /// Room for one more message of a usual size, where there may be thousands.
+    ///
+    /// # Errors
+    /// No memory.
+    pub(super) fn room(&mut self) -> Result<()> {
+        const USUAL: usize = 256;
+        self.bytes.try_reserve(USUAL)?;
+        Ok(())
     }
 
     pub(super) fn put(&mut self, b: &[u8]) {

@@ -62,7 +62,7 @@ struct Core {
     held_until: Option<Instant>,
     orphan_until: Option<Instant>,
     /// The engine's time limit while it has none, because nothing is to be acknowledged.
-    limit: Option<smoltcp::time::Duration>,
+    lifted: Option<limit::Lifted>,
     /// Sequence and acknowledgement number of the last segment sent.
     last: (u32, u32),
 }
@@ -111,7 +111,7 @@ impl Conn {
                 aborting: false,
                 corked: false,
                 held_until: None,
-                limit: None,
+                lifted: None,
                 orphan_until: None,
                 last: (0, 0),
             }),
@@ -299,7 +299,7 @@ impl Conn {
             false => usize::MAX,
         };
         core.fin_queued |= self.move_out(socket.tcp(), core.fin_queued, may_leave, &mut moved);
-        limit::renew(socket.tcp(), &mut core.limit);
+        limit::renew(socket.tcp(), &mut core.lifted, at);
         let more = loop {
             let result = iface.poll_egress(at, &mut port, &mut socket.set);
             if result == PollResult::None || port.sent.blocked {

@@ -107,12 +107,19 @@ pub struct Cable {
     pub ends: [Arc<End>; 2],
 }
 
-impl Drop for Cable {
-    fn drop(&mut self) {
+impl Cable {
+    /// From here on nothing arrives.
+    pub fn cut(&self) {
         for w in &self.wires {
             w.frames.lock().unwrap().1 = true;
             w.news.notify_all();
         }
+    }
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        self.cut();
     }
 }
 

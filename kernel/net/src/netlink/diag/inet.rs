@@ -91,13 +91,13 @@ impl Query {
     fn waiting(&mut self, listener: &Socket, out: &mut Reply) -> Result<()> {
         let mut room = Ok(());
         listener.for_each_waiting(|facts| {
-            if let Some(conn) = &facts.conn {
-                room = room.and(self.told.try_reserve(1).map_err(Into::into));
-                if room.is_ok() {
-                    self.told.push(mark(conn));
-                }
-            }
-            out.message(SOCK_DIAG_BY_FAMILY, |b| head(b, &facts, 0));
+            room = room.and_then(|()| {
+                out.room()?;
+                self.told.try_reserve(1)?;
+                self.told.extend(facts.conn.as_ref().map(mark));
+                out.message(SOCK_DIAG_BY_FAMILY, |b| head(b, &facts, 0));
+                Ok(())
+            });
         });
         room
     }
