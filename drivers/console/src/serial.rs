@@ -23,6 +23,8 @@ use machine::wait::{Until, WaitQueue};
 
 /// Time between two looks at the status while it is shown.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Keys taken in at one look.
+const KEYS_MAX: usize = 64;
 /// The last line of each kind of page.
 const STATUS_FOOTER: &str = " Enter: messages as they come   Page Up: earlier messages";
 const PAST_FOOTER: &str = " Page Up, Page Down, Home: other messages   q: messages as they come";
@@ -83,12 +85,22 @@ impl Talk {
     /// Takes in keys, and draws what has changed.
     fn look(&mut self) {
         TYPED.store(false, Relaxed);
+        let mut keys = Vec::new();
+        while let Some(byte) = serial::take() {
+            keys.extend(self.typed.byte(byte));
+            if keys.len() == KEYS_MAX {
+                // The rest at the next look, which comes at once.
+                TYPED.store(true, Relaxed);
+                break;
+            }
+        }
+        if keys.is_empty() && self.shown == View::Log {
+            // Noise: not worth a look at the node.
+            return;
+        }
         let status = SOURCE.get().and_then(|source| source());
         self.viewer.set_status(status.is_some());
-        while let Some(byte) = serial::take() {
-            let Some(key) = self.typed.byte(byte) else {
-                continue;
-            };
+        for key in keys {
             let log = whole_log();
             let lines = view::lines(&log, COLUMNS).len();
             self.viewer.press(key, ROWS - 1, lines, Instant::now());

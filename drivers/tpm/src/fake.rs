@@ -22,6 +22,8 @@ pub(crate) enum Flaw {
     NeverReady,
     /// It never lets a byte pass.
     NoBurst,
+    /// It lets one pass shortly before its time is over, each time.
+    Trickles,
     /// It never answers.
     NeverAnswers,
     /// It wants more bytes than the command has.
@@ -58,6 +60,7 @@ pub(crate) struct State {
     taken: usize,
     memory: Vec<u8>,
     is_started: bool,
+    looks: u32,
     pub(crate) was_cancelled: bool,
 }
 
@@ -175,6 +178,10 @@ impl Registers for Fake {
             tis::ACCESS => tis::ACCESS_VALID,
             tis::STATUS => s.tis_status(),
             tis::BURST_LOW if s.flaw == Flaw::NoBurst => 0,
+            tis::BURST_LOW if s.flaw == Flaw::Trickles => {
+                s.looks += 1;
+                u8::from(s.looks.is_multiple_of(60))
+            }
             tis::BURST_LOW => match s.outgoing.len() - s.taken {
                 0 => BURST as u8,
                 left => left.min(BURST) as u8,

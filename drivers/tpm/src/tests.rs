@@ -104,6 +104,7 @@ fn a_tpm_that_misbehaves_is_given_up() {
         (Flaw::Held, Some(NoLocality), Some(NoLocality)),
         (Flaw::NeverReady, Some(NotReady), Some(NotReady)),
         (Flaw::NoBurst, Some(NotReady), None),
+        (Flaw::Trickles, Some(NotReady), None),
         (Flaw::NeverAnswers, Some(Silent), Some(Silent)),
         (Flaw::Insatiable, Some(OutOfStep), None),
         (Flaw::StopsShort, Some(Malformed), None),

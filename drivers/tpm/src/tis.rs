@@ -6,6 +6,7 @@ use crate::poll::{self, Clock};
 use crate::transport::{Registers, TIMEOUT_A, TIMEOUT_B, TIMEOUT_C, TIMEOUT_D, Transport};
 use crate::wire::{HEADER_BYTES, declared_len};
 use core::time::Duration;
+use machine::time::Instant;
 
 /// Registers of a locality.
 pub(crate) const ACCESS: usize = 0x00;
@@ -25,6 +26,10 @@ pub(crate) const COMMAND_READY: u8 = 1 << 6;
 pub(crate) const GO: u8 = 1 << 5;
 pub(crate) const DATA_AVAILABLE: u8 = 1 << 4;
 pub(crate) const EXPECT: u8 = 1 << 3;
+
+/// How long the bytes of a command or a response may take together, which at the time-outs
+/// for each of them could be an hour.
+const TRANSFER: Duration = Duration::from_secs(5);
 
 /// What a register without a device behind it reads as.
 const NOTHING: u8 = 0xff;
@@ -111,8 +116,11 @@ impl<R: Registers, C: Clock> Tis<R, C> {
         poll::until(&self.clock, within, look).unwrap_or(Err(TpmError::NotReady))
     }
 
-    /// How many bytes may pass now: never 0.
-    fn burst(&self) -> Result<usize, TpmError> {
+    /// How many bytes of a transfer that began at `start` may pass now: never 0.
+    fn burst(&self, start: Instant) -> Result<usize, TpmError> {
+        if self.clock.now().since(start) > TRANSFER {
+            return Err(TpmError::NotReady);
+        }
         let look = || {
             let low = self.registers.read_u8(BURST_LOW);
             let high = self.registers.read_u8(BURST_HIGH);
@@ -131,9 +139,10 @@ impl<R: Registers, C: Clock> Tis<R, C> {
     }
 
     fn send(&self, command: &[u8]) -> Result<(), TpmError> {
+        let start = self.clock.now();
         let mut rest = command;
         while !rest.is_empty() {
-            let count = self.burst()?.min(rest.len());
+            let count = self.burst(start)?.min(rest.len());
             let (now, later) = rest.split_at_checked(count).unwrap_or((rest, &[]));
             for byte in now {
                 self.registers.write_u8(FIFO, *byte);
@@ -167,11 +176,12 @@ impl<R: Registers, C: Clock> Tis<R, C> {
     }
 
     fn read(&self, mut out: &mut [u8]) -> Result<(), TpmError> {
+        let start = self.clock.now();
         while !out.is_empty() {
             if !self.is_valid_with(DATA_AVAILABLE)? {
                 return Err(TpmError::Malformed);
             }
-            let count = self.burst()?.min(out.len());
+            let count = self.burst(start)?.min(out.len());
             let (now, later) = out.split_at_mut_checked(count).ok_or(TpmError::Malformed)?;
             now.fill_with(|| self.registers.read_u8(FIFO));
             out = later;
