@@ -8,11 +8,11 @@ pub(crate) use key::NodeKey;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use measure::hex;
 use skep_api::boot::measured::{
     PCR_AUTHORITY, PCR_CONFIGURATION, PCR_IMAGE, PCR_LOADER, PCR_SECURE_BOOT,
 };
 use skep_api::control::hardware::{Measurement, Register, Tpm as Report};
+use skep_api::hash::hex;
 use skep_tpm::{Tpm, TpmError};
 
 /// Registers that are told.

@@ -27,6 +27,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::hash::hex;
 use ed25519_compact::{PublicKey, SecretKey, Signature};
 
 /// First line of what is signed: separates these signatures from all others by the same key.
@@ -266,16 +267,6 @@ impl Verifier {
             .ok_or(OwnerError::ForeignChallenge)?;
         Ok(u64::from_le_bytes(*time))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    text
 }
 
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {

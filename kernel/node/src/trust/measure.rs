@@ -15,12 +15,12 @@
 use super::Trust;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::Write;
 use sha2::{Digest as _, Sha256};
 use skep_api::PublicKey;
 use skep_api::boot::Handover;
 use skep_api::boot::measured::{PCR_AUTHORITY, PCR_CONFIGURATION, PCR_IMAGE};
 use skep_api::control::hardware::{MEASUREMENTS_MAX, Measurement};
+use skep_api::hash::hex;
 use skep_tpm::Digest;
 
 /// Bytes hashed between two chances for other threads.
@@ -106,13 +106,4 @@ fn sha256(bytes: &[u8]) -> Digest {
         machine::thread::cond_resched();
     }
     hasher.finalize().into()
-}
-
-/// In hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }

@@ -1,14 +1,9 @@
 //! `skep-dev bench prepare`: PostgreSQL and Node.js on the disk of the harness, beside
 //! the programs that it has itself.
 
-use anyhow::{Context as _, Result, bail, ensure};
-use skep_qemu::twin::Packages;
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
-    process::{Command, Stdio},
-};
+use anyhow::{Context as _, Result, ensure};
+use skep_qemu::{command::output, twin::Packages};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 /// What is added, with everything that it needs.
 const PACKAGES: &[&str] = &["postgresql-15", "nodejs", "util-linux"];
@@ -35,7 +30,7 @@ pub(crate) fn prepare(out: &Path) -> Result<()> {
         let mut copy = Command::new("cp");
         copy.args(["-a", "--no-clobber", "--no-preserve=ownership"]);
         copy.arg(packages.files().join(folder).join("."));
-        run(copy.arg(root.join(folder)))?;
+        output(copy.arg(root.join(folder)))?;
     }
     for (path, text) in TESTS {
         let path = root.join(path);
@@ -48,16 +43,6 @@ pub(crate) fn prepare(out: &Path) -> Result<()> {
     }
     let mut format = Command::new("/sbin/mke2fs");
     format.args(["-q", "-t", "ext4", "-E", "root_owner=0:0", "-d"]);
-    run(format.arg(&root).arg(&disk).arg(DISK))
-}
-
-/// Runs a command of the host that says what is wrong itself.
-fn run(command: &mut Command) -> Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let status = command.stdin(Stdio::null()).status();
-    let status = status.with_context(|| format!("cannot run {name}"))?;
-    if !status.success() {
-        bail!("{name} failed");
-    }
+    output(format.arg(&root).arg(&disk).arg(DISK))?;
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use serde::Serialize;
 use skep_api::control::hardware::Hardware;
 use skep_api::control::{CapsuleId, CapsuleInfo, CrashRecord, NodeInfo, StartCause};
+use skep_api::hash::hex;
 use skep_api::identity::{CHALLENGE_BYTES_MAX, CHALLENGE_BYTES_MIN, Identity, Kept};
 
 use super::command::failed;
@@ -232,7 +233,7 @@ pub(super) async fn identity(agent: &Agent, challenge: &str) -> Result<ProofView
     Ok(ProofView {
         identity: identity_view(identity),
         challenge: challenge.to_owned(),
-        signature: proof.iter().map(|byte| format!("{byte:02x}")).collect(),
+        signature: hex(&proof),
     })
 }
 
@@ -576,10 +577,6 @@ fn whole_characters(bytes: &[u8]) -> usize {
         return if cut { start } else { bytes.len() };
     }
     bytes.len()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    skep_api::Hash(bytes.try_into().unwrap_or_default()).to_string()
 }
 
 #[cfg(test)]
