@@ -1,6 +1,10 @@
 //! What sock_diag(7) tells.
 
+#[path = "common/cable.rs"]
+mod cable;
 mod common;
+
+use cable::*;
 use common::*;
 use net::*;
 use std::sync::Arc;
@@ -127,6 +131,27 @@ fn a_capsule_sees_its_own_sockets_and_no_others() {
     drop((a, c, l, waits));
     ask(&n, BY_FAMILY, DUMP, &inet(2, 6, ALL));
     assert!(told(&n).is_empty());
+}
+
+#[test]
+fn connections_over_the_wire_are_their_capsules_own() {
+    let (a, b, _cable) = joined(Faults::default());
+    let client = stack_on(&a, vec![], false);
+    let server = stack_on(&b, publish(Protocol::Tcp, 80, 8080), false);
+    let stranger = stack_on(&b, vec![], false);
+    let l = listener(&server, "0.0.0.0:80", 4);
+    let c = tcp(&client);
+    c.connect(&at("10.0.0.2:8080"), me(), false).unwrap();
+    let (accepted, _) = l.accept(false).unwrap();
+    let seen = |s: &Arc<NetStack>| {
+        let n = asker(s);
+        ask(&n, BY_FAMILY, DUMP, &inet(2, 6, !(1 << LISTEN)));
+        told(&n).len()
+    };
+    assert_eq!((seen(&server), seen(&stranger)), (1, 0));
+    // Nor when their sockets are gone and the other end has not let go.
+    drop(accepted);
+    assert_eq!((seen(&server), seen(&stranger)), (1, 0));
 }
 
 #[test]
