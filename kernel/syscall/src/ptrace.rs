@@ -96,6 +96,7 @@ fn attach(ctx: &Ctx<'_>, tracee: &Arc<Thread>, seize: Option<Options>) -> SysRes
     }
     let privileged = ctx.cred()?.has(Caps::SYS_PTRACE);
     tracee.attach(ctx.process(), privileged, seize)?;
+    tracee.enter_stop(ctx.thread());
     Ok(0)
 }
 

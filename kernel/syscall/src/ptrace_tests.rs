@@ -25,7 +25,9 @@ const CALL_INFO: usize = 0x420e;
 
 const WALL: usize = 0x4000_0000;
 const NOHANG: usize = 1;
+const UNTRACED: usize = 2;
 const KILL: i32 = 9;
+const CONT_SIGNAL: i32 = 18;
 const STOP: i32 = 19;
 const TRAP: i32 = 5;
 const CHLD: i32 = 17;
@@ -119,6 +121,29 @@ fn signals_pass_through_the_tracer() {
         assert_eq!(p.wait(pid, WALL), (pid, stopped(12)));
         assert_eq!(ptrace(p, CONT, pid, 0, 6), 0);
         assert_eq!(p.wait(pid, WALL), (pid, 6));
+    });
+}
+
+#[test]
+fn what_is_stopped_is_the_tracers_at_once() {
+    let child = code(|p| {
+        let me = p.call(nr::__NR_getpid, &[]);
+        kill(p, me, STOP);
+        p.exit(0);
+    });
+    Stage::new().run(move |p| {
+        for seize in [false, true].repeat(20) {
+            let pid = i64::from(p.fork(child));
+            assert_eq!(p.wait(pid, WALL | UNTRACED), (pid, stopped(STOP)));
+            let how = if seize { SEIZE } else { ATTACH };
+            assert_eq!(ptrace(p, how, pid, 0, 0), 0);
+            // Without a `wait` in between.
+            let number = i64::from(nr::__NR_kill);
+            assert_eq!(peek_user(p, pid, ORIG_RAX), number);
+            assert_eq!(ptrace(p, DETACH, pid, 0, 0), 0);
+            kill(p, pid, CONT_SIGNAL);
+            assert_eq!(p.wait(pid, WALL), (pid, 0));
+        }
     });
 }
 

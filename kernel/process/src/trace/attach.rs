@@ -80,6 +80,7 @@ impl Thread {
             trap_due: false,
             listening: false,
             seen_stop: 0,
+            entering: self.signals.stopped.load(SeqCst),
         };
         self.link(tracer, link)?;
         if seize.is_none() {
@@ -89,6 +90,18 @@ impl Thread {
         self.process().go_on_queue.wake_all();
         self.alert();
         Ok(())
+    }
+
+    /// After [`Thread::attach`]: waits until a thread that was stopped has stopped for `me`'s
+    /// process instead, so that requests find it so. Linux hides that step, too. Who runs is
+    /// waited for by `wait` only.
+    pub fn enter_stop(&self, me: &Thread) {
+        self.trace.queue.wait(|| {
+            let state = self.trace.state.lock();
+            let entering = state.link.as_ref().is_some_and(|l| l.entering);
+            let stopped = self.signals.stopped.load(SeqCst);
+            (!(entering && stopped) || me.must_end()).then_some(())
+        });
     }
 
     /// The caller asks its parent to trace it.
@@ -108,6 +121,7 @@ impl Thread {
             trap_due: false,
             listening: false,
             seen_stop: 0,
+            entering: false,
         };
         self.link(&parent, link)
     }
@@ -150,6 +164,7 @@ impl Thread {
             trap_due: seized,
             listening: false,
             seen_stop: 0,
+            entering: false,
         };
         drop(state);
         let Some(tracer) = link.tracer.upgrade() else {
@@ -196,6 +211,7 @@ impl Thread {
         state.ended = true;
         let link = state.link.take();
         drop(state);
+        self.trace.queue.wake_all();
         self.trace.traced.store(false, SeqCst);
         self.trace.watch(false);
         let Some(tracer) = link.and_then(|l| l.tracer.upgrade()) else {

@@ -76,6 +76,8 @@ pub(crate) struct Link {
     pub(crate) listening: bool,
     /// The group stop that it has stopped for already.
     pub(crate) seen_stop: u64,
+    /// It was stopped when it was attached to, and is about to stop for the tracer instead.
+    pub(crate) entering: bool,
 }
 
 /// What the lock of a [`Trace`] guards.
@@ -85,6 +87,17 @@ pub(crate) struct State {
     pub(crate) stopped: Option<Box<Stopped>>,
     /// The thread has ended: it cannot be traced any more.
     pub(crate) ended: bool,
+}
+
+impl State {
+    /// It stops for the tracer, or is not stopped any more: whoever attached to it goes on.
+    fn has_entered(&mut self, queue: &WaitQueue) {
+        let Some(link) = self.link.as_mut().filter(|l| l.entering) else {
+            return;
+        };
+        link.entering = false;
+        queue.wake_all();
+    }
 }
 
 /// The traced side of a thread.

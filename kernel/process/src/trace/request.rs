@@ -173,6 +173,7 @@ impl Thread {
     /// again, and `wait` tells.
     pub(crate) fn stop_anew(&self) {
         let mut state = self.trace.state.lock();
+        state.has_entered(&self.trace.queue);
         let Some(link) = state.link.as_mut().filter(|l| l.listening) else {
             return;
         };

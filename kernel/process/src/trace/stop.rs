@@ -125,6 +125,7 @@ impl Thread {
             };
         };
         state.stopped = Some(stopped);
+        state.has_entered(&self.trace.queue);
         drop(state);
         tracer.tracee_stopped(self, cause.code);
         drop(tracer);
