@@ -57,6 +57,16 @@ impl<T: Placed> Ordered<T> {
         Some(first)
     }
 
+    /// Puts an item that is in no such queue into the place of the first one, which is
+    /// given back; nothing happens if there is none. Cheaper than to take and to add.
+    pub(crate) fn exchange_first(&mut self, key: u64, item: T) -> Option<(u64, T)> {
+        let first = self.items.first_mut()?;
+        let out = core::mem::replace(first, (key, item));
+        out.1.set_place(None);
+        self.sink(0);
+        Some(out)
+    }
+
     /// Takes `item` out; whether it was in.
     pub(crate) fn remove(&mut self, item: T) -> bool {
         let Some(at) = item.place().filter(|p| *p < self.items.len()) else {
@@ -139,7 +149,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_like_a_sorted_set(ops in prop::collection::vec((0u8..3, 0usize..32, 0u64..50), 1..300)) {
+        fn behaves_like_a_sorted_set(ops in prop::collection::vec((0u8..4, 0usize..32, 0u64..50), 1..300)) {
             let places: Vec<Cell<Option<usize>>> = (0..32).map(|_| Cell::new(None)).collect();
             let mut q = Ordered::new();
             q.reserve(32).unwrap();
@@ -163,6 +173,15 @@ mod tests {
                         prop_assert_eq!(got.map(|g| g.0), model.first().map(|m| m.0));
                         if let Some((k, it)) = got {
                             model.remove(&(k, it.0));
+                        }
+                    }
+                    3 if item.place().is_none() => {
+                        let got = q.exchange_first(key, item);
+                        prop_assert_eq!(got.map(|g| g.0), model.first().map(|m| m.0));
+                        if let Some((k, it)) = got {
+                            prop_assert_eq!(it.place(), None);
+                            model.remove(&(k, it.0));
+                            model.insert((key, i));
                         }
                     }
                     _ => {}

@@ -12,7 +12,8 @@ const UNLOADED: u8 = 0x80;
 
 impl Thread {
     /// Has [`crate::thread::Hooks::switched`] called before user mode goes on after each time the
-    /// thread was switched out, and the next time in any case; or not any more.
+    /// thread was switched out, and the next time in any case; or not any more. A thread that
+    /// gave the CPU up in a system call and goes on on the same one is not told of.
     pub fn watch_switches(&self, on: bool) {
         self.watch(SWITCHED, on);
         if on {
@@ -41,16 +42,21 @@ impl Thread {
         }
     }
 
-    /// It is being switched out, by the CPU that does it: what it watches for is due.
+    /// It is being switched out, by the CPU that does it, and `in_call` says whether it is in a
+    /// system call: what it watches for is due.
     #[cfg(target_os = "none")]
     #[inline]
-    pub(crate) fn note_switch(&self) {
+    pub(crate) fn note_switch(&self, in_call: impl FnOnce() -> bool) {
         let watches = self.watches_switches.load(Relaxed);
         if watches.cast_signed() < 0 {
             arch::unload_breakpoints();
         }
-        if watches != 0 {
-            self.due.fetch_or(watches, SeqCst);
+        let due = match watches & SWITCHED != 0 && in_call() {
+            true => watches & !SWITCHED,
+            false => watches,
+        };
+        if due != 0 {
+            self.due.fetch_or(due, SeqCst);
         }
     }
 

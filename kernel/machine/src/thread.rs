@@ -332,14 +332,15 @@ impl Thread {
     }
 
     /// Restricts it to the CPUs of `mask`; a mask without any CPU that exists is
-    /// refused with `false`. A running thread moves when it next yields.
+    /// refused with `false`. A thread that waits for its turn moves at once, one that runs before
+    /// it goes on in user mode.
     pub fn set_affinity(&self, mask: u64) -> bool {
         let have = u64::MAX >> (64 - crate::cpu::count().clamp(1, 64));
         if mask & have == 0 {
             return false;
         }
         self.affinity.store(mask & have, Relaxed);
-        arch::kick(self);
+        arch::expel(self);
         true
     }
 

@@ -134,10 +134,6 @@ pub(crate) fn sys_sched_setaffinity(
     if !machine.set_affinity(wanted) {
         return Err(Errno::EINVAL);
     }
-    // The caller itself moves before it goes on.
-    if Arc::ptr_eq(&target, ctx.thread()) && wanted >> cpu::current() & 1 == 0 {
-        thread::yield_now();
-    }
     Ok(0)
 }
 

@@ -1,4 +1,4 @@
-# Resource limits and what programs are told when they reach them, shares of CPU time by nice values, POSIX message queues as files and with threads.
+# Resource limits and what programs are told when they reach them, shares of CPU time by nice values, moves between CPUs, POSIX message queues as files and with threads.
 import ctypes, errno, mmap, os, resource, signal, subprocess, sys, threading, time
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -216,6 +216,60 @@ def nice():
 
 print("== nice")
 child(nice)
+
+
+def where():
+    """The CPU by the thread's own memory (rseq) and by the kernel."""
+    cpu = ctypes.c_uint()
+    libc.syscall(309, ctypes.byref(cpu), None, None)
+    return libc.sched_getcpu(), cpu.value
+
+
+def tell(shared):
+    while True:
+        shared[0:2] = bytes(where())
+
+
+def settles(shared, cpu):
+    """Whether a process that runs all the time comes to this CPU, and stays."""
+    deadline = time.monotonic() + 30
+    while shared[0:2] != bytes((cpu, cpu)):
+        if time.monotonic() > deadline:
+            return False
+    stray = 0
+    for _ in range(200):
+        stray += shared[0:2] != bytes((cpu, cpu))
+    return stray == 0
+
+
+def affinity():
+    cpus = sorted(os.sched_getaffinity(0))
+    homes = [cpus[0], cpus[-1]] * 100
+    wrong = 0
+    for cpu in homes:
+        os.sched_setaffinity(0, {cpu})
+        wrong += where() != (cpu, cpu)
+    print("moved itself, and was elsewhere:", wrong)
+    os.sched_setaffinity(0, cpus)
+    shared = mmap.mmap(-1, 4096)
+    pid = os.fork()
+    if pid == 0:
+        tell(shared)
+    for cpu in homes[:20]:
+        os.sched_setaffinity(pid, {cpu})
+        if not settles(shared, cpu):
+            print("another one is not where it was moved to")
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED)
+    os.sched_setaffinity(pid, {cpus[-1]})
+    os.kill(pid, signal.SIGCONT)
+    print("one that had stopped:", settles(shared, cpus[-1]))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+print("== affinity")
+child(affinity)
 
 
 def queue(name, flags):

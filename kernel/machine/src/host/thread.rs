@@ -83,6 +83,8 @@ pub(crate) fn is_parked(t: &Thread) -> bool {
 
 pub(crate) fn kick(_: &Thread) {}
 
+pub(crate) fn expel(_: &Thread) {}
+
 pub(crate) fn yield_now() {
     std::thread::yield_now();
 }

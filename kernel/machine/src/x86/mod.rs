@@ -57,7 +57,7 @@ pub(crate) use percpu::{cpu_count, cpu_current, current_thread, resched_due};
 pub(crate) use port::{
     port_read_u8, port_read_u16, port_read_u32, port_write_u8, port_write_u16, port_write_u32,
 };
-pub(crate) use sched::begin_samples;
+pub(crate) use sched::{begin_samples, expel};
 pub use thread::UserRegs;
 pub(crate) use thread::{
     ThreadState, exit, fpu_accepts, fpu_features, fpu_load, fpu_pop, fpu_push, fpu_reset, fpu_save,

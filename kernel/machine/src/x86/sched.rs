@@ -13,8 +13,14 @@
 //! until it has exited (`thread::finish_switch` lets it go); a queue's lock is the
 //! innermost lock of the kernel and held with interrupts off.
 
+mod balance;
+
+pub(crate) use balance::expel;
+
 use super::group::use_quota;
-use super::thread::{READY, RUNNING};
+use balance::{call_idle, give_away, steal};
+
+use super::thread::{MOVING, READY, RUNNING};
 use super::{apic, clock, percpu, vectors};
 use crate::cpu::CPUS_MAX;
 use crate::cpu::PerCpu as Each;
@@ -275,21 +281,6 @@ fn choose(t: &Thread) -> usize {
     (if idle != 0 { idle } else { allowed }).trailing_zeros() as usize
 }
 
-/// Lets an idle CPU, if there is one, look for work that waits elsewhere.
-fn call_idle() {
-    let idle = IDLE.load(Relaxed);
-    if idle == 0 {
-        return;
-    }
-    let cpu = idle.trailing_zeros() as usize;
-    if IDLE.fetch_and(!(1 << cpu), AcqRel) >> cpu & 1 != 0
-        && let Some(p) = percpu::of(cpu)
-    {
-        p.need_resched.store(true, Relaxed);
-        apic::send_ipi(cpu, vectors::RESCHEDULE);
-    }
-}
-
 /// Ends the running thread's turn after a slice, if its end is not set yet.
 fn limit_turn(q: &mut Queue) {
     if q.slice_end == u64::MAX && !q.idle {
@@ -356,26 +347,50 @@ fn stand_back(t: &Thread, v: u64, first: Option<u64>) -> u64 {
     v
 }
 
-/// Ends the turn of this CPU's running thread, which is ready or parked then.
-fn end_turn(q: &mut Queue, me: &Thread, leave: Leave, now: u64) {
+/// Ends the turn of this CPU's running thread, which is ready or parked then; who is next.
+fn end_turn(q: &mut Queue, me: &Thread, leave: Leave, now: u64) -> Option<*const Thread> {
     let mut v = charge(me, now);
     let first = q.ready.first().map(|(k, _)| k);
     if leave == Leave::Yield {
         v = stand_back(me, v, first);
     }
     let least = first.map_or(v, |k| k.min(v));
+    let cpu = percpu::cpu_current();
     // Nobody else writes this CPU's, and interrupts are off.
-    let floor = FLOOR.of(percpu::cpu_current());
+    let floor = FLOOR.of(cpu);
     if least > floor.load(Relaxed) {
         floor.store(least, Relaxed);
     }
-    match leave {
-        Leave::Ready | Leave::Yield => insert(q, me),
-        Leave::Park => {
-            let weight = me.weight() as usize;
-            me.group().arch.runnable.fetch_sub(weight, Relaxed);
-        }
+    if leave == Leave::Park {
+        rests(me);
+        return pop(q);
     }
+    if !may_run(me, cpu) {
+        // Its next CPU may have it as soon as it is saved.
+        rests(me);
+        me.arch.state.store(MOVING, Relaxed);
+        return pop(q);
+    }
+    if first.is_none_or(|k| k > v) {
+        return Some(me);
+    }
+    me.arch.state.store(READY, Relaxed);
+    let first = q.ready.exchange_first(v, Ready(me));
+    first.map(|(_, r)| r.0)
+}
+
+fn pop(q: &mut Queue) -> Option<*const Thread> {
+    q.ready.pop().map(|(_, r)| r.0)
+}
+
+/// A thread does not want to run for the moment.
+fn rests(t: &Thread) {
+    let weight = t.weight() as usize;
+    t.group().arch.runnable.fetch_sub(weight, Relaxed);
+}
+
+fn may_run(t: &Thread, cpu: usize) -> bool {
+    t.affinity() >> cpu & 1 != 0
 }
 
 /// Picks the next thread for this CPU and switches to it; interrupts are off.
@@ -388,10 +403,10 @@ pub(super) fn reschedule(leave: Leave) {
     let me = unsafe { &*percpu::current_thread() };
     let idle = here.idle.get();
     let mut q = queue_of(cpu).lock();
-    if !ptr::eq(me, idle) {
-        end_turn(&mut q, me, leave, now);
-    }
-    let mut next = q.ready.pop().map(|(_, r)| r.0);
+    let mut next = match ptr::eq(me, idle) {
+        true => pop(&mut q),
+        false => end_turn(&mut q, me, leave, now),
+    };
     if next.is_none() {
         // Without the lock: two CPUs may steal from each other. What is queued
         // here meanwhile sets `need_resched` again.
@@ -436,65 +451,10 @@ pub(super) fn reschedule(leave: Leave) {
         give_away(cpu);
     }
     next.arch.turn.begin(now);
-    next.arch
-        .state
-        .compare_exchange(READY, RUNNING, Relaxed, Relaxed)
-        .ok();
+    next.arch.state.store(RUNNING, Relaxed);
     if !ptr::eq(me, next) {
         super::thread::switch(me, next);
     }
-}
-
-/// Moves a waiting thread of this CPU to the CPU with the least to do, if that
-/// makes the two more even.
-fn give_away(cpu: usize) {
-    let load = |c: usize| LOAD.of(c).load(Relaxed);
-    let Some(other) = (0..percpu::cpu_count())
-        .filter(|c| *c != cpu)
-        .min_by_key(|c| load(*c))
-    else {
-        return;
-    };
-    if load(cpu) < load(other) + 2 {
-        return;
-    }
-    let Some(t) = take_for(cpu, other) else {
-        return;
-    };
-    // SAFETY: taken out of its queue, so it stays until it is queued again.
-    let t = unsafe { &*t };
-    let mut q = queue_of(other).lock();
-    insert(&mut q, t);
-    let preempt = preempts(&q, t.arch.vruntime.load(Relaxed));
-    notify(other, q, preempt);
-}
-
-/// Takes a thread that may run on CPU `to` out of the queue of CPU `from`; its
-/// virtual time counts on `to` then.
-fn take_for(from: usize, to: usize) -> Option<*const Thread> {
-    let mut q = queue_of(from).lock();
-    let (_, found) = q
-        .ready
-        .iter()
-        // SAFETY: a queued thread is alive; the queue is locked.
-        .map(|(key, r)| (key, r, unsafe { &*r.0 }))
-        // One that gives way just now is not saved yet.
-        .find(|(_, _, t)| t.affinity() >> to & 1 != 0 && !super::thread::is_on_cpu(t))
-        .map(|(key, r, _)| (key, r))?;
-    q.ready.remove(found);
-    // SAFETY: taken out of the queue, so nobody else runs or frees it.
-    let t = unsafe { &*found.0 };
-    t.arch.vruntime.store(moved(t, to), Relaxed);
-    // Its distance is to this CPU's time from here on.
-    t.arch.cpu.store(to as u32, Relaxed);
-    Some(found.0)
-}
-
-/// A ready thread of another CPU's queue that may run here.
-fn steal(cpu: usize) -> Option<*const Thread> {
-    (0..percpu::cpu_count())
-        .filter(|c| *c != cpu)
-        .find_map(|other| take_for(other, cpu))
 }
 
 /// The clock event of this CPU, from its interrupt handler, with the place where it came.

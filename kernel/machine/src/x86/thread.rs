@@ -1,15 +1,18 @@
 //! Threads on the metal: their states, stacks and the switch between them.
 
+mod space;
+
+pub(crate) use space::{set_space, user_mapping};
+
 use super::fpu::Area;
 
 use super::paging::PageTable;
 use super::sched::{self, Leave};
 use super::stacks::KernelStack;
 use super::turn::Turn;
-use super::{control, gdt, kmap, percpu};
+use super::{control, gdt, percpu};
 use crate::breakpoints::Breakpoints;
 use crate::error::AllocError;
-use crate::paging::Mapping;
 use crate::sync::IrqLock;
 use crate::thread::{self, Builder, FpuInit, Thread};
 use crate::time::Instant;
@@ -23,6 +26,7 @@ use core::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Acquire,
     Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
 };
+use space::{enter_space, is_in, leave_space};
 use x86_64::instructions::interrupts;
 
 /// Runs or is about to.
@@ -33,6 +37,8 @@ pub(super) const READY: u32 = 1;
 const PARKED: u32 = 2;
 /// Has ended; nothing makes it ready again.
 const EXITED: u32 = 3;
+/// Ready, and to be queued for another CPU once it is saved.
+pub(super) const MOVING: u32 = 4;
 
 /// Registers of a user thread as the entry code pushes them.
 #[repr(C)]
@@ -104,6 +110,8 @@ pub(crate) struct ThreadState {
 struct User {
     fpu: Area,
     space: IrqLock<Option<Arc<PageTable>>>,
+    /// Where that is, to compare without the lock; the thread itself changes both.
+    space_at: AtomicPtr<PageTable>,
     fs: Cell<u64>,
     gs: Cell<u64>,
     breakpoints: Cell<Option<Box<Breakpoints>>>,
@@ -286,6 +294,7 @@ pub(crate) fn make_user(
     let top = stack.top();
     let user = User {
         fpu: area,
+        space_at: AtomicPtr::new(Arc::as_ptr(&space).cast_mut()),
         space: IrqLock::new(Some(space)),
         fs: Cell::new(fs),
         gs: Cell::new(gs),
@@ -418,74 +427,33 @@ pub(crate) fn exit() -> ! {
     unreachable!("an exited thread ran again")
 }
 
-/// Points CR3 at the kernel's own tables and lets the space go.
-fn leave_space() {
-    let old = interrupts::without_interrupts(|| {
-        // SAFETY: this CPU's own cell, interrupts off.
-        let old = unsafe { (*percpu::here().space.get()).take() };
-        load_root(kmap::root());
-        if let Some(old) = &old {
-            old.active.fetch_and(!(1 << percpu::cpu_current()), SeqCst);
-        }
-        old
-    });
-    drop(old);
-}
-
-fn load_root(root: usize) {
-    use x86_64::PhysAddr;
-    use x86_64::registers::control::{Cr3, Cr3Flags};
-    use x86_64::structures::paging::PhysFrame;
-    let frame = PhysFrame::containing_address(PhysAddr::new(root as u64));
-    // SAFETY: every top table has the kernel's half.
-    unsafe { Cr3::write(frame, Cr3Flags::empty()) };
-}
-
-/// Makes `space` this CPU's address space; interrupts are off.
-fn enter_space(space: &Arc<PageTable>) {
-    let here = percpu::here();
-    // SAFETY: this CPU's own cell, interrupts off.
-    let slot = unsafe { &mut *here.space.get() };
-    if slot.as_ref().is_some_and(|s| Arc::ptr_eq(s, space)) {
-        return;
-    }
-    let bit = 1u64 << percpu::cpu_current();
-    space.active.fetch_or(bit, SeqCst);
-    load_root(space.root());
-    // If this was the last reference, its owner has unmapped all before: little is
-    // left to free, and only by locks that are fine here.
-    if let Some(old) = slot.replace(space.clone()) {
-        old.active.fetch_and(!bit, SeqCst);
-    }
-}
-
-pub(crate) fn set_space(space: Arc<PageTable>) {
-    // SAFETY: the running thread.
-    let me = unsafe { &*percpu::current_thread() };
-    let Some(u) = &me.arch.user else { return };
-    let old = u.space.lock().replace(space.clone());
-    interrupts::without_interrupts(|| enter_space(&space));
-    drop(old);
-}
-
-/// What the running thread's program has mapped at `va`.
-pub(crate) fn user_mapping(va: usize) -> Option<Mapping> {
-    // SAFETY: the running thread.
-    let me = unsafe { &*percpu::current_thread() };
-    let space = me.arch.user.as_ref()?.space.lock().clone()?;
-    space.query(va)
-}
-
 /// Whether a CPU runs the thread, or has not saved it yet since it gave way.
 pub(super) fn is_on_cpu(t: &Thread) -> bool {
     t.arch.on_cpu.load(Acquire)
+}
+
+/// Counts `t`, which does not run, as a thread of `cpu`. If it was another's, who watches for
+/// switches is told.
+pub(super) fn assign(t: &Thread, cpu: usize) {
+    let cpu = cpu as u32;
+    if t.arch.cpu.load(Relaxed) != cpu {
+        t.arch.cpu.store(cpu, Relaxed);
+        t.mark_switched();
+    }
+}
+
+/// Whether the running user thread came into the kernel by a system call.
+fn is_in_call(me: &Thread) -> bool {
+    let frame = (me.arch.stack_top - size_of::<UserRegs>()) as *const UserRegs;
+    // SAFETY: in the kernel, the registers of a user thread lie at the top of its own stack.
+    unsafe { (*frame).orig_rax != u64::MAX }
 }
 
 /// Goes on as `next`; interrupts are off, and `me` is queued, parked or gone.
 pub(super) fn switch(me: &Thread, next: &Thread) {
     let here = percpu::here();
     if let Some(u) = &me.arch.user {
-        me.note_switch();
+        me.note_switch(|| is_in_call(me));
         u.fpu.save();
         let (fs, gs) = control::user_bases();
         u.fs.set(fs);
@@ -495,13 +463,15 @@ pub(super) fn switch(me: &Thread, next: &Thread) {
     // for it here could be for ever, if that CPU switched to `me` at the same time.
     debug_assert!(!is_on_cpu(next), "a thread on two CPUs");
     next.arch.on_cpu.store(true, Relaxed);
-    next.arch.cpu.store(percpu::cpu_current() as u32, Relaxed);
+    assign(next, percpu::cpu_current());
     here.switched_from.set(me);
     here.thread.set(next);
     here.stack_top.set(next.arch.stack_top);
     if let Some(u) = &next.arch.user {
         gdt::set_trap_stack(next.arch.stack_top);
-        if let Some(space) = &*u.space.lock() {
+        if !is_in(u.space_at.load(Relaxed))
+            && let Some(space) = &*u.space.lock()
+        {
             enter_space(space);
         }
         control::set_user_bases(u.fs.get(), u.gs.get());
@@ -521,11 +491,13 @@ fn finish_switch() {
     let Some(t) = (unsafe { prev.as_ref() }) else {
         return;
     };
-    let exited = t.arch.state.load(Relaxed) == EXITED;
+    let state = t.arch.state.load(Relaxed);
     t.arch.on_cpu.store(false, Release);
-    if exited {
+    if state == EXITED {
         // SAFETY: the reference `start` forgot; nobody switches to it again.
         super::later::drop_thread(unsafe { Arc::from_raw(prev) });
+    } else if state == MOVING {
+        sched::enqueue(t, false);
     }
 }
 
