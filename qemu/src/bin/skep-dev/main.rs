@@ -1,13 +1,11 @@
 //! `skep-dev`: what `scripts/build`, `scripts/run` and `scripts/test` do.
 
 mod bench;
-mod bench_disk;
 mod build;
 mod cargo;
 mod check;
 mod logged;
 mod options;
-mod publish;
 mod ramdisk;
 mod run;
 mod runner;
@@ -25,6 +23,7 @@ usage: skep-dev build [PART...]     build everything, or: kernel user direct ima
        skep-dev test [--long] [--list | NAME...]
        skep-dev bench ARGUMENT...   those of the shared harness; `skep` names this node
        skep-dev bench prepare       adds PostgreSQL and Node.js to the harness's disk
+       skep-dev bench prepare-linux makes what the Linux systems here boot from
        skep-dev bench publish       writes what was recorded to docs/performance.md";
 
 fn main() -> ExitCode {
@@ -47,7 +46,9 @@ fn dispatch(words: &[String]) -> Result<ExitCode> {
         Some((command, flags)) if command == "run" => run::run(flags),
         Some((command, options)) if command == "test" => test::test(options),
         Some((command, words)) if command == "bench" => bench::bench(words),
-        Some((command, words)) if command == "bench-ramdisk" => bench::bench_ramdisk(words),
+        Some((command, words)) if command.starts_with("bench-") => {
+            bench::called_back(command, words)
+        }
         _ => bail!("{USAGE}"),
     }
 }

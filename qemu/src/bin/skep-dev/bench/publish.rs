@@ -45,7 +45,7 @@ impl Row {
 }
 
 /// Writes both from the results in this folder.
-pub(crate) fn publish(results: &Path) -> Result<()> {
+pub(super) fn publish(results: &Path) -> Result<()> {
     let path = results.join("results.jsonl");
     let text = fs::read_to_string(&path)
         .with_context(|| format!("nothing is recorded in {}", path.display()))?;

@@ -9,15 +9,18 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 const PACKAGES: &[&str] = &["postgresql-15", "nodejs", "util-linux"];
 /// Programs for `scripts/bench apps ... --tests`, by their path in the guest.
 const TESTS: [(&str, &str); 2] = [
-    ("bench/postgres", include_str!("../../../bench/postgres.sh")),
-    ("bench/node", include_str!("../../../bench/node.js")),
+    (
+        "bench/postgres",
+        include_str!("../../../../bench/postgres.sh"),
+    ),
+    ("bench/node", include_str!("../../../../bench/node.js")),
 ];
 /// Size of the disk of the Linux guests.
 const DISK: &str = "1G";
 
 /// Adds them to the folder from which every system has its programs, and makes the
 /// Linux guests' disk anew.
-pub(crate) fn prepare(out: &Path) -> Result<()> {
+pub(super) fn prepare(out: &Path) -> Result<()> {
     let root = out.join("root");
     ensure!(
         root.exists(),
