@@ -6,12 +6,11 @@
 #     min.cpio(.lz4)         init and web server, and the driver of the network device
 #     tools.cpio             with a shell, and drivers of all that is measured (full only)
 #     bios.img uefi.img      disks: syslinux on FAT; a bundle with the EFI stub on FAT
-#     bootx64.efi boot.ipxe  for UEFI and for iPXE over the network
+#     boot.ipxe              what iPXE, the boot ROM of QEMU's network devices, is to do
 # Needs, beyond build.sh of the harness: apt-get install kmod
 set -euo pipefail
 OUT=${BENCH_OUT:-/tmp/skep-bench}
 CMD="console=ttyS0 panic=-1 quiet -- stay /bin/httpd 80"
-SERVER=http://10.0.2.4
 STUB=/usr/lib/systemd/boot/efi/linuxx64.efi.stub
 PATH=$PATH:/usr/sbin:/sbin
 cd "$OUT"
@@ -61,10 +60,10 @@ fat() { rm -f "$1"; truncate -s 18M "$1"; mkfs.fat -n NODE "$1" >/dev/null; }
 media() {
     local d=$1
     lz4 -q -f -l -9 "$d/min.cpio" "$d/min.cpio.lz4"
-    bundle "$d/bootx64.efi" "$d"
+    bundle "$work/bundle" "$d"
     fat "$d/uefi.img"
     mmd -i "$d/uefi.img" ::EFI ::EFI/BOOT
-    mcopy -i "$d/uefi.img" "$d/bootx64.efi" ::EFI/BOOT/BOOTX64.EFI
+    mcopy -i "$d/uefi.img" "$work/bundle" ::EFI/BOOT/BOOTX64.EFI
     fat "$d/bios.img"
     mcopy -i "$d/bios.img" "$d/vmlinuz" ::vmlinuz
     mcopy -i "$d/bios.img" "$d/min.cpio.lz4" ::initrd
@@ -72,8 +71,9 @@ media() {
         "$CMD" > "$work/syslinux.cfg"
     mcopy -i "$d/bios.img" "$work/syslinux.cfg" ::syslinux.cfg
     syslinux --install "$d/bios.img"
-    printf '#!ipxe\nkernel %s/vmlinuz %s\ninitrd %s/min.cpio.lz4\nboot\n' \
-        $SERVER "$CMD" $SERVER > "$d/boot.ipxe"
+    # From where the script itself is; under UEFI the kernel looks for its initramfs by name.
+    printf '#!ipxe\nkernel vmlinuz initrd=min.cpio.lz4 %s\ninitrd min.cpio.lz4\nboot\n' \
+        "$CMD" > "$d/boot.ipxe"
 }
 
 say "cloud kernel, as the harness has it"

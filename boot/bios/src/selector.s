@@ -23,6 +23,11 @@
 # Where the boot sector has its partition table, and the second entry's place in it.
 .set TABLE_ENTRY, 0x7c00 + 446 + 16
 .set STAGE_2, 0x7e00
+# The stack that the boot sector sets up ends where its code begins, in the same page. An
+# emulator that translates code looks at every write to such a page, so the second stage
+# has its stack in the pages below. (The third has its own: skep-image, stack.rs.)
+.set OLD_STACK, 0x7c00
+.set NEW_STACK, 0x7000
 # Functions of interrupt 0x13.
 .set READ, 0x4200
 .set WRITE, 0x4300
@@ -145,7 +150,15 @@ leave_table:
     mov cx, 5
     rep movsb
     mov ds, dx
-    # As the boot sector found it, but for registers that a callee may use.
+    mov si, sp
+    mov cx, OLD_STACK
+    sub cx, si
+    lea di, [si - (OLD_STACK - NEW_STACK)]
+    mov ax, di
+    rep movsb
+    mov sp, ax
+    # As the boot sector found it, but for the place of the stack and registers that a
+    # callee may use.
     ljmp 0, STAGE_2
 
 # Reads or writes one sector: eax its number, bx the memory. Carry: it failed.

@@ -13,6 +13,7 @@ mod guide;
 pub mod layout;
 pub mod release;
 mod selector;
+mod stack;
 pub mod stages;
 
 use anyhow::{Context as _, Result};

@@ -5,6 +5,7 @@
 //! 32 MiB and reads smaller ones seven times slower. What it hands to the third
 //! stage (`bootloader-x86_64-bios-common`) is the same in both releases.
 
+use crate::stack::with_stack;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
     fs,
@@ -84,7 +85,7 @@ pub struct Stages {
     pub boot_sector: Vec<u8>,
     /// Second BIOS stage, in a partition of its own.
     pub stage_2: Vec<u8>,
-    /// Third BIOS stage, a file.
+    /// Third BIOS stage, a file, with a stack of its own.
     pub stage_3: Vec<u8>,
     /// Fourth BIOS stage, a file.
     pub stage_4: Vec<u8>,
@@ -106,7 +107,7 @@ impl Stages {
         let stages = Self {
             boot_sector: read("boot-sector")?,
             stage_2: read("stage-2")?,
-            stage_3: read("stage-3")?,
+            stage_3: with_stack(&read("stage-3")?)?,
             stage_4: read("stage-4")?,
             selector: read("selector")?,
             loader: read("loader")?,

@@ -54,7 +54,9 @@ pub(crate) fn called_back(command: &str, words: &[String]) -> Result<ExitCode> {
     match (command, words) {
         ("bench-start", words) => start::start(words)?,
         ("bench-web", [folder]) => {
-            let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
+            // An answer leaves whole, not line by line.
+            let mut output = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
+            let mut input = io::stdin().lock();
             web::serve(Path::new(folder), &mut input, &mut output)?;
         }
         _ => bail!("usage: skep-dev bench-web FOLDER"),

@@ -52,7 +52,7 @@ pub(super) fn describe(system: &System, places: &Places<'_>) -> String {
         lines.0.push(format!("rng = {made_for_guests}"));
         boot_arguments(system.guest, firmware, medium, &mut qemu);
         if medium == Medium::Pxe {
-            network_arguments(firmware, places.tool, &mut qemu);
+            network_arguments(system.guest, firmware, places.tool, &mut qemu);
         }
     }
     if system.scratch != Controller::Virtio {
@@ -114,20 +114,25 @@ fn boot_arguments(guest: Guest, firmware: Firmware, medium: Medium, qemu: &mut V
     add(qemu, ["-device", &format!("{disk},drive=boot,bootindex=0")]);
 }
 
-/// What QEMU's network offers to boot: UEFI loads a program by TFTP; iPXE, which is the
-/// boot ROM of QEMU's network devices, a script by HTTP.
-fn network_arguments(firmware: Firmware, tool: &Path, qemu: &mut Vec<String>) {
-    add(qemu, ["-set", "netdev.n0.tftp={folder}"]);
-    let file = match firmware {
-        Firmware::Uefi => "bootx64.efi".to_string(),
-        Firmware::Bios => format!("http://{}/boot.ipxe", web::ADDRESS),
+/// What QEMU's network offers iPXE, the boot ROM of QEMU's network devices. Under UEFI all
+/// comes by TFTP: our loader as it is; a script for Linux, whose stub takes its own command
+/// line only from who names none, and iPXE names one. Under BIOS all comes by HTTP, since
+/// ours is started from parts of a disk image.
+fn network_arguments(guest: Guest, firmware: Firmware, tool: &Path, qemu: &mut Vec<String>) {
+    let file = match (firmware, guest) {
+        (Firmware::Uefi, Guest::Skep) => "bootx64.efi".to_string(),
+        (Firmware::Uefi, Guest::Linux) => "boot.ipxe".to_string(),
+        (Firmware::Bios, _) => format!("http://{}/boot.ipxe", web::ADDRESS),
     };
     add(qemu, ["-set", &format!("netdev.n0.bootfile={file}")]);
-    if firmware == Firmware::Bios {
-        let server = format!("tcp:{}:80-cmd:{}", web::ADDRESS, tool.display());
-        let server = format!("netdev.n0.guestfwd={server} bench-web {{folder}}");
-        add(qemu, ["-set", &server]);
-    }
+    let server = match firmware {
+        Firmware::Uefi => "netdev.n0.tftp={folder}".to_string(),
+        Firmware::Bios => {
+            let server = format!("tcp:{}:80-cmd:{}", web::ADDRESS, tool.display());
+            format!("netdev.n0.guestfwd={server} bench-web {{folder}}")
+        }
+    };
+    add(qemu, ["-set", &server]);
 }
 
 fn scratch_arguments(controller: Controller, qemu: &mut Vec<String>) {
@@ -240,13 +245,18 @@ struct Lines(Vec<String>);
 
 impl Lines {
     fn text(&mut self, key: &str, value: &str) {
-        self.0.push(format!("{key} = '{value}'"));
+        self.0.push(format!("{key} = {}", quoted(value)));
     }
 
     fn list(&mut self, key: &str, values: &[String]) {
-        let values: Vec<_> = values.iter().map(|value| format!("'{value}'")).collect();
+        let values: Vec<_> = values.iter().map(|value| quoted(value)).collect();
         self.0.push(format!("{key} = [{}]", values.join(", ")));
     }
+}
+
+/// A basic string of TOML.
+fn quoted(value: &str) -> String {
+    format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 #[cfg(test)]
@@ -260,7 +270,9 @@ mod tests {
             tool: Path::new("/tool"),
             direct: Path::new("/kernel"),
         };
-        describe(&System::named(name).unwrap().unwrap(), &places)
+        let text = describe(&System::named(name).unwrap().unwrap(), &places);
+        // Easier to read here.
+        text.replace('"', "'")
     }
 
     fn ensure_has(name: &str, parts: &[&str]) {
@@ -268,6 +280,11 @@ mod tests {
         for part in parts {
             assert!(text.contains(part), "{name} has no {part}:\n{text}");
         }
+    }
+
+    #[test]
+    fn strings_are_quoted() {
+        assert_eq!(super::quoted(r#"a 'b' "c" \d"#), r#""a 'b' \"c\" \\d""#);
     }
 
     #[test]
@@ -305,7 +322,7 @@ mod tests {
             let skep = format!(" none {name} ");
             ensure_has(&format!("skep-{controller}"), &[disks, device, &skep]);
             let script = format!("sed s,/dev/vdb,/dev/{name}, ");
-            let linux = [disks, device, "apps.ext4,snapshot", &script, "\" sh'"];
+            let linux = [disks, device, "apps.ext4,snapshot", &script, "\\' sh'"];
             ensure_has(&format!("linux-{controller}"), &linux);
         }
     }
@@ -328,7 +345,8 @@ mod tests {
                     };
                     let skep = of("skep")
                         .replace("{out}/skep-{pid}/skep.img", "IMAGE")
-                        .replace("{out}/skep-{pid}", "FOLDER");
+                        .replace("{out}/skep-{pid}", "FOLDER")
+                        .replace("bootx64.efi", "boot.ipxe");
                     let linux = of("linux")
                         .replace(&format!("{{out}}/{folder}/{firmware}.img"), "IMAGE")
                         .replace(&format!("{{out}}/{folder}"), "FOLDER");
