@@ -6,7 +6,7 @@
 #     min.cpio(.lz4)         init and web server, and the driver of the network device
 #     tools.cpio             with a shell, and drivers of all that is measured (full only)
 #     bios.img uefi.img      disks: syslinux on FAT; a bundle with the EFI stub on FAT
-#     boot.ipxe              what iPXE, the boot ROM of QEMU's network devices, is to do
+#     bootx64.efi boot.ipxe  for UEFI and for iPXE over the network
 # Needs, beyond build.sh of the harness: apt-get install kmod
 set -euo pipefail
 OUT=${BENCH_OUT:-/tmp/skep-bench}
@@ -60,10 +60,10 @@ fat() { rm -f "$1"; truncate -s 18M "$1"; mkfs.fat -n NODE "$1" >/dev/null; }
 media() {
     local d=$1
     lz4 -q -f -l -9 "$d/min.cpio" "$d/min.cpio.lz4"
-    bundle "$work/bundle" "$d"
+    bundle "$d/bootx64.efi" "$d"
     fat "$d/uefi.img"
     mmd -i "$d/uefi.img" ::EFI ::EFI/BOOT
-    mcopy -i "$d/uefi.img" "$work/bundle" ::EFI/BOOT/BOOTX64.EFI
+    mcopy -i "$d/uefi.img" "$d/bootx64.efi" ::EFI/BOOT/BOOTX64.EFI
     fat "$d/bios.img"
     mcopy -i "$d/bios.img" "$d/vmlinuz" ::vmlinuz
     mcopy -i "$d/bios.img" "$d/min.cpio.lz4" ::initrd

@@ -20,6 +20,7 @@ use describe::{Places, describe};
 use skep_qemu::Artifacts;
 use std::{
     env, fs, io,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -54,8 +55,10 @@ pub(crate) fn called_back(command: &str, words: &[String]) -> Result<ExitCode> {
     match (command, words) {
         ("bench-start", words) => start::start(words)?,
         ("bench-web", [folder]) => {
-            // An answer leaves whole, not line by line.
-            let mut output = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
+            // Standard output itself would cut each answer in two at its last newline, and
+            // the second part would wait for the first to be acknowledged.
+            let output = fs::File::from(io::stdout().as_fd().try_clone_to_owned()?);
+            let mut output = io::BufWriter::with_capacity(1 << 16, output);
             let mut input = io::stdin().lock();
             web::serve(Path::new(folder), &mut input, &mut output)?;
         }

@@ -52,7 +52,7 @@ pub(super) fn describe(system: &System, places: &Places<'_>) -> String {
         lines.0.push(format!("rng = {made_for_guests}"));
         boot_arguments(system.guest, firmware, medium, &mut qemu);
         if medium == Medium::Pxe {
-            network_arguments(system.guest, firmware, places.tool, &mut qemu);
+            network_arguments(uses_ipxe(system), places.tool, &mut qemu);
         }
     }
     if system.scratch != Controller::Virtio {
@@ -79,13 +79,22 @@ fn machine(system: &System) -> &'static str {
     }
 }
 
-/// The network device, with its boot ROM where it is booted from.
+/// The network device, with what it boots by.
 fn nic(system: &System) -> String {
-    let rom = match system.start {
-        Start::Firmware(_, Medium::Pxe) => ",bootindex=0",
-        _ => ",romfile=",
-    };
-    format!("{}{rom}", system.nic)
+    let is_booted = matches!(system.start, Start::Firmware(_, Medium::Pxe));
+    let order = if is_booted { ",bootindex=0" } else { "" };
+    let rom = if uses_ipxe(system) { "" } else { ",romfile=" };
+    format!("{}{rom}{order}", system.nic)
+}
+
+/// Whether it boots from the network by iPXE, the boot ROM of QEMU's network devices, and
+/// not by OVMF alone, which has a driver for virtio's.
+fn uses_ipxe(system: &System) -> bool {
+    match system.start {
+        Start::Firmware(Firmware::Bios, Medium::Pxe) => true,
+        Start::Firmware(Firmware::Uefi, Medium::Pxe) => system.nic != VIRTIO_NIC,
+        _ => false,
+    }
 }
 
 /// Firmware, screen and the disk it starts from.
@@ -114,25 +123,19 @@ fn boot_arguments(guest: Guest, firmware: Firmware, medium: Medium, qemu: &mut V
     add(qemu, ["-device", &format!("{disk},drive=boot,bootindex=0")]);
 }
 
-/// What QEMU's network offers iPXE, the boot ROM of QEMU's network devices. Under UEFI all
-/// comes by TFTP: our loader as it is; a script for Linux, whose stub takes its own command
-/// line only from who names none, and iPXE names one. Under BIOS all comes by HTTP, since
-/// ours is started from parts of a disk image.
-fn network_arguments(guest: Guest, firmware: Firmware, tool: &Path, qemu: &mut Vec<String>) {
-    let file = match (firmware, guest) {
-        (Firmware::Uefi, Guest::Skep) => "bootx64.efi".to_string(),
-        (Firmware::Uefi, Guest::Linux) => "boot.ipxe".to_string(),
-        (Firmware::Bios, _) => format!("http://{}/boot.ipxe", web::ADDRESS),
-    };
-    add(qemu, ["-set", &format!("netdev.n0.bootfile={file}")]);
-    let server = match firmware {
-        Firmware::Uefi => "netdev.n0.tftp={folder}".to_string(),
-        Firmware::Bios => {
-            let server = format!("tcp:{}:80-cmd:{}", web::ADDRESS, tool.display());
-            format!("netdev.n0.guestfwd={server} bench-web {{folder}}")
-        }
-    };
-    add(qemu, ["-set", &server]);
+/// What QEMU's network offers to boot, as `skep pxe serve` would: a script by HTTP to iPXE,
+/// and to OVMF a program by TFTP, our loader or Linux with all it needs.
+fn network_arguments(uses_ipxe: bool, tool: &Path, qemu: &mut Vec<String>) {
+    if uses_ipxe {
+        let script = format!("netdev.n0.bootfile=http://{}/boot.ipxe", web::ADDRESS);
+        add(qemu, ["-set", &script]);
+        let server = format!("tcp:{}:80-cmd:{}", web::ADDRESS, tool.display());
+        let server = format!("netdev.n0.guestfwd={server} bench-web {{folder}}");
+        add(qemu, ["-set", &server]);
+    } else {
+        add(qemu, ["-set", "netdev.n0.bootfile=bootx64.efi"]);
+        add(qemu, ["-set", "netdev.n0.tftp={folder}"]);
+    }
 }
 
 fn scratch_arguments(controller: Controller, qemu: &mut Vec<String>) {
@@ -159,7 +162,7 @@ fn skep(system: &System, places: &Places<'_>, lines: &mut Lines, mut qemu: Vec<S
         Start::Firmware(firmware, _) => {
             if firmware == Firmware::Uefi {
                 // OVMF writes to the serial line before.
-                lines.text("first", "skep [0-9]");
+                lines.text("first", "[Ss]kep [0-9]");
             }
         }
         Start::Microvm => add(&mut qemu, ["-global", "virtio-mmio.force-legacy=false"]),
@@ -345,8 +348,7 @@ mod tests {
                     };
                     let skep = of("skep")
                         .replace("{out}/skep-{pid}/skep.img", "IMAGE")
-                        .replace("{out}/skep-{pid}", "FOLDER")
-                        .replace("bootx64.efi", "boot.ipxe");
+                        .replace("{out}/skep-{pid}", "FOLDER");
                     let linux = of("linux")
                         .replace(&format!("{{out}}/{folder}/{firmware}.img"), "IMAGE")
                         .replace(&format!("{{out}}/{folder}"), "FOLDER");
@@ -358,16 +360,22 @@ mod tests {
 
     #[test]
     fn the_network_s_offer_fits_the_firmware() {
+        let script = "'netdev.n0.bootfile=http://10.0.2.4/boot.ipxe'";
         let server = "'netdev.n0.guestfwd=tcp:10.0.2.4:80-cmd:/tool bench-web {out}/full'";
+        for name in ["linux-pxe-bios", "linux-pxe-uefi"] {
+            ensure_has(name, &["nic = 'e1000e,bootindex=0'", script, server]);
+        }
+        let name = "skep-pxe-uefi-virtio";
         ensure_has(
-            "linux-pxe-bios",
-            &["netdev.n0.bootfile=http://10.0.2.4/boot.ipxe", server],
+            name,
+            &[
+                "nic = 'virtio-net-pci,romfile=,bootindex=0'",
+                "'netdev.n0.tftp={out}/skep-{pid}'",
+                "first = '[Ss]kep [0-9]'",
+            ],
         );
-        ensure_has(
-            "skep-pxe-uefi",
-            &["netdev.n0.bootfile=bootx64.efi", "first = 'skep [0-9]'"],
-        );
-        assert!(!described("skep-pxe-uefi").contains("guestfwd"));
-        assert!(!described("skep-pxe-uefi").contains("if=none"));
+        for part in ["guestfwd", "if=none"] {
+            assert!(!described(name).contains(part), "{part}");
+        }
     }
 }
