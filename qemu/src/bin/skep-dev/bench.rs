@@ -7,6 +7,7 @@
 //! names of the systems.
 
 mod describe;
+mod devices;
 mod linux;
 mod programs;
 mod publish;

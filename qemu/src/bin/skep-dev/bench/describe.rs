@@ -1,21 +1,14 @@
 //! Systems in the harness's words: a TOML file for each.
 
 use super::{
+    devices::{self, add},
     system::{Controller, Firmware, Guest, Medium, Start, System, VIRTIO_NIC},
-    web,
 };
 use std::path::Path;
 
 /// Runs the harness's applications and says, as it wants to hear, that they are done.
 pub(super) const RUN: &str = "/bench/run";
 
-/// OVMF, and a variable store that forgets.
-const OVMF: [&str; 4] = [
-    "-drive",
-    "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
-    "-drive",
-    "if=pflash,format=raw,snapshot=on,file=/usr/share/OVMF/OVMF_VARS_4M.fd",
-];
 /// The command line of a Linux that runs `{cmd}`, as the harness has it.
 const LINUX: &str = "console=ttyS0 panic=-1 quiet -- {cmd}";
 
@@ -40,113 +33,29 @@ pub(super) fn applications(name: &str) -> String {
 /// The harness's description of a system.
 pub(super) fn describe(system: &System, places: &Places<'_>) -> String {
     let mut lines = Lines(Vec::new());
-    lines.text("nic", &nic(system));
-    lines.text("machine", machine(system));
+    lines.text("nic", &devices::nic(system));
+    lines.text("machine", devices::machine(system));
     if system.start == Start::Microvm {
         lines.text("blk", "virtio-blk-device");
         lines.text("rng_dev", "virtio-rng-device");
     }
-    let mut qemu = Vec::new();
-    if let Start::Firmware(firmware, medium) = system.start {
+    if matches!(system.start, Start::Firmware(..)) {
         let made_for_guests = system.nic == VIRTIO_NIC;
         lines.0.push(format!("rng = {made_for_guests}"));
-        boot_arguments(system.guest, firmware, medium, &mut qemu);
-        if medium == Medium::Pxe {
-            network_arguments(uses_ipxe(system), places.tool, &mut qemu);
-        }
     }
+    let qemu = devices::arguments(system, places.tool);
     if system.scratch != Controller::Virtio {
         // The programs of Linux come from its first disk, virtio's as before.
         lines.0.push("disks = false".to_string());
         if system.guest == Guest::Linux {
             lines.list("drive", &["file={out}/apps.ext4,snapshot=on".to_string()]);
         }
-        scratch_arguments(system.scratch, &mut qemu);
     }
     match system.guest {
         Guest::Skep => skep(system, places, &mut lines, qemu),
         Guest::Linux => linux(system, &mut lines, qemu),
     }
     lines.0.join("\n") + "\n"
-}
-
-/// The board: an 8254x is put on that of its time.
-fn machine(system: &System) -> &'static str {
-    match system.start {
-        Start::Microvm => "microvm,acpi=off,rtc=on,pit=on,pic=on",
-        _ if system.nic == "e1000" => "pc",
-        _ => "q35",
-    }
-}
-
-/// The network device, with what it boots by.
-fn nic(system: &System) -> String {
-    let is_booted = matches!(system.start, Start::Firmware(_, Medium::Pxe));
-    let order = if is_booted { ",bootindex=0" } else { "" };
-    let rom = if uses_ipxe(system) { "" } else { ",romfile=" };
-    format!("{}{rom}{order}", system.nic)
-}
-
-/// Whether it boots from the network by iPXE, the boot ROM of QEMU's network devices, and
-/// not by OVMF alone, which has a driver for virtio's.
-fn uses_ipxe(system: &System) -> bool {
-    match system.start {
-        Start::Firmware(Firmware::Bios, Medium::Pxe) => true,
-        Start::Firmware(Firmware::Uefi, Medium::Pxe) => system.nic != VIRTIO_NIC,
-        _ => false,
-    }
-}
-
-/// Firmware, screen and the disk it starts from.
-fn boot_arguments(guest: Guest, firmware: Firmware, medium: Medium, qemu: &mut Vec<String>) {
-    if firmware == Firmware::Uefi {
-        qemu.extend(OVMF.map(String::from));
-    }
-    // Our BIOS stages cannot do without a VESA screen.
-    add(qemu, ["-device", "VGA"]);
-    let image = match (guest, firmware) {
-        (Guest::Skep, _) => "skep.img",
-        (Guest::Linux, Firmware::Bios) => "bios.img",
-        (Guest::Linux, Firmware::Uefi) => "uefi.img",
-    };
-    let disk = match medium {
-        Medium::Nvme => "nvme,serial=boot",
-        Medium::Ahci => "ide-hd,bus=ide.0",
-        Medium::Usb => {
-            add(qemu, ["-device", "qemu-xhci,id=usb"]);
-            "usb-storage,bus=usb.0"
-        }
-        Medium::Pxe => return,
-    };
-    let drive = format!("if=none,id=boot,format=raw,snapshot=on,file={{folder}}/{image}");
-    add(qemu, ["-drive", &drive]);
-    add(qemu, ["-device", &format!("{disk},drive=boot,bootindex=0")]);
-}
-
-/// What QEMU's network offers to boot, as `skep pxe serve` would: a script by HTTP to iPXE,
-/// and to OVMF a program by TFTP, our loader or Linux with all it needs.
-fn network_arguments(uses_ipxe: bool, tool: &Path, qemu: &mut Vec<String>) {
-    if uses_ipxe {
-        let script = format!("netdev.n0.bootfile=http://{}/boot.ipxe", web::ADDRESS);
-        add(qemu, ["-set", &script]);
-        let server = format!("tcp:{}:80-cmd:{}", web::ADDRESS, tool.display());
-        let server = format!("netdev.n0.guestfwd={server} bench-web {{folder}}");
-        add(qemu, ["-set", &server]);
-    } else {
-        add(qemu, ["-set", "netdev.n0.bootfile=bootx64.efi"]);
-        add(qemu, ["-set", "netdev.n0.tftp={folder}"]);
-    }
-}
-
-fn scratch_arguments(controller: Controller, qemu: &mut Vec<String>) {
-    let device = match controller {
-        Controller::Virtio => "virtio-blk-pci",
-        Controller::Nvme => "nvme,serial=scratch",
-        Controller::Ahci => "ide-hd,bus=ide.0",
-    };
-    let drive = "if=none,id=scratch,format=raw,file={out}/scratch.img";
-    add(qemu, ["-drive", drive]);
-    add(qemu, ["-device", &format!("{device},drive=scratch")]);
 }
 
 fn skep(system: &System, places: &Places<'_>, lines: &mut Lines, mut qemu: Vec<String>) {
@@ -166,7 +75,7 @@ fn skep(system: &System, places: &Places<'_>, lines: &mut Lines, mut qemu: Vec<S
             }
         }
         Start::Microvm => add(&mut qemu, ["-global", "virtio-mmio.force-legacy=false"]),
-        Start::Direct if machine(system) == "pc" => {}
+        Start::Direct if devices::machine(system) == "pc" => {}
         Start::Direct => add(&mut qemu, ["-bios", "qboot.rom"]),
     }
     if medium == "none" {
@@ -232,10 +141,6 @@ fn linux(system: &System, lines: &mut Lines, mut qemu: Vec<String>) {
     }
     lines.0.push("[marks]".to_string());
     lines.text("init", "BENCH-INIT");
-}
-
-fn add<const N: usize>(qemu: &mut Vec<String>, words: [&str; N]) {
-    qemu.extend(words.map(String::from));
 }
 
 fn in_folder(qemu: Vec<String>, folder: &str) -> Vec<String> {
