@@ -15,7 +15,10 @@ mod start;
 mod system;
 mod web;
 
-use crate::build::{Part, build_parts};
+use crate::{
+    build::{Part, build_parts},
+    ramdisk,
+};
 use anyhow::{Context as _, Result, bail, ensure};
 use describe::{Places, describe};
 use skep_qemu::Artifacts;
@@ -87,6 +90,10 @@ fn measure(words: &[&str]) -> Result<ExitCode> {
         .collect::<Result<_>>()?;
     let systems = || named.iter().filter_map(|(_, system)| system.as_ref());
     build_parts(&parts(systems()))?;
+    if systems().any(|system| system.guest == Guest::Skep) {
+        // With it come the key and the 3Bot, packed and signed.
+        ramdisk::build()?;
+    }
     if systems().any(|system| system.guest == Guest::Linux) {
         linux::ensure_prepared(&out())?;
     }
