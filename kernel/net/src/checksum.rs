@@ -1,4 +1,4 @@
-//! The Internet checksum (RFC 1071), four bytes at a time.
+//! The Internet checksum (RFC 1071), eight bytes at a time.
 //!
 //! Of a large transfer every byte is summed, and smoltcp adds two of them at a time. The
 //! sum of larger words, folded, is the same, and in the memory's order of bytes it comes
@@ -11,15 +11,16 @@ const BLOCK: usize = 32;
 
 /// The sum of the 16-bit words of `bytes`; an odd last byte is followed by a zero.
 pub(crate) fn sum(bytes: &[u8]) -> u16 {
-    // 2^32 words fit.
-    let mut total: u64 = 0;
+    // 2^64 words fit: two instructions for each, an addition and its carry.
+    let mut large: u128 = 0;
     let (blocks, rest) = bytes.as_chunks::<BLOCK>();
     for block in blocks {
-        let (words, _) = block.as_chunks::<4>();
+        let (words, _) = block.as_chunks::<8>();
         for word in words {
-            total += u64::from(u32::from_ne_bytes(*word));
+            large += u128::from(u64::from_ne_bytes(*word));
         }
     }
+    let mut total = narrow(large);
     let (words, rest) = rest.as_chunks::<4>();
     for word in words {
         total += u64::from(u32::from_ne_bytes(*word));
@@ -30,6 +31,12 @@ pub(crate) fn sum(bytes: &[u8]) -> u16 {
     }
     total += u64::from(u32::from_ne_bytes(last));
     u16::from_be(fold(total))
+}
+
+/// The same sum with less than 36 bits.
+fn narrow(total: u128) -> u64 {
+    let part = |n: u32| (total >> (32 * n)) as u64 & 0xffff_ffff;
+    part(0) + part(1) + part(2) + part(3)
 }
 
 /// Adds carries in until there are none.
