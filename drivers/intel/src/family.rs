@@ -1,5 +1,6 @@
 //! Which chips there are, and how they differ.
 
+use crate::offload::Layout;
 use crate::regs::{CTRL_EXT_DRIVER, CTRL_LRST};
 use machine::pci;
 
@@ -39,6 +40,7 @@ pub struct Family {
     pub(crate) receive: usize,
     pub(crate) transmit: usize,
     pub(crate) shape: Shape,
+    pub(crate) layout: Layout,
     pub(crate) msix: MsiX,
     /// It is on PCI Express: bus transactions can be stopped before a reset.
     pub(crate) is_express: bool,
@@ -58,6 +60,7 @@ pub static E1000: Family = Family {
     receive: 0x2800,
     transmit: 0x3800,
     shape: Shape::Legacy,
+    layout: Layout::Extended,
     msix: MsiX::None,
     is_express: false,
     ctrl_clear: CTRL_LRST,
@@ -90,6 +93,7 @@ pub static IGB: Family = Family {
     imc: 0x150c,
     receive: 0xc000,
     transmit: 0xe000,
+    layout: Layout::Advanced,
     msix: MsiX::Vectors,
     has_ring_control: true,
     ..E1000E

@@ -2,7 +2,7 @@
 //!
 //! Three families of chips share rings of descriptors, most registers and all of the
 //! driver's life; [`family`] says how they differ. The order of the files is that of a
-//! frame: [`nic`] has the threads and queues, `ring` the descriptors, `chip`, `nvm`
+//! frame: [`nic`] has the threads and queues, `ring` and `offload` the descriptors, `chip`, `nvm`
 //! and `phy` the registers, `regs` their names. All of it is generic over [`machine::bus::Bus`],
 //! so that tests run it against a device that breaks the rules.
 #![no_std]
@@ -24,6 +24,7 @@ mod chip;
 pub mod family;
 pub mod nic;
 mod nvm;
+mod offload;
 mod phy;
 mod regs;
 mod ring;

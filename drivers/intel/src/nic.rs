@@ -20,7 +20,7 @@ use machine::sync::SpinLock;
 use machine::thread::{self, Builder};
 use machine::time::Instant;
 use machine::wait::Until;
-use net::{Link as _, LinkCounters, LinkStatus, Upper};
+use net::{Link as _, LinkCounters, LinkStatus, PartialChecksum, Upper};
 
 /// Ethernet header and one VLAN tag.
 const FRAME_HEADER: usize = 14 + 4;
@@ -117,15 +117,6 @@ fn pack([a, b, c, d, e, f]: [u8; 6]) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
 }
 
-/// Hands a frame on.
-fn give(upper: &dyn Upper, frame: &[u8], is_checked: bool) {
-    if is_checked {
-        upper.receive_checked(frame);
-    } else {
-        upper.receive(frame);
-    }
-}
-
 /// A random address of the kind that is administered locally (IEEE 802).
 fn random_mac() -> [u8; 6] {
     let mut mac = [0; 6];
@@ -137,7 +128,7 @@ fn random_mac() -> [u8; 6] {
 fn rings(reach: Reach, model: &Model, mtu: usize) -> Result<(ReceiveRing, TransmitRing), NicError> {
     let shape = model.family.shape;
     let receive = ReceiveRing::new(reach, buffer_size(mtu).bytes(shape), shape)?;
-    let transmit = TransmitRing::new(reach, FRAME_HEADER + mtu)?;
+    let transmit = TransmitRing::new(reach, FRAME_HEADER + mtu, model.family.layout)?;
     Ok((receive, transmit))
 }
 
@@ -247,6 +238,26 @@ impl<B: Bus> Nic<B> {
         }
     }
 
+    /// Puts a frame into the ring; whether there was room.
+    fn queue(&self, frame: &[u8], checksum: Option<PartialChecksum>) -> bool {
+        let mut t = self.transmit.lock();
+        if t.room() == 0 && !t.is_off {
+            t.reclaim();
+        }
+        if t.ring.is_empty() {
+            t.progress = Instant::now();
+        }
+        if t.room() == 0 || !t.ring.push(frame, checksum) {
+            self.counters.sent_dropped.fetch_add(1, Relaxed);
+            return false;
+        }
+        t.is_unflushed = true;
+        self.counters.sent.fetch_add(1, Relaxed);
+        let bytes = frame.len() as u64;
+        self.counters.sent_bytes.fetch_add(bytes, Relaxed);
+        true
+    }
+
     /// Resets the device and sets it up again. What was being sent is lost, as frames
     /// may be.
     fn set_up_again(&self) -> Result<ReceiveRing, NicError> {
@@ -280,22 +291,11 @@ impl<B: Bus> net::Link for Nic<B> {
     }
 
     fn transmit(&self, frame: &[u8]) -> bool {
-        let mut t = self.transmit.lock();
-        if t.room() == 0 && !t.is_off {
-            t.reclaim();
-        }
-        if t.ring.is_empty() {
-            t.progress = Instant::now();
-        }
-        if t.room() == 0 || !t.ring.push(frame) {
-            self.counters.sent_dropped.fetch_add(1, Relaxed);
-            return false;
-        }
-        t.is_unflushed = true;
-        self.counters.sent.fetch_add(1, Relaxed);
-        let bytes = frame.len() as u64;
-        self.counters.sent_bytes.fetch_add(bytes, Relaxed);
-        true
+        self.queue(frame, None)
+    }
+
+    fn transmit_partial(&self, frame: &mut [u8], checksum: PartialChecksum) -> bool {
+        self.queue(frame, Some(checksum))
     }
 
     fn room(&self) -> usize {
@@ -465,10 +465,8 @@ impl<B: Bus> Receiver<B> {
             if taken == BATCH {
                 break Ok(());
             }
-            match self
-                .ring
-                .take(|frame, is_checked| give(upper, frame, is_checked))
-            {
+            let give = |frame: &[u8], checked| upper.receive_checked(frame, checked);
+            match self.ring.take(give) {
                 Ok(Taken::Nothing) => break Ok(()),
                 Ok(Taken::Frame(len)) => {
                     frames += 1;

@@ -167,14 +167,31 @@ pub(crate) const TX_CRC: u32 = 1 << 25;
 pub(crate) const TX_REPORT: u32 = 1 << 27;
 /// Its status: done.
 pub(crate) const TX_DONE: u32 = 1 << 0;
+/// It is not a legacy one, and then it is a context unless these say that it is data
+/// (8254x, 3.3.6 and 3.3.7).
+pub(crate) const TX_EXTENDED: u32 = 1 << 29;
+pub(crate) const TX_EXTENDED_DATA: u32 = 1 << 20;
+/// Of a context: the packets are TCP's, and IPv4's.
+pub(crate) const TX_CONTEXT_TCP: u32 = 1 << 24;
+pub(crate) const TX_CONTEXT_IPV4: u32 = 1 << 25;
+/// The same of advanced descriptors (82576, 7.2.2).
+pub(crate) const TX_ADVANCED_CONTEXT: u32 = 2 << 20;
+pub(crate) const TX_ADVANCED_DATA: u32 = 3 << 20;
+pub(crate) const TX_ADVANCED_IPV4: u32 = 1 << 10;
+pub(crate) const TX_ADVANCED_TCP: u32 = 1 << 11;
+/// Beside the status: checksums to write, that of IPv4's header and TCP's or UDP's.
+pub(crate) const TX_SUM_HEADER: u32 = 1 << 8;
+pub(crate) const TX_SUM_TRANSPORT: u32 = 1 << 9;
 
 /// Receive descriptors: status in the low bits, errors from bit 24 on.
 pub(crate) const RX_DONE: u32 = 1 << 0;
 pub(crate) const RX_END: u32 = 1 << 1;
-/// Checksums of IP and of TCP or UDP were checked, unless they were to be ignored, and
-/// what was wrong with them.
+/// Checksums that were checked, UDP's (82574 and later), TCP's or UDP's, and that of
+/// IPv4's header, unless they were to be ignored; and what was wrong with them.
 pub(crate) const RX_IGNORE_CHECKSUMS: u32 = 1 << 2;
-pub(crate) const RX_CHECKED: u32 = 1 << 5 | 1 << 6;
+pub(crate) const RX_CHECKED_UDP: u32 = 1 << 4;
+pub(crate) const RX_CHECKED_TRANSPORT: u32 = 1 << 5;
+pub(crate) const RX_CHECKED_HEADER: u32 = 1 << 6;
 pub(crate) const RX_WRONG: u32 = 1 << 29 | 1 << 30;
 /// Damaged: CRC, symbol, sequence, carrier extension, data.
 pub(crate) const RX_DAMAGED: u32 = 0b1001_0111 << 24;

@@ -3,13 +3,15 @@
 //! done", "so long", "damaged", and the length is cut to the buffer.
 
 use crate::family::Shape;
+use crate::offload::Layout;
 use crate::regs::{
-    RX_CHECKED, RX_DAMAGED, RX_DONE, RX_END, RX_IGNORE_CHECKSUMS, RX_WRONG, TX_CRC, TX_DONE,
-    TX_END, TX_REPORT,
+    RX_CHECKED_HEADER, RX_CHECKED_TRANSPORT, RX_CHECKED_UDP, RX_DAMAGED, RX_DONE, RX_END,
+    RX_IGNORE_CHECKSUMS, RX_WRONG, TX_DONE,
 };
 use alloc::vec::Vec;
 use machine::AllocError;
 use machine::dma::{DmaBuffer, DmaRing, Reach};
+use net::{Checked, PartialChecksum};
 
 /// Descriptors of each ring; a multiple of 8, as its length in bytes must be of 128.
 pub(crate) const COUNT: usize = 128;
@@ -38,12 +40,24 @@ struct Done {
     len: usize,
     /// Status in the low bits, errors from bit 24 on.
     status: u32,
+    shape: Shape,
 }
 
 impl Done {
-    /// Whether the device found all checksums right.
-    fn is_checked(&self) -> bool {
-        self.status & (RX_CHECKED | RX_IGNORE_CHECKSUMS | RX_WRONG) == RX_CHECKED
+    /// The checksums that the device found right. If it found one wrong, nothing that it
+    /// says of the frame is believed.
+    fn checked(&self) -> Checked {
+        if self.status & (RX_IGNORE_CHECKSUMS | RX_WRONG) != 0 {
+            return Checked::default();
+        }
+        let transport = match self.shape {
+            Shape::Legacy => RX_CHECKED_TRANSPORT,
+            Shape::Extended => RX_CHECKED_TRANSPORT | RX_CHECKED_UDP,
+        };
+        Checked {
+            header: self.status & RX_CHECKED_HEADER != 0,
+            transport: self.status & transport != 0,
+        }
     }
 }
 
@@ -105,10 +119,12 @@ impl ReceiveRing {
             Shape::Legacy => Done {
                 len: (word & 0xffff) as usize,
                 status: (word >> 32 & 0xff) as u32 | (word >> 16) as u32 & 0xff << 24,
+                shape: self.shape,
             },
             Shape::Extended => Done {
                 len: (word >> 32 & 0xffff) as usize,
                 status: word as u32,
+                shape: self.shape,
             },
         };
         (done.status & RX_DONE != 0).then_some(done)
@@ -119,12 +135,12 @@ impl ReceiveRing {
         self.peek().is_some()
     }
 
-    /// Gives the next frame to `f`, and whether the device found its checksums right, and
+    /// Gives the next frame to `f`, and which of its checksums the device found right, and
     /// makes its buffer ready again.
     ///
     /// # Errors
     /// [`Overflow`]: the device cannot be trusted with these buffers any more.
-    pub(crate) fn take(&mut self, f: impl FnOnce(&[u8], bool)) -> Result<Taken, Overflow> {
+    pub(crate) fn take(&mut self, f: impl FnOnce(&[u8], Checked)) -> Result<Taken, Overflow> {
         let Some(done) = self.peek() else {
             return Ok(Taken::Nothing);
         };
@@ -134,7 +150,7 @@ impl ReceiveRing {
         let bytes = self.buffers.get(self.next).map(DmaBuffer::bytes);
         let frame = bytes.and_then(|b| b.get(..done.len)).ok_or(Overflow)?;
         let taken = if whole && done.status & RX_DAMAGED == 0 && !frame.is_empty() {
-            f(frame, done.is_checked());
+            f(frame, done.checked());
             Taken::Frame(done.len)
         } else {
             Taken::Damaged
@@ -154,16 +170,24 @@ pub(crate) struct TransmitRing {
     next: usize,
     /// Descriptors with the device, or about to be.
     used: usize,
+    layout: Layout,
+    /// Which of them are contexts. The descriptor of a frame follows each.
+    contexts: [bool; COUNT],
+    /// The kind of frames that the device has the context for.
+    kind: Option<PartialChecksum>,
 }
 
 impl TransmitRing {
     /// A ring for frames of up to `len` bytes.
-    pub(crate) fn new(reach: Reach, len: usize) -> Result<TransmitRing, AllocError> {
+    pub(crate) fn new(reach: Reach, len: usize, layout: Layout) -> Result<Self, AllocError> {
         Ok(TransmitRing {
             ring: DmaRing::new(reach, COUNT * SIZE)?,
             buffers: DmaBuffer::many(reach, COUNT, len)?,
             next: 0,
             used: 0,
+            layout,
+            contexts: [false; COUNT],
+            kind: None,
         })
     }
 
@@ -180,9 +204,14 @@ impl TransmitRing {
         self.next as u32
     }
 
-    /// Frames that fit.
-    pub(crate) fn room(&self) -> usize {
+    /// Descriptors that are free: all but one can be with the device.
+    fn free(&self) -> usize {
         (COUNT - 1).saturating_sub(self.used)
+    }
+
+    /// Frames that fit, if at most one of them needs a context.
+    pub(crate) fn room(&self) -> usize {
+        self.free().saturating_sub(1)
     }
 
     /// Whether everything has left.
@@ -191,12 +220,15 @@ impl TransmitRing {
     }
 
     /// Copies a frame into the next descriptor's buffer; whether there was one, and
-    /// the frame fitted.
-    pub(crate) fn push(&mut self, frame: &[u8]) -> bool {
-        if self.room() == 0 {
+    /// the frame fitted. The device writes what is missing of its checksums.
+    pub(crate) fn push(&mut self, frame: &[u8], checksum: Option<PartialChecksum>) -> bool {
+        let fresh = checksum.filter(|kind| self.kind != Some(*kind));
+        let needed = 1 + usize::from(fresh.is_some());
+        if self.free() < needed {
             return false;
         }
-        let buffer = self.buffers.get_mut(self.next);
+        let at = (self.next + needed - 1) % COUNT;
+        let buffer = self.buffers.get_mut(at);
         let Some((phys, to)) = buffer.and_then(|b| {
             let phys = b.phys();
             Some((phys, b.bytes_mut().get_mut(..frame.len())?))
@@ -204,14 +236,23 @@ impl TransmitRing {
             return false;
         };
         to.copy_from_slice(frame);
-        let command = TX_END | TX_CRC | TX_REPORT;
-        let at = self.next * SIZE;
-        self.ring.write_u64(at, phys);
-        self.ring
-            .write_u64(at + 8, u64::from(command) | frame.len() as u64);
+        if let Some(kind) = fresh {
+            self.put(self.layout.context(kind), true);
+            self.kind = fresh;
+        }
+        self.put([phys, self.layout.data(frame.len(), checksum)], false);
+        true
+    }
+
+    /// Fills the next descriptor.
+    fn put(&mut self, [low, high]: [u64; 2], is_context: bool) {
+        self.ring.write_u64(self.next * SIZE, low);
+        self.ring.write_u64(self.next * SIZE + 8, high);
+        if let Some(kind) = self.contexts.get_mut(self.next) {
+            *kind = is_context;
+        }
         self.next = after(self.next);
         self.used += 1;
-        true
     }
 
     /// Takes back what has left; whether there was anything.
@@ -219,10 +260,14 @@ impl TransmitRing {
         let before = self.used;
         while self.used > 0 {
             let oldest = (self.next + COUNT - self.used) % COUNT;
-            if self.ring.read_u32(oldest * SIZE + 12) & TX_DONE == 0 {
+            // Not every chip says that it has read a context; that the frame behind it has
+            // left says it too.
+            let is_context = self.contexts.get(oldest) == Some(&true);
+            let frame = if is_context { after(oldest) } else { oldest };
+            if self.ring.read_u32(frame * SIZE + 12) & TX_DONE == 0 {
                 break;
             }
-            self.used -= 1;
+            self.used = self.used.saturating_sub(1 + usize::from(is_context));
         }
         self.used != before
     }

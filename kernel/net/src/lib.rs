@@ -61,10 +61,11 @@ pub mod wire;
 
 pub use addr::{Address, FileKey, UnixName};
 pub use ancillary::Identity;
+pub use checksum::{PartialChecksum, Transport, complete_checksum};
 pub use error::{Error, Result};
 pub use node::{
-    Link, LinkCounters, LinkStatus, NetConfig, NetEvent, NetNode, Port, Protocol, Published,
-    StaticConfig, Upper,
+    Checked, Link, LinkCounters, LinkStatus, NetConfig, NetEvent, NetNode, Port, Protocol,
+    Published, StaticConfig, Upper,
 };
 pub use socket::{MsgFlags, Outgoing, Received, Socket};
 pub use stack::{NetStack, StackConfig};

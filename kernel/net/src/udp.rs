@@ -6,6 +6,7 @@
 
 mod joined;
 
+use crate::checksum::Transport;
 use crate::error::{Error, Result};
 use crate::groups::{LINK, LOOPBACK, Memberships, ToGroup};
 use crate::message::{Message, MessageQueue, Origin};
@@ -553,7 +554,12 @@ fn send_frame(
         src_port: from.port(),
         dst_port: to.port(),
     };
-    let caps = ChecksumCapabilities::default();
+    // Over IPv4 the device may write them, see `Transport::Udp`.
+    let is_partial = to.is_ipv4();
+    let caps = match is_partial {
+        true => ChecksumCapabilities::ignored(),
+        false => ChecksumCapabilities::default(),
+    };
     let (src, dst) = (IpAddress::from(from.ip()), IpAddress::from(to.ip()));
     let payload = udp.header_len() + data.len();
     let ip = IpRepr::new(src, dst, IpProtocol::Udp, payload, hops);
@@ -579,7 +585,10 @@ fn send_frame(
         |room| room.copy_from_slice(data),
         &caps,
     );
-    node.transmit(to.ip(), &mut frame);
+    match is_partial {
+        true => node.transmit_unsummed(to.ip(), &mut frame, Transport::Udp),
+        false => node.transmit(to.ip(), &mut frame),
+    }
     node.flush();
     Ok(())
 }

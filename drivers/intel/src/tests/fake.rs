@@ -1,5 +1,6 @@
 //! A device made of plain memory, honest and not.
 
+use super::wire;
 use crate::family::{Family, MsiX, Shape};
 use crate::regs::*;
 use alloc::sync::Arc;
@@ -19,8 +20,10 @@ pub(super) struct Faults {
     pub(super) loses_interrupts: bool,
     /// It says that it wrote more than fits.
     pub(super) wrong_length: bool,
-    /// It says that it looked at a frame's checksums, and they were these bits' errors.
-    pub(super) checks: Option<u32>,
+    /// What it says of a frame's checksums: bits of the status.
+    pub(super) checks: u32,
+    /// It says that it is done with contexts, as some chips do, without the frames.
+    pub(super) reports_contexts: bool,
     /// It reports frames as damaged.
     pub(super) damages: bool,
     /// A reset never ends.
@@ -61,6 +64,10 @@ struct State {
     /// Masks of vectors, 82576 and later.
     vectors: u32,
     sent: Vec<Vec<u8>>,
+    /// The context that it was given last, its two words.
+    context: Option<[u64; 2]>,
+    /// How many it was given.
+    contexts: usize,
     resets: u32,
 }
 
@@ -125,6 +132,11 @@ impl Fake {
         core::mem::take(&mut self.state().sent)
     }
 
+    /// How many contexts it was given.
+    pub(super) fn contexts(&self) -> usize {
+        self.state().contexts
+    }
+
     pub(super) fn set_link(&self, up: bool) {
         let mut s = self.state();
         s.link = up;
@@ -135,6 +147,7 @@ impl Fake {
     fn forget(&self, s: &mut State) {
         s.registers.clear();
         (s.mask, s.vectors, s.causes) = (0, 0, 0);
+        s.context = None;
         if let Some([a, b, c, d, e, f]) = self.0.made.mac {
             s.registers.insert(RAL0, u32::from_le_bytes([a, b, c, d]));
             let high = u32::from_le_bytes([e, f, 0, 0]);
@@ -167,16 +180,26 @@ impl Fake {
         let block = self.0.family.transmit;
         let enabled = Self::get(s, TCTL) & TCTL_ENABLE != 0;
         let mut any = false;
-        while enabled && s.link && !s.faults.keeps_frames {
+        while enabled && s.link {
             let Some(at) = Self::descriptor(s, block) else {
                 break;
             };
             let mut d = [0; 16];
             assert!(device_read(at, &mut d));
-            let len = usize::from(u16::from_le_bytes([d[8], d[9]]));
-            let mut frame = std::vec![0; len];
-            let from = u64::from_le_bytes(d[..8].try_into().unwrap());
-            assert!(device_read(from, &mut frame));
+            let words = [&d[..8], &d[8..]].map(|w| u64::from_le_bytes(w.try_into().unwrap()));
+            if wire::is_context(self.0.family.layout, words) {
+                s.context = Some(words);
+                s.contexts += 1;
+                if s.faults.reports_contexts {
+                    assert!(device_write(at + 12, &TX_DONE.to_le_bytes()));
+                }
+                Self::advance(s, block);
+                continue;
+            }
+            if s.faults.keeps_frames {
+                break;
+            }
+            let frame = wire::frame(self.0.family.layout, words, s.context);
             s.sent.push(frame);
             assert!(device_write(at + 12, &TX_DONE.to_le_bytes()));
             Self::advance(s, block);
@@ -212,8 +235,7 @@ impl Fake {
         };
         let end = if ends { RX_END } else { 0 };
         let errors = if s.faults.damages { 1 << 24 } else { 0 };
-        let checked = s.faults.checks.map_or(0, |wrong| RX_CHECKED | wrong);
-        let status = RX_DONE | end | errors | checked;
+        let status = RX_DONE | end | errors | s.faults.checks;
         let [len0, len1] = len.to_le_bytes();
         let [s0, s1, s2, s3] = status.to_le_bytes();
         let words = match self.0.family.shape {

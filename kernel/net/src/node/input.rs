@@ -1,7 +1,7 @@
 //! Frames in. Everything here is a stranger's: lengths are checked by smoltcp's
 //! packet types, and what does not parse is dropped.
 
-use super::{ETHERNET_HEADER, NetNode, Protocol, vlan};
+use super::{Checked, ETHERNET_HEADER, NetNode, Protocol, vlan};
 use crate::checksum;
 use crate::groups::ToGroup;
 use crate::wire::{Flow, Segment};
@@ -13,7 +13,7 @@ use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol, Icmpv4DstUnreachable,
     Icmpv4Packet, Icmpv4Repr, Icmpv6DstUnreachable, Icmpv6Packet, Icmpv6Repr, IpProtocol,
-    Ipv4Packet, Ipv6Packet, NdiscRepr, TcpPacket, UdpPacket, UdpRepr,
+    Ipv4Packet, Ipv6Packet, NdiscRepr, TcpPacket, UdpPacket,
 };
 
 /// Client port of DHCP.
@@ -26,25 +26,18 @@ struct Header {
     to: IpAddr,
     ttl: u8,
     tos: u8,
-}
-
-/// Whether somebody has looked at a packet's checksums.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Checksums {
-    /// Nobody has.
-    Unknown,
-    /// The device has, and they are right.
-    Right,
+    /// The device found the checksum behind it right.
+    is_checked: bool,
 }
 
 impl NetNode {
     /// Takes a frame that came in on the link. A driver calls this on a thread of
     /// its own; it does not wait.
     pub fn receive(self: &Arc<Self>, frame: &[u8]) {
-        self.receive_as(frame, Checksums::Unknown);
+        self.receive_as(frame, Checked::default());
     }
 
-    pub(super) fn receive_as(self: &Arc<Self>, frame: &[u8], checksums: Checksums) {
+    pub(super) fn receive_as(self: &Arc<Self>, frame: &[u8], checked: Checked) {
         let Some(link) = self.link() else { return };
         let bare;
         let frame = match self.vlan.load(Ordering::Relaxed) {
@@ -72,8 +65,8 @@ impl NetNode {
         }
         match ethernet.ethertype() {
             EthernetProtocol::Arp => self.arp(frame, ethernet.payload()),
-            EthernetProtocol::Ipv4 => self.ipv4_input(frame, checksums),
-            EthernetProtocol::Ipv6 => self.ipv6_input(frame, ethernet.src_addr().0),
+            EthernetProtocol::Ipv4 => self.ipv4_input(frame, checked),
+            EthernetProtocol::Ipv6 => self.ipv6_input(frame, ethernet.src_addr().0, checked),
             EthernetProtocol::Unknown(_) => {}
         }
     }
@@ -104,7 +97,7 @@ impl NetNode {
         }
     }
 
-    fn ipv4_input(self: &Arc<Self>, frame: &[u8], checksums: Checksums) {
+    fn ipv4_input(self: &Arc<Self>, frame: &[u8], checked: Checked) {
         let Ok(packet) = Ipv4Packet::new_checked(behind_header(frame)) else {
             return;
         };
@@ -117,7 +110,7 @@ impl NetNode {
         if from.is_loopback() || to.is_loopback() {
             return;
         }
-        if checksums == Checksums::Unknown && !packet.verify_checksum() {
+        if !checked.header && !packet.verify_checksum() {
             return;
         }
         // Nobody reassembles; a first fragment must not pass for a whole packet.
@@ -129,6 +122,7 @@ impl NetNode {
             to: to.into(),
             ttl: packet.hop_limit(),
             tos: packet.dscp() << 2 | packet.ecn(),
+            is_checked: checked.transport,
         };
         let local = self.is_local(to.into());
         if local || to.is_multicast() || to.is_broadcast() {
@@ -136,7 +130,7 @@ impl NetNode {
         }
         match packet.next_header() {
             IpProtocol::Tcp if local => {
-                self.tcp_input(header, behind_header(frame), packet.payload(), checksums);
+                self.tcp_input(header, behind_header(frame), packet.payload());
             }
             IpProtocol::Udp => {
                 let dhcp = UdpPacket::new_checked(packet.payload())
@@ -162,7 +156,7 @@ impl NetNode {
         }
     }
 
-    fn ipv6_input(self: &Arc<Self>, frame: &[u8], mac: [u8; 6]) {
+    fn ipv6_input(self: &Arc<Self>, frame: &[u8], mac: [u8; 6], checked: Checked) {
         let Ok(packet) = Ipv6Packet::new_checked(behind_header(frame)) else {
             return;
         };
@@ -175,6 +169,7 @@ impl NetNode {
             to: to.into(),
             ttl: packet.hop_limit(),
             tos: packet.traffic_class(),
+            is_checked: checked.transport,
         };
         let local = self.is_local(to.into());
         if local || to.is_multicast() {
@@ -182,8 +177,7 @@ impl NetNode {
         }
         match packet.next_header() {
             IpProtocol::Tcp if local && !from.is_unspecified() => {
-                let packet_bytes = behind_header(frame);
-                self.tcp_input(header, packet_bytes, packet.payload(), Checksums::Unknown);
+                self.tcp_input(header, behind_header(frame), packet.payload());
             }
             IpProtocol::Udp if local && !from.is_unspecified() => {
                 let taken = self.udp_input(header, packet.payload());
@@ -203,7 +197,7 @@ impl NetNode {
         }
     }
 
-    fn tcp_input(self: &Arc<Self>, h: Header, packet: &[u8], payload: &[u8], checksums: Checksums) {
+    fn tcp_input(self: &Arc<Self>, h: Header, packet: &[u8], payload: &[u8]) {
         let Ok(tcp) = TcpPacket::new_checked(payload) else {
             return;
         };
@@ -216,8 +210,7 @@ impl NetNode {
         }
         // The engines rely on it.
         let protocol = u8::from(IpProtocol::Tcp);
-        let is_right = || checksum::is_right(h.from, h.to, protocol, payload);
-        if checksums == Checksums::Unknown && !is_right() {
+        if !h.is_checked && !checksum::is_right(h.from, h.to, protocol, payload) {
             return;
         }
         if let Some(conn) = self.flows.find(&flow) {
@@ -378,12 +371,18 @@ impl NetNode {
     }
 }
 
-/// The datagram in a packet, if it came whole.
+/// The datagram in a packet, if it came whole: with the right checksum, or over IPv4
+/// with none (RFC 768).
 fn datagram(h: Header, payload: &[u8]) -> Option<UdpPacket<&[u8]>> {
     let udp = UdpPacket::new_checked(payload).ok()?;
-    let caps = ChecksumCapabilities::default();
-    let parsed = UdpRepr::parse(&udp, &h.from.into(), &h.to.into(), &caps);
-    (parsed.is_ok() && udp.src_port() != 0).then_some(udp)
+    let (len, protocol) = (usize::from(udp.len()), u8::from(IpProtocol::Udp));
+    let is_right = match udp.checksum() {
+        0 => h.from.is_ipv4(),
+        // What a device has looked at is the packet, which may go on behind the datagram.
+        _ if h.is_checked && len == payload.len() => true,
+        _ => checksum::is_right(h.from, h.to, protocol, payload.get(..len)?),
+    };
+    (is_right && udp.src_port() != 0 && udp.dst_port() != 0).then_some(udp)
 }
 
 /// The packet in a frame.

@@ -1,5 +1,6 @@
 //! What the node needs of a network device.
 
+use crate::checksum::PartialChecksum;
 use core::net::IpAddr;
 
 /// A link that carries Ethernet frames. A driver implements it, and gives what
@@ -19,6 +20,15 @@ pub trait Link: Send + Sync {
     /// Queues a whole frame; `false` if the queue is full, and the frame is lost.
     /// Does not wait. The device may be told only with [`Link::flush`].
     fn transmit(&self, frame: &[u8]) -> bool;
+
+    /// Queues a whole frame like [`Link::transmit`], but its checksums are not all
+    /// written: the device writes them, or this function. Either way the frame leaves
+    /// with the right ones, so that nobody above has to know what a device can do, and
+    /// the node may move from one link to another at any time.
+    fn transmit_partial(&self, frame: &mut [u8], checksum: PartialChecksum) -> bool {
+        checksum.complete(frame);
+        self.transmit(frame)
+    }
 
     /// How many frames can be queued now. When it was 0 and frames have left
     /// since, the driver calls [`Upper::transmit_ready`].
@@ -67,12 +77,22 @@ pub struct LinkCounters {
     pub dropped: u64,
 }
 
+/// Which checksums of a frame that came in are known to be right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// That of the IPv4 header.
+    pub header: bool,
+    /// That of the TCP segment or UDP datagram in it.
+    pub transport: bool,
+}
+
 /// Where a device's frames and news go. All are called from the driver's threads.
 pub trait Upper: Send + Sync {
     /// A frame came in.
     fn receive(&self, frame: &[u8]);
-    /// A frame came in whose checksums (IP, and TCP or UDP) the device found right.
-    fn receive_checked(&self, frame: &[u8]) {
+    /// A frame came in of which the device found these checksums right.
+    fn receive_checked(&self, frame: &[u8], checked: Checked) {
+        let _ = checked;
         self.receive(frame);
     }
     /// The frames at hand have been given; more come later.

@@ -6,8 +6,7 @@
 //! along where the device can take it, so that neighbours and leases stay what they
 //! were; a link that comes back is not moved to while the other works.
 
-use super::input::Checksums;
-use super::{Engines, Link, NetEvent, NetNode, Upper, vlan};
+use super::{Checked, Engines, Link, NetEvent, NetNode, Upper, vlan};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -154,9 +153,9 @@ impl Upper for Port {
         }
     }
 
-    fn receive_checked(&self, frame: &[u8]) {
+    fn receive_checked(&self, frame: &[u8], checked: Checked) {
         if self.is_active() {
-            self.node.receive_as(frame, Checksums::Right);
+            self.node.receive_as(frame, checked);
         }
     }
 

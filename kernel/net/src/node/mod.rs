@@ -20,7 +20,7 @@ mod reset;
 mod vlan;
 
 pub use config::{NetConfig, StaticConfig};
-pub use link::{Link, LinkCounters, LinkStatus, NetEvent, Upper};
+pub use link::{Checked, Link, LinkCounters, LinkStatus, NetEvent, Upper};
 pub use links::Port;
 pub use published::{Protocol, Published};
 

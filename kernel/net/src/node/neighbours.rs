@@ -5,6 +5,7 @@
 //! for. One that has not been heard of for a while is asked again while its old
 //! address stays in use.
 
+use super::output::Frame;
 use crate::keyhash::{self, KeyedMap};
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -66,8 +67,9 @@ impl Neighbours {
         }
     }
 
-    /// Where `frame` to the neighbour `ip` goes; a frame that must wait is copied.
-    pub(super) fn look_up(&self, ip: IpAddr, frame: &[u8], now: Instant) -> Hop {
+    /// Where a frame to the neighbour `ip` goes. One that must wait is copied, and
+    /// complete.
+    pub(super) fn look_up(&self, ip: IpAddr, frame: &Frame<'_>, now: Instant) -> Hop {
         let mut table = self.table.lock();
         if let Some(e) = table.get_mut(&ip) {
             if let Some(mac) = e.mac {
@@ -164,10 +166,13 @@ impl Neighbours {
     }
 }
 
-fn hold(e: &mut Entry, frame: &[u8]) {
+fn hold(e: &mut Entry, frame: &Frame<'_>) {
     let mut copy = Vec::new();
-    if e.held.len() < HELD_MAX && copy.try_reserve_exact(frame.len()).is_ok() {
-        copy.extend_from_slice(frame);
+    if e.held.len() < HELD_MAX && copy.try_reserve_exact(frame.bytes.len()).is_ok() {
+        copy.extend_from_slice(frame.bytes);
+        if let Some(partial) = frame.partial {
+            partial.complete(&mut copy);
+        }
         e.held.push(copy);
     }
 }
@@ -194,14 +199,15 @@ mod unit {
     fn frames_wait_for_an_answer_and_questions_end() {
         let n = Neighbours::new();
         let ip = "10.0.0.2".parse().unwrap();
+        let look = |bytes: &[u8], now| n.look_up(ip, &Frame::whole(&mut bytes.to_vec()), now);
         let now = Instant(1);
-        assert_eq!(n.look_up(ip, b"one", now), Hop::Ask);
-        assert_eq!(n.look_up(ip, b"two", now), Hop::Wait);
+        assert_eq!(look(b"one", now), Hop::Ask);
+        assert_eq!(look(b"two", now), Hop::Wait);
         let held = n.learn(ip, [2; 6], false, now);
         assert_eq!(held.len(), 2);
-        assert_eq!(n.look_up(ip, b"three", now), Hop::Known([2; 6]));
+        assert_eq!(look(b"three", now), Hop::Known([2; 6]));
         let later = now.after(FRESH);
-        assert_eq!(n.look_up(ip, b"four", later), Hop::Stale([2; 6]));
+        assert_eq!(look(b"four", later), Hop::Stale([2; 6]));
         let mut at = later;
         for _ in 0..2 {
             at = at.after(RETRY);

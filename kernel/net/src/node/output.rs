@@ -2,6 +2,7 @@
 
 use super::neighbours::{Hop, Question};
 use super::{ETHERNET_HEADER, NetNode};
+use crate::checksum::{PartialChecksum, Transport};
 use core::net::{IpAddr, Ipv4Addr};
 use machine::time::Instant;
 use smoltcp::phy::ChecksumCapabilities;
@@ -13,29 +14,60 @@ use smoltcp::wire::{
 /// Room for an ARP request or a neighbour solicitation.
 const QUESTION_MAX: usize = 14 + 40 + 32;
 
+/// A frame on its way out.
+pub(super) struct Frame<'a> {
+    pub(super) bytes: &'a mut [u8],
+    /// What is missing in it.
+    pub(super) partial: Option<PartialChecksum>,
+}
+
+impl<'a> Frame<'a> {
+    /// One in which nothing is missing.
+    pub(super) fn whole(bytes: &'a mut [u8]) -> Frame<'a> {
+        Frame {
+            bytes,
+            partial: None,
+        }
+    }
+}
+
 impl NetNode {
     /// Sends the IP packet that `frame` holds behind room for an Ethernet header
     /// to `to`. It may be lost: there may be no route, or a full queue. The caller
     /// calls [`NetNode::flush`] when it has sent all it has.
     pub(crate) fn transmit(&self, to: IpAddr, frame: &mut [u8]) {
+        self.transmit_frame(to, Frame::whole(frame));
+    }
+
+    /// The same for a packet of TCP or UDP, whose checksums may be left out: they are
+    /// written by the link or on the way to it.
+    pub(crate) fn transmit_unsummed(&self, to: IpAddr, bytes: &mut [u8], transport: Transport) {
+        let partial = PartialChecksum::prepare(bytes, ETHERNET_HEADER, transport);
+        // What is not one packet, and cannot have the right ones, stays here.
+        if partial.is_some() {
+            self.transmit_frame(to, Frame { bytes, partial });
+        }
+    }
+
+    fn transmit_frame(&self, to: IpAddr, mut frame: Frame<'_>) {
         let Some(link) = self.link() else { return };
         let protocol = match to {
             IpAddr::V4(_) => EthernetProtocol::Ipv4,
             IpAddr::V6(_) => EthernetProtocol::Ipv6,
         };
-        write_header(frame, link.mac(), [0; 6], protocol);
+        write_header(frame.bytes, link.mac(), [0; 6], protocol);
         if let Some(mac) = self.with_config(|c| group_address(to, |ip| c.is_broadcast(ip))) {
-            self.send_to(frame, mac);
+            self.send_to(&mut frame, mac);
             return;
         }
         let Some(hop) = self.with_config(|c| c.next_hop(to)) else {
             return;
         };
         let now = Instant::now();
-        match self.neighbours.look_up(hop, frame, now) {
-            Hop::Known(mac) => self.send_to(frame, mac),
+        match self.neighbours.look_up(hop, &frame, now) {
+            Hop::Known(mac) => self.send_to(&mut frame, mac),
             Hop::Stale(mac) => {
-                self.send_to(frame, mac);
+                self.send_to(&mut frame, mac);
                 let mac = Some(mac);
                 self.ask(&Question { to: hop, mac });
                 self.neighbour_poll();
@@ -111,15 +143,19 @@ impl NetNode {
         let held = self.neighbours.learn(ip, mac, create, Instant::now());
         let Some(link) = self.link() else { return };
         for mut frame in held {
-            self.send_to(&mut frame, mac);
+            self.send_to(&mut Frame::whole(&mut frame), mac);
         }
         link.flush();
     }
 
-    fn send_to(&self, frame: &mut [u8], mac: [u8; 6]) {
-        if let Some(to) = frame.get_mut(..6) {
-            to.copy_from_slice(&mac);
-            self.put_frame(frame);
+    fn send_to(&self, frame: &mut Frame<'_>, mac: [u8; 6]) {
+        let Some(to) = frame.bytes.get_mut(..6) else {
+            return;
+        };
+        to.copy_from_slice(&mac);
+        match frame.partial {
+            Some(partial) => self.put_partial(frame.bytes, partial),
+            None => self.put_frame(frame.bytes),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::Link;
 use super::link::LinkStatus;
+use crate::checksum::PartialChecksum;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU16, Ordering};
@@ -55,23 +56,21 @@ impl Link for Tagged {
 
     #[inline]
     fn transmit(&self, frame: &[u8]) -> bool {
-        let number = self.vlan.load(Ordering::Relaxed);
-        if number == 0 {
-            return self.link.transmit(frame);
+        match self.vlan.load(Ordering::Relaxed) {
+            0 => self.link.transmit(frame),
+            number => self.tagged(frame, number, |frame| self.link.transmit(frame)),
         }
-        let Some((addresses, rest)) = frame.split_at_checked(TAG_AT) else {
-            return false;
-        };
-        let mut scratch = self.scratch.lock();
-        scratch.clear();
-        if scratch.try_reserve(frame.len() + TAG_BYTES).is_err() {
-            return false;
+    }
+
+    #[inline]
+    fn transmit_partial(&self, frame: &mut [u8], checksum: PartialChecksum) -> bool {
+        match self.vlan.load(Ordering::Relaxed) {
+            0 => self.link.transmit_partial(frame, checksum),
+            number => self.tagged(frame, number, |frame| {
+                let moved = checksum.moved(TAG_BYTES as u8);
+                self.link.transmit_partial(frame, moved)
+            }),
         }
-        scratch.extend_from_slice(addresses);
-        scratch.extend_from_slice(&TPID);
-        scratch.extend_from_slice(&(number & NUMBER).to_be_bytes());
-        scratch.extend_from_slice(rest);
-        self.link.transmit(&scratch)
     }
 
     fn room(&self) -> usize {
@@ -84,6 +83,25 @@ impl Link for Tagged {
 
     fn status(&self) -> LinkStatus {
         self.link.status()
+    }
+}
+
+impl Tagged {
+    /// Gives the frame with its tag to `send`; `false` also if there is no memory for it.
+    fn tagged(&self, frame: &[u8], number: u16, send: impl FnOnce(&mut [u8]) -> bool) -> bool {
+        let Some((addresses, rest)) = frame.split_at_checked(TAG_AT) else {
+            return false;
+        };
+        let mut scratch = self.scratch.lock();
+        scratch.clear();
+        if scratch.try_reserve(frame.len() + TAG_BYTES).is_err() {
+            return false;
+        }
+        scratch.extend_from_slice(addresses);
+        scratch.extend_from_slice(&TPID);
+        scratch.extend_from_slice(&(number & NUMBER).to_be_bytes());
+        scratch.extend_from_slice(rest);
+        send(&mut scratch)
     }
 }
 

@@ -1,6 +1,6 @@
 //! smoltcp interfaces without addresses, which run one connection at a time.
 
-use crate::checksum;
+use crate::checksum::Transport;
 use crate::node::{ETHERNET_HEADER, NetNode};
 use alloc::boxed::Box;
 use alloc::vec;
@@ -11,10 +11,7 @@ use machine::sync::{SpinGuard, SpinLock};
 use machine::time::Instant;
 use smoltcp::iface::{Config, Interface};
 use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
-use smoltcp::wire::{HardwareAddress, IpProtocol, Ipv4Packet, Ipv6Packet};
-
-/// Where the checksum is in a segment (RFC 9293, 3.1).
-const TCP_CHECKSUM: usize = 16;
+use smoltcp::wire::HardwareAddress;
 
 /// The machine's time as smoltcp counts it.
 pub(crate) fn clock(now: Instant) -> smoltcp::time::Instant {
@@ -62,9 +59,9 @@ fn capabilities(mtu: usize) -> DeviceCapabilities {
     let mut c = DeviceCapabilities::default();
     c.medium = Medium::Ip;
     c.max_transmission_unit = mtu;
-    // They are checked, here or by the device, before a packet comes here; the larger one
-    // is written behind the engine's back.
-    c.checksum.ipv4 = Checksum::Tx;
+    // They are checked, here or by the device, before a packet comes here, and written,
+    // here or by the device, behind the engine's back.
+    c.checksum.ipv4 = Checksum::None;
     c.checksum.tcp = Checksum::None;
     c
 }
@@ -145,28 +142,11 @@ impl TxToken for Outgoing<'_> {
             return f(&mut []);
         };
         let r = f(packet);
-        finish(packet);
         self.sent.last = sequence(packet).or(self.sent.last);
         self.sent.count += 1;
-        self.node.transmit(self.remote, frame);
+        self.node
+            .transmit_unsummed(self.remote, frame, Transport::Tcp);
         r
-    }
-}
-
-/// Writes the checksum that the engine has left out.
-fn finish(packet: &mut [u8]) {
-    let seal = |from, to, segment: &mut [u8]| {
-        let seed = checksum::pseudo_header(from, to, IpProtocol::Tcp.into(), segment.len());
-        checksum::put(segment, TCP_CHECKSUM, seed);
-    };
-    if let Ok(mut packet) = Ipv4Packet::new_checked(&mut *packet)
-        && packet.version() == 4
-    {
-        let (from, to) = (packet.src_addr().into(), packet.dst_addr().into());
-        seal(from, to, packet.payload_mut());
-    } else if let Ok(mut packet) = Ipv6Packet::new_checked(packet) {
-        let (from, to) = (packet.src_addr().into(), packet.dst_addr().into());
-        seal(from, to, packet.payload_mut());
     }
 }
 
