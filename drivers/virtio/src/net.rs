@@ -5,17 +5,20 @@
 //! queue's interrupts off while it does; a second one, which sleeps nearly always,
 //! follows the link's state and frees the sending queue when that was full.
 
+mod header;
+
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use core::time::Duration;
+use header::HEADER;
 use machine::dma::{Direction, DmaBuffer, Segment};
 use machine::sync::SpinLock;
 use machine::thread::{self, Builder};
 use machine::time::Instant;
 use machine::virtio::{Chain, Device, Found, Queue, VirtioError};
 use machine::wait::Until;
-use net::{Link, LinkCounters, LinkStatus, Upper};
+use net::{Checked, Link, LinkCounters, LinkStatus, PartialChecksum, Upper};
 
 /// Buffers in each direction.
 const QUEUE: usize = 128;
@@ -26,6 +29,8 @@ const SOURCE_RECEIVE: u16 = 0;
 const SOURCE_OTHER: u16 = 1;
 
 /// Feature bits (5.1.3).
+const F_CSUM: u64 = 1 << 0;
+const F_GUEST_CSUM: u64 = 1 << 1;
 const F_MTU: u64 = 1 << 3;
 const F_MAC: u64 = 1 << 5;
 const F_STATUS: u64 = 1 << 16;
@@ -35,8 +40,6 @@ const CONFIG_STATUS: usize = 6;
 const CONFIG_MTU: usize = 10;
 const STATUS_LINK_UP: u16 = 1;
 
-/// `virtio_net_hdr`, all zeros here: nothing is offloaded.
-const HEADER: usize = 12;
 /// Ethernet header and one VLAN tag.
 const FRAME_HEADER: usize = 14 + 4;
 const MTU_DEFAULT: usize = 1500;
@@ -90,7 +93,7 @@ struct Transmit {
 }
 
 /// Features the driver can use.
-const WANTED: u64 = F_MTU | F_MAC | F_STATUS;
+const WANTED: u64 = F_CSUM | F_GUEST_CSUM | F_MTU | F_MAC | F_STATUS;
 
 fn features(device: &Device) -> Result<u64, VirtioError> {
     device.negotiate(WANTED)
@@ -258,6 +261,43 @@ impl VirtioNet {
         }
     }
 
+    /// Gives a frame to the device, which completes this checksum; whether there was room.
+    fn put(&self, frame: &[u8], checksum: Option<PartialChecksum>) -> bool {
+        if frame.len() > FRAME_HEADER + self.mtu {
+            return false;
+        }
+        let mut t = self.transmit.lock();
+        if t.free.is_empty() {
+            self.reclaim(&mut t);
+        }
+        let Some(mut chain) = t.free.pop() else {
+            self.counters.dropped.fetch_add(1, Relaxed);
+            return false;
+        };
+        if let Some(segment) = chain.first_mut() {
+            let end = HEADER + frame.len();
+            let buffer = segment.as_buffer_mut();
+            if let Some(to) = buffer.and_then(|b| b.bytes_mut().get_mut(..end)) {
+                let (before, to) = to.split_at_mut(HEADER);
+                before.copy_from_slice(&header::leaving(checksum));
+                to.copy_from_slice(frame);
+            }
+            segment.set_part(0..end);
+        }
+        match t.queue.submit(chain) {
+            Ok(_) => {
+                self.counters.sent.fetch_add(1, Relaxed);
+                let bytes = frame.len() as u64;
+                self.counters.sent_bytes.fetch_add(bytes, Relaxed);
+                true
+            }
+            Err(chain) => {
+                t.free.push(chain);
+                false
+            }
+        }
+    }
+
     /// Resets the device and sets it up again. What was being sent is lost, as
     /// frames may be.
     fn set_up_again(&self) -> Result<Queue<QUEUE>, VirtioError> {
@@ -292,39 +332,16 @@ impl Link for VirtioNet {
     }
 
     fn transmit(&self, frame: &[u8]) -> bool {
-        if frame.len() > FRAME_HEADER + self.mtu {
-            return false;
+        self.put(frame, None)
+    }
+
+    fn transmit_partial(&self, frame: &mut [u8], checksum: PartialChecksum) -> bool {
+        if self.features & F_CSUM == 0 {
+            checksum.complete(frame);
+            return self.put(frame, None);
         }
-        let mut t = self.transmit.lock();
-        if t.free.is_empty() {
-            self.reclaim(&mut t);
-        }
-        let Some(mut chain) = t.free.pop() else {
-            self.counters.dropped.fetch_add(1, Relaxed);
-            return false;
-        };
-        if let Some(segment) = chain.first_mut() {
-            let end = HEADER + frame.len();
-            if let Some(to) = segment
-                .as_buffer_mut()
-                .and_then(|b| b.bytes_mut().get_mut(HEADER..end))
-            {
-                to.copy_from_slice(frame);
-            }
-            segment.set_part(0..end);
-        }
-        match t.queue.submit(chain) {
-            Ok(_) => {
-                self.counters.sent.fetch_add(1, Relaxed);
-                let bytes = frame.len() as u64;
-                self.counters.sent_bytes.fetch_add(bytes, Relaxed);
-                true
-            }
-            Err(chain) => {
-                t.free.push(chain);
-                false
-            }
-        }
+        checksum.complete_header(frame);
+        self.put(frame, Some(checksum))
     }
 
     fn room(&self) -> usize {
@@ -466,15 +483,22 @@ impl Receiver {
 
     /// Takes in a frame and gives its buffer back; its length, or nothing if there is none.
     fn take(&mut self, upper: &dyn Upper) -> Result<Option<usize>, VirtioError> {
-        let Some((_, chain, written)) = self.queue.complete()? else {
+        let Some((_, mut chain, written)) = self.queue.complete()? else {
             return Ok(None);
         };
-        let buffer = chain.first().and_then(Segment::as_buffer);
-        let frame = buffer.and_then(|b| b.bytes().get(HEADER..written));
-        if let Some(frame) = frame {
-            upper.receive(frame);
+        let is_told = self.net.features & F_GUEST_CSUM != 0;
+        let buffer = chain.first_mut().and_then(Segment::as_buffer_mut);
+        let bytes = buffer.and_then(|b| b.bytes_mut().get_mut(..written));
+        let parts = bytes.and_then(|b| b.split_at_mut_checked(HEADER));
+        let mut len = 0;
+        if let Some((header, frame)) = parts {
+            let checked = match is_told {
+                true => header::arrived(header, frame),
+                false => Checked::default(),
+            };
+            upper.receive_checked(frame, checked);
+            len = frame.len();
         }
-        let len = frame.map_or(0, <[u8]>::len);
         // A buffer that just came back has a place again.
         match self.queue.submit(chain) {
             Ok(_) => Ok(Some(len)),
