@@ -128,9 +128,10 @@ pub(crate) const RXCSUM: usize = 0x5000;
 pub(crate) const RXCSUM_IP: u32 = 1 << 8;
 pub(crate) const RXCSUM_TCP_UDP: u32 = 1 << 9;
 /// Receive filters: extended descriptors; no parsing of IPv6 extension headers, by
-/// which some chips hang.
+/// which some chips hang; no interrupt of its own for TCP's acknowledgements.
 pub(crate) const RFCTL: usize = 0x5008;
 pub(crate) const RFCTL_EXTENDED: u32 = 1 << 15;
+pub(crate) const RFCTL_NO_ACK_INTERRUPT: u32 = 1 << 12;
 pub(crate) const RFCTL_NO_IPV6_EXTENSIONS: u32 = 3 << 16;
 /// Longest frame (82576 and later).
 pub(crate) const RLPML: usize = 0x5004;

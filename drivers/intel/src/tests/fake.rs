@@ -68,6 +68,8 @@ struct State {
     context: Option<[u64; 2]>,
     /// How many it was given.
     contexts: usize,
+    /// Interrupts for something else because of a frame.
+    others: usize,
     resets: u32,
 }
 
@@ -130,6 +132,11 @@ impl Fake {
     /// What has left since the last call.
     pub(super) fn take_sent(&self) -> Vec<Vec<u8>> {
         core::mem::take(&mut self.state().sent)
+    }
+
+    /// How often frames interrupted for something else.
+    pub(super) fn others(&self) -> usize {
+        self.state().others
     }
 
     /// How many contexts it was given.
@@ -248,6 +255,11 @@ impl Fake {
         assert!(device_write(at + 8, &words));
         Self::advance(&mut s, block);
         self.cause(&mut s, CAUSE_RECEIVED);
+        // Every frame is an acknowledgement here (82574, RFCTL, bit 12).
+        if self.0.family.msix == MsiX::Causes && Self::get(&s, RFCTL) >> 12 & 1 == 0 {
+            s.others += 1;
+            self.cause(&mut s, 1 << 17);
+        }
         true
     }
 

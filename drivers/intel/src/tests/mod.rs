@@ -117,6 +117,7 @@ fn frames_go_both_ways_around_the_rings() {
         let all = || s.above.frames.lock().unwrap().len() == wanted.len();
         assert!(within(PATIENCE, all), "{}", family.name);
         assert_eq!(*s.above.frames.lock().unwrap(), wanted);
+        assert_eq!(s.fake.others(), 0, "{}", family.name);
         let status = s.nic.status();
         assert_eq!(status.received.frames, wanted.len() as u64);
         assert_eq!(status.sent, status.received);
