@@ -13,8 +13,13 @@ use machine::AllocError;
 use machine::dma::{DmaBuffer, DmaRing, Reach};
 use net::{Checked, PartialChecksum};
 
-/// Descriptors of each ring; a multiple of 8, as its length in bytes must be of 128.
+/// Descriptors of the ring of frames that come in; a multiple of 8, as its length in bytes must
+/// be of 128.
 pub(crate) const COUNT: usize = 128;
+/// Frames that can be with the device on their way out.
+pub(crate) const FRAMES: usize = 127;
+/// Descriptors for these: each frame may need a context of its own, and one stays free.
+pub(crate) const TRANSMIT_COUNT: usize = 2 * FRAMES + 2;
 /// Bytes of a descriptor.
 const SIZE: usize = 16;
 
@@ -166,13 +171,15 @@ impl ReceiveRing {
 pub(crate) struct TransmitRing {
     ring: DmaRing,
     buffers: Vec<DmaBuffer>,
-    /// The next descriptor to fill.
+    /// The next descriptor and the next buffer to fill.
     next: usize,
-    /// Descriptors with the device, or about to be.
+    next_buffer: usize,
+    /// Descriptors with the device, or about to be, and the frames they are for.
     used: usize,
+    frames: usize,
     layout: Layout,
     /// Which of them are contexts. The descriptor of a frame follows each.
-    contexts: [bool; COUNT],
+    contexts: [bool; TRANSMIT_COUNT],
     /// The kind of frames that the device has the context for.
     kind: Option<PartialChecksum>,
 }
@@ -181,12 +188,14 @@ impl TransmitRing {
     /// A ring for frames of up to `len` bytes.
     pub(crate) fn new(reach: Reach, len: usize, layout: Layout) -> Result<Self, AllocError> {
         Ok(TransmitRing {
-            ring: DmaRing::new(reach, COUNT * SIZE)?,
-            buffers: DmaBuffer::many(reach, COUNT, len)?,
+            ring: DmaRing::new(reach, TRANSMIT_COUNT * SIZE)?,
+            buffers: DmaBuffer::many(reach, FRAMES, len)?,
             next: 0,
+            next_buffer: 0,
             used: 0,
+            frames: 0,
             layout,
-            contexts: [false; COUNT],
+            contexts: [false; TRANSMIT_COUNT],
             kind: None,
         })
     }
@@ -204,31 +213,23 @@ impl TransmitRing {
         self.next as u32
     }
 
-    /// Descriptors that are free: all but one can be with the device.
-    fn free(&self) -> usize {
-        (COUNT - 1).saturating_sub(self.used)
-    }
-
-    /// Frames that fit, if at most one of them needs a context.
+    /// Frames that fit, whatever contexts they need.
     pub(crate) fn room(&self) -> usize {
-        self.free().saturating_sub(1)
+        FRAMES.saturating_sub(self.frames)
     }
 
     /// Whether everything has left.
     pub(crate) fn is_empty(&self) -> bool {
-        self.used == 0
+        self.frames == 0
     }
 
     /// Copies a frame into the next descriptor's buffer; whether there was one, and
     /// the frame fitted. The device writes what is missing of its checksums.
     pub(crate) fn push(&mut self, frame: &[u8], checksum: Option<PartialChecksum>) -> bool {
-        let fresh = checksum.filter(|kind| self.kind != Some(*kind));
-        let needed = 1 + usize::from(fresh.is_some());
-        if self.free() < needed {
+        if self.room() == 0 {
             return false;
         }
-        let at = (self.next + needed - 1) % COUNT;
-        let buffer = self.buffers.get_mut(at);
+        let buffer = self.buffers.get_mut(self.next_buffer);
         let Some((phys, to)) = buffer.and_then(|b| {
             let phys = b.phys();
             Some((phys, b.bytes_mut().get_mut(..frame.len())?))
@@ -236,11 +237,13 @@ impl TransmitRing {
             return false;
         };
         to.copy_from_slice(frame);
-        if let Some(kind) = fresh {
+        if let Some(kind) = checksum.filter(|kind| self.kind != Some(*kind)) {
             self.put(self.layout.context(kind), true);
-            self.kind = fresh;
+            self.kind = Some(kind);
         }
         self.put([phys, self.layout.data(frame.len(), checksum)], false);
+        self.next_buffer = (self.next_buffer + 1) % FRAMES;
+        self.frames += 1;
         true
     }
 
@@ -251,24 +254,30 @@ impl TransmitRing {
         if let Some(kind) = self.contexts.get_mut(self.next) {
             *kind = is_context;
         }
-        self.next = after(self.next);
+        self.next = behind(self.next);
         self.used += 1;
     }
 
     /// Takes back what has left; whether there was anything.
     pub(crate) fn reclaim(&mut self) -> bool {
-        let before = self.used;
-        while self.used > 0 {
-            let oldest = (self.next + COUNT - self.used) % COUNT;
+        let before = self.frames;
+        while self.frames > 0 {
+            let oldest = (self.next + TRANSMIT_COUNT - self.used) % TRANSMIT_COUNT;
             // Not every chip says that it has read a context; that the frame behind it has
             // left says it too.
             let is_context = self.contexts.get(oldest) == Some(&true);
-            let frame = if is_context { after(oldest) } else { oldest };
+            let frame = if is_context { behind(oldest) } else { oldest };
             if self.ring.read_u32(frame * SIZE + 12) & TX_DONE == 0 {
                 break;
             }
             self.used = self.used.saturating_sub(1 + usize::from(is_context));
+            self.frames -= 1;
         }
-        self.used != before
+        self.frames != before
     }
+}
+
+/// The descriptor behind one on its way out.
+fn behind(index: usize) -> usize {
+    (index + 1) % TRANSMIT_COUNT
 }

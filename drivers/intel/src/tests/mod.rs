@@ -9,7 +9,7 @@ use crate::family::{E1000, E1000E, E1000E_MSIX, Family, IGB, Model, Quirks, Shap
 use crate::nic::{MTU, Nic};
 use crate::offload::Layout;
 use crate::regs::*;
-use crate::ring::{COUNT, Overflow, ReceiveRing, Taken, TransmitRing};
+use crate::ring::{COUNT, FRAMES, Overflow, ReceiveRing, TRANSMIT_COUNT, Taken, TransmitRing};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use fake::{Fake, Faults, MAC, Made};
@@ -196,7 +196,7 @@ fn a_full_ring_tells_when_it_has_room() {
         s.fake.set_faults(Faults::default());
         let told = || s.above.ready.load(SeqCst) > 0;
         assert!(within(Duration::from_millis(1500), told), "{}", family.name);
-        assert_eq!(s.nic.room(), COUNT - 2);
+        assert_eq!(s.nic.room(), FRAMES);
         assert_eq!(s.nic.status().resets, 0);
     }
 }
@@ -429,14 +429,14 @@ proptest! {
             }
             for _ in 0..finish {
                 if done < pushed {
-                    let at = ring.phys() + 16 * (done % COUNT) as u64 + 12;
+                    let at = ring.phys() + 16 * (done % TRANSMIT_COUNT) as u64 + 12;
                     prop_assert!(device_write(at, &TX_DONE.to_le_bytes()));
                     done += 1;
                 }
             }
             ring.reclaim();
-            prop_assert_eq!(ring.room(), (COUNT - 1 - (pushed - done)).saturating_sub(1));
-            prop_assert_eq!(ring.tail() as usize, pushed % COUNT);
+            prop_assert_eq!(ring.room(), FRAMES - (pushed - done));
+            prop_assert_eq!(ring.tail() as usize, pushed % TRANSMIT_COUNT);
         }
     }
 }
