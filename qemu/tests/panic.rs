@@ -37,7 +37,10 @@ fn an_nmi_leaves_a_record_and_a_serving_node() -> Result<()> {
             text("reason").contains("nmi") || text("reason").contains("non-maskable"),
             "the reason is not told: {record}"
         );
-        ensure!(!text("detail").is_empty(), "no detail");
+        ensure!(
+            (0..2).any(|cpu| text("detail").contains(&format!("\ncpu {cpu}: 0x"))),
+            "where the other processor was is not told: {record}"
+        );
         ensure!(!text("kernel").is_empty(), "no kernel version");
         let crashed = record["uptime_ms"]
             .as_u64()

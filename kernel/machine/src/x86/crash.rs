@@ -4,6 +4,10 @@
 //! The record lies in the last pages of a usable region below 4 GiB. Firmware and
 //! loaders of the next boot do not usually touch these; a checksum tells.
 
+mod others;
+
+pub(super) use others::lay_down;
+
 use super::{apic, boot, percpu, phys_ptr, power, uart};
 use crate::addr::PAGE_SIZE;
 use crate::klog;
@@ -36,7 +40,8 @@ static PREVIOUS: Once<Option<Record>> = Once::new();
 pub struct Record {
     /// What the screen called it.
     pub id: u32,
-    /// Message and place in one line, then stack and the end of the log.
+    /// Message and place in one line, then stack, where the other CPUs were, and the end of
+    /// the log.
     pub text: String,
     /// Since the boot that crashed, in nanoseconds.
     pub uptime_ns: u64,
@@ -192,10 +197,11 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         let _ = write!(text, ", {}:{}", place.file(), place.line());
     }
     let _ = write!(text, "\nstack:");
-    walk_stack(|rip| {
+    walk_stack(own_frame(), |rip| {
         let _ = write!(text, " {:#x}", rip.wrapping_sub(super::kmap::IMAGE));
     });
     let _ = writeln!(text);
+    others::tell(&mut text);
     text.keep(b"log:\n");
     let mut tail = [0; LOG_TAIL];
     let (_, n) = klog::read(klog::written().saturating_sub(LOG_TAIL as u64), &mut tail);
@@ -235,11 +241,17 @@ pub(super) fn halt() -> ! {
     }
 }
 
-/// Return addresses from here outwards, by frame pointers.
-fn walk_stack(mut f: impl FnMut(usize)) {
-    let mut rbp: usize;
+/// The frame pointer of whoever this is inlined into.
+#[inline(always)]
+fn own_frame() -> usize {
+    let rbp: usize;
     // SAFETY: reads a register.
     unsafe { core::arch::asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack)) };
+    rbp
+}
+
+/// Return addresses from the frame at `rbp` outwards, by frame pointers.
+fn walk_stack(mut rbp: usize, mut f: impl FnMut(usize)) {
     for _ in 0..32 {
         // Only what is certainly mapped is followed: kernel addresses that
         // translate.

@@ -531,12 +531,13 @@ fn panic_regs(vector: u64, error: u64, regs: &UserRegs) -> ! {
 )]
 #[unsafe(no_mangle)]
 extern "C" fn fatal_rust(vector: u64, regs: *const UserRegs) -> ! {
+    // SAFETY: the entry code's frame.
+    let regs = unsafe { &*regs };
+    super::crash::lay_down(regs);
     if super::crash::in_progress() {
         // Another CPU is writing the crash record; this one only has to be quiet.
         super::crash::halt();
     }
-    // SAFETY: the entry code's frame.
-    let regs = unsafe { &*regs };
     percpu::here().need_resched.store(false, Relaxed);
     match vector {
         2 => panic!("non-maskable interrupt at rip {:#x}", regs.rip),
