@@ -40,6 +40,11 @@ impl<T: Placed> Ordered<T> {
         self.items.first().copied()
     }
 
+    /// The item at `place`.
+    pub(crate) fn at(&self, place: usize) -> Option<T> {
+        self.items.get(place).map(|(_, item)| *item)
+    }
+
     /// Adds an item that is in no such queue. Whether there was room.
     pub(crate) fn push(&mut self, key: u64, item: T) -> bool {
         if self.items.len() == self.items.capacity() {
@@ -187,6 +192,10 @@ mod tests {
                     _ => {}
                 }
                 prop_assert_eq!(q.len(), model.len());
+                for n in 0..32 {
+                    let place = Item(n, &places).place();
+                    prop_assert!(place.is_none_or(|p| q.at(p).is_some_and(|item| item.0 == n)));
+                }
             }
         }
     }

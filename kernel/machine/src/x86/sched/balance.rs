@@ -4,6 +4,7 @@
 use super::{
     IDLE, LOAD, Ready, enqueue, insert, may_run, moved, notify, preempts, queue_of, rests,
 };
+use crate::ordered::Placed as _;
 use crate::thread::Thread;
 use crate::x86::{apic, percpu, thread, vectors};
 use core::ptr;
@@ -82,6 +83,8 @@ pub(crate) fn expel(t: &Thread) {
     let others = (0..percpu::cpu_count()).filter(|cpu| !may_run(t, *cpu));
     for cpu in others {
         let mut q = queue_of(cpu).lock();
+        // A place is of whatever queue it waits in, which may be another one.
+        let waits = Ready(t).place().and_then(|place| q.ready.at(place));
         if ptr::eq(q.running, t) {
             if let Some(p) = percpu::of(cpu) {
                 p.need_resched.store(true, Relaxed);
@@ -90,7 +93,7 @@ pub(crate) fn expel(t: &Thread) {
             if cpu != percpu::cpu_current() {
                 apic::send_ipi(cpu, vectors::RESCHEDULE);
             }
-        } else if q.ready.iter().any(|(_, r)| ptr::eq(r.0, t)) {
+        } else if waits.is_some_and(|r| ptr::eq(r.0, t)) {
             q.ready.remove(Ready(t));
             drop(q);
             rests(t);
