@@ -11,8 +11,8 @@ use skep_api::{
     Hash, KeyPair, PublicKey,
     bundle::{BundleBuilder, EntryKind},
     manifest::{
-        Check, Limits, Manifest, Outbound, Port, Probe, Probes, Protocol, Restart, SignedManifest,
-        Stop, Validity,
+        Check, Limits, Manifest, Outbound, Port, Probe, Probes, Protocol, Restart, RestartPolicy,
+        SignedManifest, Stop, Validity,
     },
     node::{Console, ENTRY_NAME, LogLevel, Network, NodeConfig},
     tree::{Meta, NodeKind, TreeBuilder, TreeView},
@@ -233,6 +233,15 @@ pub fn manifest(name: &str, image: &Image, command: &[&str]) -> Manifest {
         devices: Vec::new(),
         raw_network: false,
     }
+}
+
+/// A manifest of a capsule that runs the script `/NAME` of its image once, and may reach out.
+pub fn scripted(name: &str, image: &Image) -> Manifest {
+    let mut capsule = manifest(name, image, &["/bin/bash", &format!("/{name}")]);
+    capsule.outbound = Outbound::Allow;
+    capsule.restart.policy = RestartPolicy::Never;
+    capsule.limits.memory_bytes = 96 << 20;
+    capsule
 }
 
 /// A TCP port of the capsule, published as the node's port `node`.

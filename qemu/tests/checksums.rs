@@ -2,10 +2,9 @@
 //! of them, and what they make of that is seen on the line only.
 
 use anyhow::{Context as _, Result, bail, ensure};
-use skep_api::manifest::{Manifest, Outbound, RestartPolicy};
 use skep_qemu::{
     Artifacts, Machine, Node,
-    ramdisk::{Image, Ramdisk, manifest, port},
+    ramdisk::{Ramdisk, port, scripted},
     seconds,
     twin::Packages,
 };
@@ -65,14 +64,6 @@ const OWN: [u8; 44] = [
     0x68, 0x69,
 ];
 
-fn capsule(name: &str, image: &Image) -> Manifest {
-    let mut capsule = manifest(name, image, &["/bin/bash", &format!("/{name}")]);
-    capsule.outbound = Outbound::Allow;
-    capsule.restart.policy = RestartPolicy::Never;
-    capsule.limits.memory_bytes = 96 << 20;
-    capsule
-}
-
 fn start(nic: &str, capture: &str) -> Result<Node> {
     let packages = Packages::pack("checksums", &TOOLS)?;
     let image = packages.image(&[
@@ -80,9 +71,9 @@ fn start(nic: &str, capture: &str) -> Result<Node> {
         ("/speaks", 0o755, SPEAKS.as_bytes()),
         ("/tmp/.folder", 0o644, b""),
     ])?;
-    let mut echoes = capsule("echoes", &image);
+    let mut echoes = scripted("echoes", &image);
     echoes.ports = vec![port(ECHO, ECHO)];
-    let mut speaks = capsule("speaks", &image);
+    let mut speaks = scripted("speaks", &image);
     speaks.raw_network = true;
     let mut ramdisk = Ramdisk::new()?;
     ramdisk.capsule(&echoes, &image)?;

@@ -2,10 +2,10 @@
 //! raw and packet sockets, groups, and what `ip` shows.
 
 use anyhow::{Context as _, Result, ensure};
-use skep_api::manifest::{Manifest, Outbound, RestartPolicy};
+use skep_api::manifest::Manifest;
 use skep_qemu::{
     Machine, Node,
-    ramdisk::{Image, Ramdisk, manifest},
+    ramdisk::{Image, Ramdisk, scripted},
     seconds,
     twin::Packages,
 };
@@ -26,14 +26,6 @@ const TOOLS: [&str; 9] = [
 /// A group, as an Ethernet address and as an IPv4 address in a packet.
 const GROUP_MAC: [u8; 6] = [1, 0, 0x5e, 1, 2, 3];
 const GROUP: [u8; 4] = [239, 1, 2, 3];
-
-fn capsule(name: &str, image: &Image) -> Manifest {
-    let mut capsule = manifest(name, image, &["/bin/bash", &format!("/{name}")]);
-    capsule.outbound = Outbound::Allow;
-    capsule.restart.policy = RestartPolicy::Never;
-    capsule.limits.memory_bytes = 96 << 20;
-    capsule
-}
 
 /// Packs scripts by the names of their capsules.
 fn image(scripts: &[(&str, &str)]) -> Result<Image> {
@@ -155,8 +147,8 @@ arping: socket: Operation not permitted
 #[test]
 fn ping_and_raw_sockets() -> Result<()> {
     let image = image(&[("plain", PLAIN), ("raw", RAW)])?;
-    let plain = capsule("plain", &image);
-    let mut raw = capsule("raw", &image);
+    let plain = scripted("plain", &image);
+    let mut raw = scripted("raw", &image);
     raw.raw_network = true;
     let node = start("network-raw", &[(plain, &image), (raw, &image)], |m| m)?;
     for (name, wanted) in [("plain", PLAIN_PRINTS), ("raw", RAW_PRINTS)] {
@@ -195,7 +187,7 @@ kill %1
 #[test]
 fn groups() -> Result<()> {
     let image = image(&[("hears", HEARS), ("speaks", SPEAKS)])?;
-    let capsules = [capsule("hears", &image), capsule("speaks", &image)];
+    let capsules = [scripted("hears", &image), scripted("speaks", &image)];
     let node = start(
         "network-groups",
         &capsules.map(|capsule| (capsule, &image)),
