@@ -130,10 +130,7 @@ impl WaitQueue {
         if self.is_empty() {
             return false;
         }
-        let mut list = self.list.lock();
-        let thread = self.pop(&mut list);
-        drop(list);
-        thread.map(|t| t.unpark()).is_some()
+        self.wake_first(&mut self.list.lock())
     }
 
     /// Wakes every waiting thread; how many there were.
@@ -143,8 +140,7 @@ impl WaitQueue {
             return n;
         }
         let mut list = self.list.lock();
-        while let Some(t) = self.pop(&mut list) {
-            t.unpark();
+        while self.wake_first(&mut list) {
             n += 1;
         }
         n
@@ -160,11 +156,17 @@ impl WaitQueue {
         self.len.load(Ordering::Relaxed) == 0
     }
 
-    fn pop(&self, list: &mut List) -> Option<Arc<Thread>> {
+    /// Wakes the first of the list; whether there was one. Under the lock, without which the
+    /// woken one cannot leave its wait: a reference of its own would keep the thread no longer
+    /// alive than that, and might be the last one, to be dropped in an interrupt handler.
+    fn wake_first(&self, list: &mut List) -> bool {
         // SAFETY: a node in the list is alive, and the list is locked.
-        let node = unsafe { list.head.as_ref() }?;
+        let Some(node) = (unsafe { list.head.as_ref() }) else {
+            return false;
+        };
         self.unlink(list, node);
-        Some(node.thread.clone())
+        node.thread.unpark();
+        true
     }
 
     fn unlink(&self, list: &mut List, node: &Node) {

@@ -565,8 +565,7 @@ fn mapping(e: u64) -> Option<Mapping> {
 
 impl Drop for PageTable {
     fn drop(&mut self) {
-        // Dropped in the middle of a switch, perhaps: no yielding here. The owner has
-        // unmapped all before, so there is little to do.
+        // The owner has unmapped all before, so there is little to do.
         let mut va = USER_START;
         while va < USER_END {
             va = self.unmap_batch(va..USER_END);

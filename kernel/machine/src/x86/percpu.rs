@@ -31,6 +31,8 @@ pub(super) struct PerCpu {
     pub(super) apic_id: Cell<u32>,
     /// The address space that CR3 points to, kept alive.
     pub(super) space: UnsafeCell<Option<Arc<PageTable>>>,
+    /// The one it pointed to before the last switch of threads, to be let go after that.
+    pub(super) space_left: UnsafeCell<Option<Arc<PageTable>>>,
     /// The thread this CPU switched away from, until its state is saved.
     pub(super) switched_from: Cell<*const Thread>,
     pub(super) idle: Cell<*const Thread>,
@@ -132,6 +134,7 @@ const fn blank() -> PerCpu {
         index: Cell::new(0),
         apic_id: Cell::new(0),
         space: UnsafeCell::new(None),
+        space_left: UnsafeCell::new(None),
         switched_from: Cell::new(ptr::null()),
         idle: Cell::new(ptr::null()),
         since: Cell::new(0),

@@ -26,6 +26,7 @@ use core::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Acquire,
     Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
 };
+pub(super) use space::let_go;
 use space::{enter_space, is_in, leave_space};
 use x86_64::instructions::interrupts;
 
@@ -269,6 +270,7 @@ pub(crate) fn spawn_kernel(b: Builder, main: Main) -> Result<Arc<Thread>, AllocE
 extern "C" fn start_kernel_rust(main: *mut Main) -> ! {
     finish_switch();
     interrupts::enable();
+    let_go();
     // SAFETY: made by `spawn_kernel` for this thread alone.
     let main = unsafe { Box::from_raw(main) };
     main();
@@ -313,6 +315,8 @@ pub(crate) fn make_user(
 #[unsafe(no_mangle)]
 extern "C" fn start_user_rust(regs: *mut UserRegs) {
     finish_switch();
+    interrupts::enable();
+    let_go();
     // SAFETY: the registers `make_user` wrote, at the top of this stack.
     super::trap::leave(unsafe { &mut *regs });
 }
@@ -380,6 +384,7 @@ pub(crate) fn park(deadline: Option<Instant>) {
         sched::reschedule(Leave::Park);
     }
     interrupts::enable();
+    let_go();
     if deadline.is_some() {
         sched::awake(me);
     }
@@ -399,6 +404,7 @@ fn leave(how: Leave) {
     interrupts::disable();
     sched::reschedule(how);
     interrupts::enable();
+    let_go();
 }
 
 /// Makes a thread that may be in user mode on another CPU come by the kernel.

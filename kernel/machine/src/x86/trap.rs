@@ -333,6 +333,7 @@ fn attend(regs: &mut UserRegs) {
             sched::reschedule(sched::Leave::Ready);
         }
         interrupts::enable();
+        super::thread::let_go();
         if let Some(until) = group::throttled_until(me.group()) {
             let _ = thread::sleep_until(until, true);
         }

@@ -39,7 +39,8 @@ pub(super) fn is_in(at: *const PageTable) -> bool {
     space.as_ref().is_some_and(|s| ptr::eq(Arc::as_ptr(s), at))
 }
 
-/// Makes `space` this CPU's address space; interrupts are off.
+/// Makes `space` this CPU's address space; interrupts are off. The one that it leaves stays
+/// until [`let_go`].
 pub(super) fn enter_space(space: &Arc<PageTable>) {
     let here = percpu::here();
     // SAFETY: this CPU's own cell, interrupts off.
@@ -50,11 +51,22 @@ pub(super) fn enter_space(space: &Arc<PageTable>) {
     let bit = 1u64 << percpu::cpu_current();
     space.active.fetch_or(bit, SeqCst);
     load_root(space.root());
-    // If this was the last reference, its owner has unmapped all before: little is
-    // left to free, and only by locks that are fine here.
-    if let Some(old) = slot.replace(space.clone()) {
+    let old = slot.replace(space.clone());
+    if let Some(old) = &old {
         old.active.fetch_and(!bit, SeqCst);
     }
+    // SAFETY: as above.
+    unsafe { *here.space_left.get() = old };
+}
+
+/// Drops the address space that the last switch left. In the middle of the switch it could be
+/// the last reference, whose end takes the heap's locks: who holds one of these may wait, in an
+/// interrupt handler, for the switch to be over. Interrupts are on.
+#[inline]
+pub(in crate::x86) fn let_go() {
+    // SAFETY: this CPU's own cell; kernel code is not preempted, interrupt handlers do not
+    // come here.
+    drop(unsafe { (*percpu::here().space_left.get()).take() });
 }
 
 pub(crate) fn set_space(space: Arc<PageTable>) {
@@ -64,6 +76,7 @@ pub(crate) fn set_space(space: Arc<PageTable>) {
     let old = u.space.lock().replace(space.clone());
     u.space_at.store(Arc::as_ptr(&space).cast_mut(), Relaxed);
     interrupts::without_interrupts(|| enter_space(&space));
+    let_go();
     drop(old);
 }
 
