@@ -288,6 +288,12 @@ impl Thread {
         arch::is_parked(self)
     }
 
+    /// The CPU that it runs on, waits for, or ran on last.
+    #[must_use]
+    pub fn last_cpu(&self) -> usize {
+        arch::last_cpu(self)
+    }
+
     /// Tells the thread to look at its signals: interruptible waits end, and
     /// [`Hooks::attention`] runs before it returns to user mode.
     pub fn raise_attention(&self) {

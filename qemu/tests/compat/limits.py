@@ -29,6 +29,11 @@ def child(what):
         print("  exit", os.WEXITSTATUS(status))
 
 
+def forever():
+    while True:
+        pass
+
+
 def cpu():
     def told(n, _):
         print("SIGXCPU, limit now", resource.getrlimit(resource.RLIMIT_CPU), flush=True)
@@ -37,8 +42,7 @@ def cpu():
     resource.setrlimit(resource.RLIMIT_CPU, (1, 3))
     # A child begins anew.
     if os.fork() == 0:
-        while True:
-            pass
+        forever()
     pid, status, used = os.wait3(0)
     print("child", signal.Signals(os.WTERMSIG(status)).name, "after", round(used.ru_utime + used.ru_stime))
     print("parent's limit", resource.getrlimit(resource.RLIMIT_CPU))
@@ -46,8 +50,7 @@ def cpu():
 
 def spin():
     resource.setrlimit(resource.RLIMIT_CPU, (1, 60))
-    while True:
-        pass
+    forever()
 
 
 print("== CPU time")
@@ -187,8 +190,7 @@ def busy(nicer):
     pid = os.fork()
     if pid == 0:
         os.nice(nicer)
-        while True:
-            pass
+        forever()
     return pid
 
 
@@ -250,6 +252,8 @@ def affinity():
         os.sched_setaffinity(0, {cpu})
         wrong += where() != (cpu, cpu)
     print("moved itself, and was elsewhere:", wrong)
+    last = open("/proc/self/stat").read().split()[38]
+    print("it is told to be where it is:", last == str(homes[-1]))
     os.sched_setaffinity(0, cpus)
     shared = mmap.mmap(-1, 4096)
     pid = os.fork()
@@ -268,8 +272,57 @@ def affinity():
     os.waitpid(pid, 0)
 
 
+def count(shared):
+    n = 0
+    while True:
+        n += 1
+        shared[0:8] = n.to_bytes(8, "little")
+
+
+def spins(what, *cpus):
+    """A process on these CPUs that goes on for ever."""
+    pid = os.fork()
+    if pid == 0:
+        os.sched_setaffinity(0, cpus)
+        what()
+    return pid
+
+
+def turns():
+    """Who waits for a CPU and is taken by another one leaves those there their turns, however
+    long each of the two CPUs has been busy."""
+    busy, quiet = (sorted(os.sched_getaffinity(0)) * 2)[:2]
+    os.sched_setaffinity(0, {busy})
+    shared = mmap.mmap(-1, 4096)
+    home = spins(lambda: count(shared), busy)
+    time.sleep(3)
+    away = spins(forever, quiet)
+    without = 0
+    for _ in range(10):
+        os.kill(home, signal.SIGSTOP)
+        os.waitid(os.P_PID, home, os.WSTOPPED)
+        stranger = os.fork()
+        if stranger == 0:
+            forever()
+        # Waits behind the one that is there, until this CPU has nothing else to do.
+        os.sched_setaffinity(stranger, {quiet})
+        os.sched_setaffinity(stranger, {quiet, busy})
+        time.sleep(0.02)
+        before = shared[0:8]
+        os.kill(home, signal.SIGCONT)
+        time.sleep(0.3)
+        without += shared[0:8] == before
+        os.kill(stranger, signal.SIGKILL)
+        os.waitpid(stranger, 0)
+    for pid in (home, away):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    print("times without a turn:", without)
+
+
 print("== affinity")
 child(affinity)
+child(turns)
 
 
 def queue(name, flags):

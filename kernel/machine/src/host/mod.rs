@@ -11,7 +11,7 @@ mod thread;
 pub use paging::PageTable;
 pub(crate) use thread::{
     ThreadState, current_thread, exit, expel, fpu_accepts, fpu_features, fpu_load, fpu_pop,
-    fpu_push, fpu_reset, fpu_save, fpu_size, give_way, is_parked, kick, make_user, park,
+    fpu_push, fpu_reset, fpu_save, fpu_size, give_way, is_parked, kick, last_cpu, make_user, park,
     resched_due, run_ns, segment_bases, set_breakpoints, set_segment_bases, set_space,
     spawn_kernel, start, unpark, user_mapping, yield_now,
 };

@@ -81,6 +81,10 @@ pub(crate) fn is_parked(t: &Thread) -> bool {
     t.arch.parked.load(Ordering::Relaxed)
 }
 
+pub(crate) fn last_cpu(_: &Thread) -> usize {
+    0
+}
+
 pub(crate) fn kick(_: &Thread) {}
 
 pub(crate) fn expel(_: &Thread) {}

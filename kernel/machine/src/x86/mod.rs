@@ -61,8 +61,8 @@ pub(crate) use sched::{begin_samples, expel};
 pub use thread::UserRegs;
 pub(crate) use thread::{
     ThreadState, exit, fpu_accepts, fpu_features, fpu_load, fpu_pop, fpu_push, fpu_reset, fpu_save,
-    fpu_size, give_way, is_parked, kick, make_user, park, run_ns, segment_bases, set_segment_bases,
-    set_space, spawn_kernel, start, unpark, user_mapping, yield_now,
+    fpu_size, give_way, is_parked, kick, last_cpu, make_user, park, run_ns, segment_bases,
+    set_segment_bases, set_space, spawn_kernel, start, unpark, user_mapping, yield_now,
 };
 pub(crate) use tlb::barrier;
 pub(crate) use trap::set_syscall;

@@ -110,7 +110,7 @@ static QUEUES: Each<IrqLock<Queue>> = Each::new(
 );
 
 /// Virtual time each CPU has come to; never goes back. A thread that moves keeps
-/// its distance to it.
+/// its distance to it. Written under the lock of the CPU's queue.
 static FLOOR: Each<AtomicU64> = Each::new([const { AtomicU64::new(0) }; CPUS_MAX]);
 
 /// Threads that run or wait on each CPU, as of its last look at its queue.
@@ -163,13 +163,21 @@ pub(super) fn join(idle: *const Thread) -> Result<(), AllocError> {
     Ok(())
 }
 
-/// Adds the time `t` ran since `since` to its accounts; its new virtual time.
+/// Adds the time `t` ran since its turn began to its accounts; its new virtual time.
 fn charge(t: &Thread, now: u64) -> u64 {
     let ran = t.arch.turn.end(now, |ran| t.charge_run(ran));
     let group = t.group();
     if let Some(quota) = group.quota_per_mille() {
         use_quota(group, quota, now, ran);
     }
+    let v = later(t, ran);
+    t.arch.vruntime.store(v, Relaxed);
+    v
+}
+
+/// The virtual time of `t` when it has run for `ran`.
+fn later(t: &Thread, ran: u64) -> u64 {
+    let group = t.group();
     // The thread itself is among them.
     let weights = group.arch.runnable.load(Relaxed) as u64;
     let weighed = match group.weight() {
@@ -181,9 +189,29 @@ fn charge(t: &Thread, now: u64) -> u64 {
         WEIGHT_0 => shared >> WEIGHT_SHIFT,
         w => shared / u64::from(w),
     };
-    let v = t.arch.vruntime.load(Relaxed).saturating_add(share);
-    t.arch.vruntime.store(v, Relaxed);
-    v
+    t.arch.vruntime.load(Relaxed).saturating_add(share)
+}
+
+/// Brings the virtual time of `cpu` up to now, before another thread comes to it: who has run
+/// there alone had what nobody else wanted, and is not to wait until a newcomer has had as
+/// much. That of the running thread, if it is not the idle one.
+fn advance(q: &Queue, cpu: usize) -> Option<u64> {
+    if q.idle {
+        return None;
+    }
+    // SAFETY: the running thread of a CPU is alive; the queue is locked.
+    let running = unsafe { q.running.as_ref() }?;
+    let ran = clock::monotonic_ns().saturating_sub(running.arch.turn.since());
+    let v = later(running, ran);
+    raise_floor(cpu, q.ready.first().map_or(v, |(k, _)| k.min(v)));
+    Some(v)
+}
+
+fn raise_floor(cpu: usize, least: u64) {
+    let floor = FLOOR.of(cpu);
+    if least > floor.load(Relaxed) {
+        floor.store(least, Relaxed);
+    }
 }
 
 /// Puts a thread that was parked (or is new) into a queue.
@@ -201,6 +229,7 @@ pub(super) fn enqueue(t: &Thread, fresh: bool) {
         IDLE.fetch_and(!(1 << cpu), AcqRel);
     }
     let mut q = queue_of(cpu).lock();
+    let running = advance(&q, cpu);
     let floor = FLOOR.of(cpu).load(Relaxed);
     let start = if fresh {
         // A newcomer waits as if it had had a part of a turn already: starting
@@ -211,9 +240,10 @@ pub(super) fn enqueue(t: &Thread, fresh: bool) {
         moved(t, cpu).max(floor.saturating_sub(CREDIT_NS))
     };
     t.arch.vruntime.store(start, Relaxed);
+    // Its virtual time counts on this CPU from here on, whoever takes it before it has run.
+    super::thread::assign(t, cpu);
     insert(&mut q, t);
-    let wake = preempts(&q, start);
-    notify(cpu, q, wake);
+    notify(cpu, q, preempts(start, running));
 }
 
 /// The virtual time of `t` as it counts on `cpu`.
@@ -233,17 +263,9 @@ fn insert(q: &mut Queue, t: &Thread) {
     debug_assert!(pushed, "admit() makes room for every thread");
 }
 
-/// Whether a thread at virtual time `v` should take over from the running one.
-fn preempts(q: &Queue, v: u64) -> bool {
-    if q.idle {
-        return true;
-    }
-    // SAFETY: the running thread of a CPU is alive; the queue is locked.
-    let Some(running) = (unsafe { q.running.as_ref() }) else {
-        return true;
-    };
-    let ran = clock::monotonic_ns().saturating_sub(running.arch.turn.since());
-    v.saturating_add(PREEMPT_NS) < running.arch.vruntime.load(Relaxed).saturating_add(ran)
+/// Whether a thread at virtual time `v` should take over from the running one, if there is one.
+fn preempts(v: u64, running: Option<u64>) -> bool {
+    running.is_none_or(|running| v.saturating_add(PREEMPT_NS) < running)
 }
 
 /// Tells `cpu` that its queue has grown.
@@ -356,11 +378,7 @@ fn end_turn(q: &mut Queue, me: &Thread, leave: Leave, now: u64) -> Option<*const
     }
     let least = first.map_or(v, |k| k.min(v));
     let cpu = percpu::cpu_current();
-    // Nobody else writes this CPU's, and interrupts are off.
-    let floor = FLOOR.of(cpu);
-    if least > floor.load(Relaxed) {
-        floor.store(least, Relaxed);
-    }
+    raise_floor(cpu, least);
     if leave == Leave::Park {
         rests(me);
         return pop(q);
@@ -531,6 +549,7 @@ pub(super) fn idle() -> ! {
         if percpu::resched_due() {
             reschedule(Leave::Ready);
             x86_64::instructions::interrupts::enable();
+            super::thread::let_go();
         } else {
             x86_64::instructions::interrupts::enable_and_hlt();
         }

@@ -345,6 +345,11 @@ pub(crate) fn run_ns(t: &Thread) -> u64 {
         .total(super::clock::monotonic_ns, || t.charged_ns())
 }
 
+/// See [`Thread::last_cpu`].
+pub(crate) fn last_cpu(t: &Thread) -> usize {
+    t.arch.cpu.load(Relaxed) as usize
+}
+
 /// See [`Thread::is_parked`].
 pub(crate) fn is_parked(t: &Thread) -> bool {
     t.arch.state.load(Relaxed) == PARKED

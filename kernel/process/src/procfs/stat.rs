@@ -66,10 +66,10 @@ pub(super) fn stat(
     )?;
     sizes(process, thread, out)?;
     signals(process, thread, out)?;
-    let last_cpu = 0;
+    let cpu = thread.and_then(Thread::machine).map_or(0, |m| m.last_cpu());
     write!(
         out,
-        "0 0 0 {} {last_cpu} 0 0 0 0 0 ",
+        "0 0 0 {} {cpu} 0 0 0 0 0 ",
         process.exit_signal.load(Relaxed)
     )?;
     let program = process.program();

@@ -2,7 +2,7 @@
 //! CPUs that they may not run on any more.
 
 use super::{
-    IDLE, LOAD, Ready, enqueue, insert, may_run, moved, notify, preempts, queue_of, rests,
+    IDLE, LOAD, Ready, advance, enqueue, insert, may_run, moved, notify, preempts, queue_of, rests,
 };
 use crate::ordered::Placed as _;
 use crate::thread::Thread;
@@ -38,15 +38,17 @@ pub(super) fn give_away(cpu: usize) {
     if load(cpu) < load(other) + 2 {
         return;
     }
+    // What moves there keeps its distance to the time it is there.
+    advance(&queue_of(other).lock(), other);
     let Some(t) = take_for(cpu, other) else {
         return;
     };
     // SAFETY: taken out of its queue, so it stays until it is queued again.
     let t = unsafe { &*t };
     let mut q = queue_of(other).lock();
+    let running = advance(&q, other);
     insert(&mut q, t);
-    let preempt = preempts(&q, t.arch.vruntime.load(Relaxed));
-    notify(other, q, preempt);
+    notify(other, q, preempts(t.arch.vruntime.load(Relaxed), running));
 }
 
 /// Takes a thread that may run on CPU `to` out of the queue of CPU `from`; its
