@@ -147,8 +147,8 @@ fn sample(reference: &Reference) -> Sample {
     for _ in 0..5 {
         let before = tsc();
         let value = reference.read();
-        let after = tsc();
         let alarm_left = apic::timer_left();
+        let after = tsc();
         let took = after.wrapping_sub(before);
         if best.as_ref().is_none_or(|(t, _)| took < *t) {
             let s = Sample {
