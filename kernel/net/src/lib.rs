@@ -50,6 +50,7 @@ pub mod raw;
 mod registry;
 pub mod ring;
 pub mod socket;
+mod spares;
 pub mod stack;
 pub mod stream;
 pub mod tables;

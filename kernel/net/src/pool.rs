@@ -4,10 +4,8 @@
 //! need not be, because a ring never shows what was not written. A pool belongs
 //! to one network stack, so no byte crosses from one capsule to another.
 
+use crate::spares::Spares;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
-use machine::sync::SpinLock;
 use machine::{Account, AllocError, Frame};
 
 /// Most pages a pool keeps while nobody needs them.
@@ -16,9 +14,7 @@ const SPARE_MAX: usize = 64;
 /// Where the rings of a stack get their pages.
 pub struct PagePool {
     account: Arc<Account>,
-    spare: SpinLock<Vec<Frame>>,
-    /// The capsule has ended: nothing is kept any more.
-    closed: AtomicBool,
+    spare: Spares<Frame>,
 }
 
 impl PagePool {
@@ -27,8 +23,7 @@ impl PagePool {
     pub fn new(account: Arc<Account>) -> PagePool {
         PagePool {
             account,
-            spare: SpinLock::new(Vec::new()),
-            closed: AtomicBool::new(false),
+            spare: Spares::new(),
         }
     }
 
@@ -43,8 +38,7 @@ impl PagePool {
     /// # Errors
     /// As [`Frame::zeroed`].
     pub(crate) fn take(&self) -> Result<Frame, AllocError> {
-        let spare = self.spare.lock().pop();
-        match spare {
+        match self.spare.take(|_| true) {
             Some(f) => Ok(f),
             None => Frame::zeroed(&self.account),
         }
@@ -53,19 +47,13 @@ impl PagePool {
     /// Takes a page back. Pages that somebody else still refers to (file pages
     /// that `sendfile` put into a ring) are let go.
     pub(crate) fn give(&self, frame: Frame) {
-        if self.closed.load(Ordering::Relaxed) || frame.references() != 1 || frame.is_fixed() {
-            return;
-        }
-        let mut spare = self.spare.lock();
-        if spare.len() < SPARE_MAX && spare.try_reserve(1).is_ok() {
-            spare.push(frame);
+        if frame.references() == 1 && !frame.is_fixed() {
+            self.spare.keep(frame, |kept| kept.len() < SPARE_MAX);
         }
     }
 
-    /// Lets all spare pages go, and keeps none from now on.
+    /// The capsule has ended: lets all spare pages go, and keeps none from now on.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
-        let all = core::mem::take(&mut *self.spare.lock());
-        drop(all);
+        self.spare.close();
     }
 }

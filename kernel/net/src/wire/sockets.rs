@@ -8,12 +8,12 @@
 //! the next connection, so that their buffers are not zeroed again.
 
 use crate::error::{Error, Result};
+use crate::spares::Spares;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use machine::Account;
 use machine::addr::PAGE_SIZE;
-use machine::sync::SpinLock;
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
 
@@ -87,9 +87,7 @@ pub(crate) struct SocketPool {
     account: Arc<Account>,
     /// Bytes in sockets that are in use.
     used: Arc<AtomicUsize>,
-    spare: SpinLock<Vec<WireSocket>>,
-    /// The capsule has ended: nothing is kept any more.
-    closed: AtomicBool,
+    spare: Spares<WireSocket>,
 }
 
 impl SocketPool {
@@ -97,8 +95,7 @@ impl SocketPool {
         SocketPool {
             account,
             used: Arc::new(AtomicUsize::new(0)),
-            spare: SpinLock::new(Vec::new()),
-            closed: AtomicBool::new(false),
+            spare: Spares::new(),
         }
     }
 
@@ -117,11 +114,7 @@ impl SocketPool {
     /// The account is at its limit, or memory has run out.
     pub(super) fn take(&self) -> Result<WireSocket> {
         let size = self.size();
-        let mut spare = self.spare.lock();
-        let at = spare.iter().position(|s| s.size == size);
-        let found = at.map(|at| spare.swap_remove(at));
-        drop(spare);
-        let mut socket = match found {
+        let mut socket = match self.spare.take(|s| s.size == size) {
             Some(s) => s,
             None => WireSocket::new(size, &self.account).map_err(|_| Error::NoBuffers)?,
         };
@@ -133,21 +126,15 @@ impl SocketPool {
     /// Takes a socket back whose connection is over.
     pub(super) fn give(&self, mut socket: WireSocket) {
         socket.idle();
-        if self.closed.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut spare = self.spare.lock();
-        let kept: usize = spare.iter().map(|s| 2 * s.size).sum();
-        let fits = spare.len() < SPARE_MAX && kept + 2 * socket.size <= SPARE_BYTES_MAX;
-        if fits && spare.try_reserve(1).is_ok() {
-            spare.push(socket);
-        }
+        let size = socket.size;
+        self.spare.keep(socket, |kept| {
+            let bytes: usize = kept.iter().map(|s| 2 * s.size).sum();
+            kept.len() < SPARE_MAX && bytes + 2 * size <= SPARE_BYTES_MAX
+        });
     }
 
-    /// Lets all spare sockets go, and keeps none from now on.
+    /// The capsule has ended: lets all spare sockets go, and keeps none from now on.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
-        let all = core::mem::take(&mut *self.spare.lock());
-        drop(all);
+        self.spare.close();
     }
 }
