@@ -194,6 +194,11 @@ impl NetStack {
         self.config.outbound && !self.closed.load(Ordering::Relaxed)
     }
 
+    /// Whether its capsule has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
     /// Whether it may have raw and packet sockets.
     #[must_use]
     pub fn may_be_raw(&self) -> bool {

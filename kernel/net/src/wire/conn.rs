@@ -141,8 +141,12 @@ impl Conn {
         mut fresh: Interface,
     ) {
         let mut core = self.core.lock();
-        core.handshake = handshake;
-        self.run(&mut core, packet, Some(&mut fresh));
+        // The capsule may have ended meanwhile. A connection that is over must not refer to
+        // itself by what would have been accepted.
+        if core.socket.is_some() {
+            core.handshake = handshake;
+            self.run(&mut core, packet, Some(&mut fresh));
+        }
     }
 
     /// The program wrote something or shut an end.

@@ -78,6 +78,19 @@ fn note(listener: &TcpListener, conn: &Arc<Conn>) {
     }
 }
 
+/// Lets packets find `conn`, unless its capsule has ended. Its end resets what packets
+/// find by then; what comes later, because a SYN was on its way to a listener, must see
+/// for itself.
+fn enter(stack: &NetStack, conn: &Arc<Conn>) -> Result<()> {
+    let flows = &stack.node().flows;
+    flows.insert(conn.flow, conn.clone())?;
+    if stack.is_closed() {
+        flows.remove(&conn.flow, Arc::as_ptr(conn));
+        return Err(Error::NetworkDown);
+    }
+    Ok(())
+}
+
 /// Answers a SYN for `listener`, which `port` of `stack` belongs to. While the
 /// backlog is full the SYN is dropped, as Linux does: the other side sends it
 /// again.
@@ -113,7 +126,7 @@ pub(crate) fn open(
     let (mine, wire) = pair(stack, hub, options.sndbuf(), options.rcvbuf());
     let pool = stack.sockets().clone();
     let conn = Conn::new(node.clone(), pool, stack.id(), flow, wire, socket);
-    if node.flows.insert(flow, conn.clone()).is_err() {
+    if enter(stack, &conn).is_err() {
         return;
     }
     listener.half_open.fetch_add(1, Relaxed);
@@ -133,7 +146,8 @@ pub(crate) fn open(
 /// Begins a connection to `remote`.
 ///
 /// # Errors
-/// [`Error::AddressNotAvailable`] when no port is free, no memory.
+/// [`Error::AddressNotAvailable`] when no port is free, [`Error::NetworkDown`] after the
+/// capsule's end, no memory.
 pub(crate) fn connect(
     stack: &Arc<NetStack>,
     hub: &Arc<PollHub>,
@@ -162,7 +176,7 @@ pub(crate) fn connect(
     mine.set_phase(Phase::Connecting);
     let pool = stack.sockets().clone();
     let conn = Conn::new(node.clone(), pool, stack.id(), flow, wire, socket);
-    node.flows.insert(flow, conn.clone())?;
+    enter(stack, &conn)?;
     conn.begin(None, None, fresh);
     Ok(TcpLink {
         endpoint: mine,
@@ -197,4 +211,147 @@ fn node_port(
         .map(|i| EPHEMERAL_FIRST + u16::try_from((start + i) % span).unwrap_or(0))
         .find(|p| node.published(Protocol::Tcp, *p).is_none() && free(*p))
         .ok_or(Error::AddressNotAvailable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::AcceptQueue;
+    use crate::node::{Link, NetNode};
+    use crate::stack::StackConfig;
+    use alloc::collections::VecDeque;
+    use alloc::vec::Vec;
+    use core::sync::atomic::AtomicUsize;
+    use machine::Account;
+    use machine::sync::SpinLock;
+    use smoltcp::phy::ChecksumCapabilities;
+    use smoltcp::wire::{
+        IpAddress, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
+    };
+
+    /// A link on which nobody listens.
+    struct Nowhere;
+
+    impl Link for Nowhere {
+        fn mac(&self) -> [u8; 6] {
+            [2, 0, 0, 0, 0, 1]
+        }
+        fn mtu(&self) -> usize {
+            1500
+        }
+        fn is_up(&self) -> bool {
+            true
+        }
+        fn transmit(&self, _: &[u8]) -> bool {
+            true
+        }
+        fn room(&self) -> usize {
+            64
+        }
+        fn flush(&self) {}
+    }
+
+    fn flow() -> Flow {
+        Flow {
+            local: "10.0.0.1:80".parse().unwrap(),
+            remote: "10.0.0.2:5000".parse().unwrap(),
+        }
+    }
+
+    fn syn() -> Vec<u8> {
+        let tcp = TcpRepr {
+            src_port: flow().remote.port(),
+            dst_port: flow().local.port(),
+            control: TcpControl::Syn,
+            seq_number: TcpSeqNumber(7),
+            ack_number: None,
+            window_len: 1000,
+            window_scale: None,
+            max_seg_size: Some(1460),
+            sack_permitted: false,
+            sack_ranges: [None; 3],
+            timestamp: None,
+            payload: &[],
+        };
+        let [from, to] = [flow().remote, flow().local].map(|a| IpAddress::from(a.ip()));
+        let ip = IpRepr::new(from, to, IpProtocol::Tcp, tcp.buffer_len(), 64);
+        let mut packet = alloc::vec![0; ip.buffer_len()];
+        let caps = ChecksumCapabilities::default();
+        ip.emit(&mut packet[..], &caps);
+        let mut segment = TcpPacket::new_unchecked(&mut packet[ip.header_len()..]);
+        tcp.emit(&mut segment, &from, &to, &caps);
+        packet
+    }
+
+    fn stack_and_listener() -> (Arc<NetStack>, Arc<TcpListener>) {
+        let node = NetNode::new();
+        node.attach_link("nowhere", Arc::new(Nowhere));
+        let stack = node.new_stack(StackConfig {
+            ports: Vec::new(),
+            outbound: true,
+            raw: false,
+            system: false,
+            account: Arc::new(Account::new(4096).unwrap()),
+            sockets_max: 10,
+        });
+        let listener = TcpListener {
+            queue: AcceptQueue::new(Arc::new(PollHub::new()), 8),
+            half_open: AtomicUsize::new(0),
+            handshakes: SpinLock::new(VecDeque::new()),
+            options: Arc::new(Options::default()),
+        };
+        (stack.unwrap(), Arc::new(listener))
+    }
+
+    fn flows(stack: &NetStack) -> usize {
+        let mut count = 0;
+        stack.node().flows.for_each(|_| count += 1);
+        count
+    }
+
+    /// The listener was found before the end, the connection comes after it.
+    #[test]
+    fn a_syn_that_meets_the_end_leaves_nothing() {
+        let (stack, listener) = stack_and_listener();
+        open(&stack, 80, &listener, flow(), &syn());
+        assert_eq!(flows(&stack), 1);
+        assert!(stack.account().used() > 0);
+        stack.shutdown();
+        assert_eq!((flows(&stack), stack.account().used()), (0, 0));
+        open(&stack, 80, &listener, flow(), &syn());
+        assert_eq!((flows(&stack), stack.account().used()), (0, 0));
+        assert_eq!(listener.half_open.load(Relaxed), 0);
+    }
+
+    /// The end comes between the entry in the table and the first packet.
+    #[test]
+    fn a_connection_that_ends_before_it_begins_goes() {
+        let (stack, listener) = stack_and_listener();
+        let mut socket = stack.sockets().take().unwrap();
+        prepare(socket.tcp(), &listener.options);
+        socket.tcp().listen(flow().local.port()).unwrap();
+        let (mine, wire) = pair(&stack, Arc::new(PollHub::new()), 4096, 4096);
+        let node = stack.node().clone();
+        let pool = stack.sockets().clone();
+        let conn = Conn::new(node, pool, stack.id(), flow(), wire, socket);
+        enter(&stack, &conn).unwrap();
+        listener.half_open.fetch_add(1, Relaxed);
+        let handshake = Handshake {
+            listener: listener.clone(),
+            link: Some(TcpLink {
+                endpoint: mine,
+                local: flow().local,
+                remote: flow().remote,
+                conn: Some(conn.clone()),
+            }),
+        };
+        stack.shutdown();
+        let engines = stack.node().engines().unwrap();
+        conn.begin(Some(&syn()), Some(handshake), engines.fresh());
+        let weak = Arc::downgrade(&conn);
+        drop(conn);
+        assert_eq!(weak.strong_count(), 0, "it refers to itself");
+        assert_eq!(listener.half_open.load(Relaxed), 0);
+        assert_eq!(stack.account().used(), 0);
+    }
 }
