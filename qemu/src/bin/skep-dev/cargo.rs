@@ -55,7 +55,10 @@ pub(crate) fn boot_cargo(artifacts: &Artifacts, words: &[&str]) -> Command {
     command
         .current_dir(artifacts.root().join("boot"))
         .arg("--target-dir")
-        .arg(artifacts.target().join("boot/build"));
+        .arg(artifacts.target().join("boot/build"))
+        // The loaders need it, and build scripts that ask for it would run again, and all
+        // that depends on them be built again, wherever it changes.
+        .env("RUSTC_BOOTSTRAP", "1");
     command
 }
 
@@ -66,7 +69,6 @@ pub(crate) fn pvh_cargo(artifacts: &Artifacts, words: &[&str]) -> Command {
         .args(["-p", "skep-pvh", "--bin", "skep-pvh", "--target", BARE])
         .args(["-Zbuild-std=core,compiler_builtins"])
         .arg("-Zbuild-std-features=compiler-builtins-mem")
-        .env("RUSTC_BOOTSTRAP", "1")
         .env(
             "CARGO_TARGET_X86_64_UNKNOWN_NONE_RUSTFLAGS",
             "-C relocation-model=static",
@@ -82,8 +84,7 @@ pub(crate) fn bios_cargo(artifacts: &Artifacts, words: &[&str]) -> Command {
         .args(["-p", "skep-bios", "-Zjson-target-spec", "--target"])
         .arg(artifacts.root().join("boot/image/targets/real-mode.json"))
         .args(["-Zbuild-std=core,compiler_builtins"])
-        .arg("-Zbuild-std-features=compiler-builtins-mem")
-        .env("RUSTC_BOOTSTRAP", "1");
+        .arg("-Zbuild-std-features=compiler-builtins-mem");
     command
 }
 
@@ -93,8 +94,7 @@ pub(crate) fn uefi_cargo(artifacts: &Artifacts, words: &[&str]) -> Command {
     command
         .args(["-p", "skep-uefi", "--target", UEFI])
         .args(["-Zbuild-std=core,alloc,compiler_builtins"])
-        .arg("-Zbuild-std-features=compiler-builtins-mem")
-        .env("RUSTC_BOOTSTRAP", "1");
+        .arg("-Zbuild-std-features=compiler-builtins-mem");
     command
 }
 
