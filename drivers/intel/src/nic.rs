@@ -448,7 +448,6 @@ impl<B: Bus> Receiver<B> {
             while self.take_batch(upper)? {
                 thread::cond_resched();
             }
-            upper.received_all();
             self.nic.chip.unmask(Source::Receive);
             if !self.ring.has_frame() {
                 return Ok(());
@@ -477,6 +476,7 @@ impl<B: Bus> Receiver<B> {
             }
             taken += 1;
         };
+        upper.received_all();
         // Under the lock that `flush` looks under.
         let transmit = self.nic.transmit.lock();
         self.nic.is_taking.store(false, Relaxed);

@@ -441,7 +441,6 @@ impl Receiver {
             while self.take_batch(upper)? {
                 thread::cond_resched();
             }
-            upper.received_all();
             if !self.queue.unmask() {
                 return Ok(());
             }
@@ -464,6 +463,7 @@ impl Receiver {
             }
             taken += 1;
         };
+        upper.received_all();
         // Under the lock that `flush` looks under.
         let transmit = self.net.transmit.lock();
         self.net.is_taking.store(false, Relaxed);

@@ -54,6 +54,15 @@ fn eventually(what: &str, mut cond: impl FnMut() -> bool) {
     }
 }
 
+/// So many bytes.
+fn read_some(from: &Socket, len: usize) -> Vec<u8> {
+    let mut got = Vec::new();
+    while got.len() < len {
+        got.extend(recv(from, len - got.len()).unwrap());
+    }
+    got
+}
+
 /// Sends `data` from one side and reads it on the other.
 fn transfer(from: Arc<Socket>, to: &Socket, data: &[u8]) {
     let copy = data.to_vec();
@@ -91,6 +100,32 @@ fn both_directions_carry_megabytes_unchanged() {
     for s in [&p.server, &p.client] {
         eventually("no pages", || s.account().used() == 0);
     }
+}
+
+/// Segments that come in one batch are acknowledged together.
+#[test]
+fn a_batch_is_answered_once() {
+    let p = pair(Faults::default());
+    let l = listener(&p.server, "0.0.0.0:80", 8);
+    let c = p.connect();
+    let (a, _) = l.accept(false).unwrap();
+    // Until the peer may send more than a few segments at one time.
+    let data = pattern(256 << 10);
+    thread::scope(|s| {
+        s.spawn(|| assert_eq!(send(&c, &data).unwrap(), data.len()));
+        assert!(read_some(&a, data.len()) == data, "bytes differ");
+    });
+    let data = &data[..12 * 1460];
+    p.cable.hold(0);
+    assert_eq!(send(&c, data).unwrap(), data.len());
+    eventually("the segments", || p.cable.held(0) == 12);
+    let answers = &p.cable.ends[1].sent;
+    let before = answers.load(SeqCst);
+    p.cable.release(0);
+    assert!(read_some(&a, data.len()) == data, "bytes differ");
+    thread::sleep(Duration::from_millis(50));
+    let answered = answers.load(SeqCst) - before;
+    assert!((1..=3).contains(&answered), "{answered} answers");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use super::{Checked, ETHERNET_HEADER, NetNode, Protocol, vlan};
 use crate::checksum;
 use crate::groups::ToGroup;
-use crate::wire::{Flow, Segment};
+use crate::wire::{Batch, Flow, Segment};
 use alloc::sync::Arc;
 use core::hash::BuildHasher;
 use core::net::{IpAddr, SocketAddr};
@@ -34,10 +34,17 @@ impl NetNode {
     /// Takes a frame that came in on the link. A driver calls this on a thread of
     /// its own; it does not wait.
     pub fn receive(self: &Arc<Self>, frame: &[u8]) {
-        self.receive_as(frame, Checked::default());
+        self.receive_as(frame, Checked::default(), None);
     }
 
-    pub(super) fn receive_as(self: &Arc<Self>, frame: &[u8], checked: Checked) {
+    /// `batch` is for connections that may wait with their answers, if there is an end to wait
+    /// for.
+    pub(super) fn receive_as(
+        self: &Arc<Self>,
+        frame: &[u8],
+        checked: Checked,
+        batch: Option<&Batch>,
+    ) {
         let Some(link) = self.link() else { return };
         let bare;
         let frame = match self.vlan.load(Ordering::Relaxed) {
@@ -65,8 +72,8 @@ impl NetNode {
         }
         match ethernet.ethertype() {
             EthernetProtocol::Arp => self.arp(frame, ethernet.payload()),
-            EthernetProtocol::Ipv4 => self.ipv4_input(frame, checked),
-            EthernetProtocol::Ipv6 => self.ipv6_input(frame, ethernet.src_addr().0, checked),
+            EthernetProtocol::Ipv4 => self.ipv4_input(frame, checked, batch),
+            EthernetProtocol::Ipv6 => self.ipv6_input(frame, ethernet.src_addr().0, checked, batch),
             EthernetProtocol::Unknown(_) => {}
         }
     }
@@ -97,7 +104,7 @@ impl NetNode {
         }
     }
 
-    fn ipv4_input(self: &Arc<Self>, frame: &[u8], checked: Checked) {
+    fn ipv4_input(self: &Arc<Self>, frame: &[u8], checked: Checked, batch: Option<&Batch>) {
         let Ok(packet) = Ipv4Packet::new_checked(behind_header(frame)) else {
             return;
         };
@@ -130,7 +137,7 @@ impl NetNode {
         }
         match packet.next_header() {
             IpProtocol::Tcp if local => {
-                self.tcp_input(header, behind_header(frame), packet.payload());
+                self.tcp_input(header, behind_header(frame), packet.payload(), batch);
             }
             IpProtocol::Udp => {
                 let dhcp = UdpPacket::new_checked(packet.payload())
@@ -156,7 +163,13 @@ impl NetNode {
         }
     }
 
-    fn ipv6_input(self: &Arc<Self>, frame: &[u8], mac: [u8; 6], checked: Checked) {
+    fn ipv6_input(
+        self: &Arc<Self>,
+        frame: &[u8],
+        mac: [u8; 6],
+        checked: Checked,
+        batch: Option<&Batch>,
+    ) {
         let Ok(packet) = Ipv6Packet::new_checked(behind_header(frame)) else {
             return;
         };
@@ -177,7 +190,7 @@ impl NetNode {
         }
         match packet.next_header() {
             IpProtocol::Tcp if local && !from.is_unspecified() => {
-                self.tcp_input(header, behind_header(frame), packet.payload());
+                self.tcp_input(header, behind_header(frame), packet.payload(), batch);
             }
             IpProtocol::Udp if local && !from.is_unspecified() => {
                 let taken = self.udp_input(header, packet.payload());
@@ -197,7 +210,13 @@ impl NetNode {
         }
     }
 
-    fn tcp_input(self: &Arc<Self>, h: Header, packet: &[u8], payload: &[u8]) {
+    fn tcp_input(
+        self: &Arc<Self>,
+        h: Header,
+        packet: &[u8],
+        payload: &[u8],
+        batch: Option<&Batch>,
+    ) {
         let Ok(tcp) = TcpPacket::new_checked(payload) else {
             return;
         };
@@ -214,7 +233,11 @@ impl NetNode {
             return;
         }
         if let Some(conn) = self.flows.find(&flow) {
-            conn.input(packet);
+            let is_plain = !tcp.syn() && !tcp.fin() && !tcp.rst();
+            match batch.filter(|_| is_plain) {
+                Some(batch) => batch.input(conn, packet),
+                None => conn.input(packet),
+            }
             return;
         }
         let opens = tcp.syn() && !tcp.ack() && !tcp.rst() && !tcp.fin();

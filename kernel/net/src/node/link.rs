@@ -90,12 +90,13 @@ pub struct Checked {
 pub trait Upper: Send + Sync {
     /// A frame came in.
     fn receive(&self, frame: &[u8]);
-    /// A frame came in of which the device found these checksums right.
+    /// A frame came in of which the device found these checksums right. Answers may wait for
+    /// [`Upper::received_all`], which the driver calls soon.
     fn receive_checked(&self, frame: &[u8], checked: Checked) {
         let _ = checked;
         self.receive(frame);
     }
-    /// The frames at hand have been given; more come later.
+    /// The frames at hand, some dozens at most, have been given.
     fn received_all(&self) {}
     /// The link went up or down.
     fn link_changed(&self);

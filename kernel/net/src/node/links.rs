@@ -7,6 +7,7 @@
 //! were; a link that comes back is not moved to while the other works.
 
 use super::{Checked, Engines, Link, NetEvent, NetNode, Upper, vlan};
+use crate::wire::Batch;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -136,6 +137,7 @@ impl Links {
 pub struct Port {
     node: Arc<NetNode>,
     index: usize,
+    batch: Batch,
 }
 
 impl Port {
@@ -155,8 +157,12 @@ impl Upper for Port {
 
     fn receive_checked(&self, frame: &[u8], checked: Checked) {
         if self.is_active() {
-            self.node.receive_as(frame, checked);
+            self.node.receive_as(frame, checked, Some(&self.batch));
         }
+    }
+
+    fn received_all(&self) {
+        self.batch.finish();
     }
 
     fn link_changed(&self) {
@@ -188,7 +194,8 @@ impl NetNode {
         }
         self.link_changed();
         let node = self.clone();
-        Some(Arc::new(Port { node, index }))
+        let batch = Batch::new();
+        Some(Arc::new(Port { node, index, batch }))
     }
 
     /// What people know the link in use as, if there is one.

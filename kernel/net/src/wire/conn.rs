@@ -1,6 +1,7 @@
 //! One connection over the wire.
 
 use super::engine::{Engine, Port, Sent, clock};
+use super::settings::{DATA_TIMEOUT, apply, timeout};
 use super::sockets::{SocketPool, WireSocket};
 use super::{Flow, limit, open::Handshake};
 use crate::error::Error;
@@ -19,10 +20,6 @@ use smoltcp::iface::{Interface, PollResult};
 use smoltcp::socket::tcp::{self, State};
 use vfs::Events;
 
-/// How long a program's connection attempt may take: Linux's six SYNs.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
-/// How long data may stay unacknowledged (`tcp_retries2`, about 15 minutes).
-const DATA_TIMEOUT: Duration = Duration::from_secs(924);
 /// How long a connection whose program is gone waits for the peer's FIN.
 const ORPHAN: Duration = Duration::from_secs(60);
 /// Segments sent in one go before others get a chance.
@@ -65,6 +62,8 @@ struct Core {
     lifted: Option<limit::Lifted>,
     /// Sequence and acknowledgement number of the last segment sent.
     last: (u32, u32),
+    /// Packets came in that [`Conn::answer`] is to answer.
+    has_heard: bool,
 }
 
 /// What `TCP_INFO` can tell.
@@ -114,6 +113,7 @@ impl Conn {
                 lifted: None,
                 orphan_until: None,
                 last: (0, 0),
+                has_heard: false,
             }),
             more: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
@@ -130,6 +130,54 @@ impl Conn {
     /// A packet of this connection came in.
     pub(crate) fn input(&self, packet: &[u8]) {
         self.run(&mut self.core.lock(), Some(packet), None);
+    }
+
+    /// A packet of this connection came in that only acknowledges or carries bytes. Whether it
+    /// is the first one that waits for [`Conn::answer`].
+    pub(super) fn hear(&self, packet: &[u8]) -> bool {
+        let mut core = self.core.lock();
+        let core = &mut *core;
+        let is_open = core.socket.as_mut().is_some_and(WireSocket::is_open);
+        if !is_open || core.handshake.is_some() {
+            self.run(core, Some(packet), None);
+            return false;
+        }
+        let (Some(engines), Some(socket)) = (self.node.engines(), &mut core.socket) else {
+            return false;
+        };
+        let mut sent = Sent::default();
+        let mut engine = engines.here();
+        let Engine { iface, scratch } = &mut *engine;
+        let mut port = self.port(Some(packet), scratch, &mut sent);
+        iface.poll_ingress_single(clock(Instant::now()), &mut port, &mut socket.set);
+        drop(engine);
+        // Only what is out of order is answered at once.
+        core.last = sent.last.unwrap_or(core.last);
+        !core::mem::replace(&mut core.has_heard, true)
+    }
+
+    /// Answers the packets that came in, unless that has been done meanwhile.
+    pub(super) fn answer(&self) {
+        let mut core = self.core.lock();
+        if core.has_heard {
+            self.run(&mut core, None, None);
+        }
+    }
+
+    /// The link during one poll.
+    fn port<'a>(
+        &'a self,
+        incoming: Option<&'a [u8]>,
+        scratch: &'a mut [u8],
+        sent: &'a mut Sent,
+    ) -> Port<'a> {
+        Port {
+            node: &self.node,
+            remote: self.flow.remote.ip(),
+            incoming,
+            scratch,
+            sent,
+        }
     }
 
     /// The first packet of a connection that others open, or none for one that we
@@ -278,6 +326,7 @@ impl Conn {
         let Some(socket) = &mut core.socket else {
             return;
         };
+        core.has_heard = false;
         let now = Instant::now();
         let at = clock(now);
         let before = socket.tcp().state();
@@ -286,13 +335,7 @@ impl Conn {
         let mut engine = engines.here();
         let Engine { iface, scratch } = &mut *engine;
         let iface = fresh.unwrap_or(iface);
-        let mut port = Port {
-            node: &self.node,
-            remote: self.flow.remote.ip(),
-            incoming: packet,
-            scratch,
-            sent: &mut sent,
-        };
+        let mut port = self.port(packet, scratch, &mut sent);
         if packet.is_some() {
             iface.poll_ingress_single(at, &mut port, &mut socket.set);
         }
@@ -539,43 +582,6 @@ impl Conn {
             self.node.timers.set(self.id, &self.me, old, None);
         }
     }
-}
-
-/// Options and timers of a socket at the start of a connection.
-pub(super) fn prepare(t: &mut tcp::Socket<'_>, options: &Options) {
-    t.set_congestion_control(tcp::CongestionControl::Reno);
-    apply(t, options, true);
-}
-
-fn apply(t: &mut tcp::Socket<'_>, options: &Options, connecting: bool) {
-    let seconds = |s: u32| smoltcp::time::Duration::from_secs(u64::from(s.max(1)));
-    t.set_nagle_enabled(!options.on(Switch::NoDelay) || options.on(Switch::Cork));
-    let ttl = options.ttl.load(Relaxed);
-    t.set_hop_limit(Some(u8::try_from(ttl.clamp(1, 255)).unwrap_or(64)));
-    let (idle, interval, count) = (
-        options.keep_idle.load(Relaxed),
-        options.keep_interval.load(Relaxed),
-        options.keep_count.load(Relaxed),
-    );
-    let mut limit = match options.user_timeout.load(Relaxed) {
-        0 if connecting => CONNECT_TIMEOUT,
-        0 => DATA_TIMEOUT,
-        ms => Duration::from_millis(u64::from(ms)),
-    };
-    if options.on(Switch::KeepAlive) {
-        t.set_keep_alive(Some(seconds(idle)));
-        // The engine repeats its probes after the idle time; what bounds them is
-        // the time without any answer.
-        let silence = u64::from(idle) + u64::from(interval) * u64::from(count);
-        limit = limit.max(Duration::from_secs(silence));
-    } else {
-        t.set_keep_alive(None);
-    }
-    t.set_timeout(Some(timeout(limit)));
-}
-
-fn timeout(d: Duration) -> smoltcp::time::Duration {
-    smoltcp::time::Duration::from_micros(u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
 fn put(ring: &Ring, bytes: &[u8]) -> usize {

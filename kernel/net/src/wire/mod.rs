@@ -11,15 +11,18 @@
 //! between them and smoltcp's buffers whenever a packet, a timer or the program
 //! gives it cause.
 
+mod batch;
 mod conn;
 mod cork;
 mod engine;
 mod flows;
 mod limit;
 mod open;
+mod settings;
 mod sockets;
 mod timers;
 
+pub(crate) use batch::Batch;
 pub use conn::{Conn, Info};
 pub(crate) use engine::{Engines, clock};
 pub use flows::Flow;

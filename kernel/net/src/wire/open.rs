@@ -1,6 +1,6 @@
 //! Connections begin: a program connects, or a SYN comes in.
 
-use super::conn::prepare;
+use super::settings::prepare;
 use super::{Conn, Flow};
 use crate::error::{Error, Result};
 use crate::node::Protocol;

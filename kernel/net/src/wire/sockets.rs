@@ -39,6 +39,11 @@ pub(crate) struct WireSocket {
 }
 
 impl WireSocket {
+    /// Whether both sides still send.
+    pub(super) fn is_open(&mut self) -> bool {
+        self.tcp().state() == tcp::State::Established
+    }
+
     fn new(size: usize, account: &Arc<Account>) -> Result<WireSocket> {
         let pages = 2 * size / PAGE_SIZE;
         account.charge(pages)?;

@@ -2,7 +2,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "as in common")]
 
 use super::common::node;
-use net::{Link, NetNode, Protocol, Published, StaticConfig};
+use net::{Checked, Link, NetNode, Protocol, Published, StaticConfig, Upper};
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering::SeqCst;
@@ -18,10 +18,42 @@ pub struct Faults {
     pub seed: u32,
 }
 
+/// One direction.
 #[derive(Default)]
 struct Wire {
-    frames: Mutex<(VecDeque<Vec<u8>>, bool)>,
+    frames: Mutex<(VecDeque<Vec<u8>>, State)>,
     news: Condvar,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum State {
+    #[default]
+    Whole,
+    /// What is sent arrives later, all at one time.
+    Held,
+    Cut,
+}
+
+impl Wire {
+    fn set(&self, state: State) {
+        self.frames.lock().unwrap().1 = state;
+        self.news.notify_all();
+    }
+
+    /// All that is there, once there is something, and whether it was full; nothing if it is cut.
+    fn take(&self) -> Option<(Vec<Vec<u8>>, bool)> {
+        let mut q = self.frames.lock().unwrap();
+        loop {
+            match q.1 {
+                State::Cut => return None,
+                State::Whole if !q.0.is_empty() => {
+                    let was_full = q.0.len() >= QUEUE;
+                    return Some((q.0.drain(..).collect(), was_full));
+                }
+                _ => q = self.news.wait(q).unwrap(),
+            }
+        }
+    }
 }
 
 /// One end.
@@ -111,9 +143,23 @@ impl Cable {
     /// From here on nothing arrives.
     pub fn cut(&self) {
         for w in &self.wires {
-            w.frames.lock().unwrap().1 = true;
-            w.news.notify_all();
+            w.set(State::Cut);
         }
+    }
+
+    /// What end `i` sends arrives no more, until [`Cable::release`].
+    pub fn hold(&self, i: usize) {
+        self.wires[i].set(State::Held);
+    }
+
+    /// What is held arrives at one time.
+    pub fn release(&self, i: usize) {
+        self.wires[i].set(State::Whole);
+    }
+
+    /// Frames of end `i` that have not arrived.
+    pub fn held(&self, i: usize) -> usize {
+        self.wires[i].frames.lock().unwrap().0.len()
     }
 }
 
@@ -146,26 +192,15 @@ impl Cable {
     /// Puts end `i` into `node`; what the other end sends comes in there.
     pub fn plug(&self, i: usize, node: &Arc<NetNode>) {
         *self.ends[i].owner.lock().unwrap() = Arc::downgrade(node);
-        node.attach_link("cable", self.ends[i].clone());
+        let port = node.attach_link("cable", self.ends[i].clone()).unwrap();
         let wire = self.wires[1 - i].clone();
-        let (node, sender) = (Arc::downgrade(node), self.ends[1 - i].clone());
+        let sender = self.ends[1 - i].clone();
         thread::spawn(move || {
-            loop {
-                let (frame, was_full) = {
-                    let mut q = wire.frames.lock().unwrap();
-                    loop {
-                        if q.1 {
-                            return;
-                        }
-                        let full = q.0.len() >= QUEUE;
-                        if let Some(f) = q.0.pop_front() {
-                            break (f, full);
-                        }
-                        q = wire.news.wait(q).unwrap();
-                    }
-                };
-                let Some(node) = node.upgrade() else { return };
-                node.receive(&frame);
+            while let Some((frames, was_full)) = wire.take() {
+                for frame in frames {
+                    port.receive_checked(&frame, Checked::default());
+                }
+                port.received_all();
                 if was_full && let Some(s) = sender.owner.lock().unwrap().upgrade() {
                     s.transmit_ready();
                 }
