@@ -240,8 +240,8 @@ fn nvme_reset_under_load() -> Result<()> {
     let file = disk_image(&folder, "a")?;
     let image = tools()?;
     let script = "exec disk load /dev/nvme0n1 $1";
-    let time = (a_while() + 15).to_string();
-    let capsule = scripted("load", &image, script, &[&time], &["nvme0n1"]);
+    let time = a_while() + 15;
+    let capsule = scripted("load", &image, script, &[&time.to_string()], &["nvme0n1"]);
     let socket = folder.path().join("qtest");
     let machine = Machine::new("physical-reset")
         .disk_on(Bus::Nvme, "d0", &file)
@@ -276,7 +276,7 @@ fn nvme_reset_under_load() -> Result<()> {
     }
     let told = events(&node, before, 1)?;
     ensure!(reset.ends_with(&told[0]), "{told:?}");
-    let how = api.wait_finished("load", seconds(120))?;
+    let how = api.wait_finished("load", seconds(time + 120))?;
     let log = api.log("load")?;
     ensure!(how == "exit code 0", "{how}: {log}");
     node.shut_down(seconds(60))?;

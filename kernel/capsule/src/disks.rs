@@ -93,6 +93,14 @@ impl Disks {
         all.iter().map(pair).collect()
     }
 
+    /// Those that nobody holds but `holder`.
+    pub(crate) fn open_to(&self, holder: &str) -> Vec<(DiskId, Arc<dyn BlockDevice>)> {
+        let all = self.snapshot();
+        let is_open = |d: &&Arc<NodeDisk>| d.holder.lock().as_ref().is_none_or(|h| h == holder);
+        let open = all.iter().filter(is_open);
+        open.map(|d| (d.id.clone(), d.device.clone())).collect()
+    }
+
     /// Asks all disks how they are, and tells of those that have begun to fail. Sleeps as
     /// long as the disks take.
     pub(crate) fn look_after(&self) {

@@ -240,12 +240,14 @@ impl Slots {
 
 impl Inner {
     /// Looks for the disk, unless it is known. A loader that said nothing (under BIOS)
-    /// leaves the first disk with slots, whose active slot is then what runs.
+    /// leaves the first disk with slots, whose active slot is then what runs. What a capsule
+    /// holds is not looked at: the capsule may have written anything there, and who asks here
+    /// would wait for a disk that does not answer.
     fn find(&mut self, disks: &Disks) {
         if self.disk.is_some() {
             return;
         }
-        for (id, device) in disks.list() {
+        for (id, device) in disks.open_to(HOLDER) {
             let Some(mut disk) = SlotDisk::open(&device) else {
                 continue;
             };

@@ -380,6 +380,15 @@ fn a_node_without_slots_says_so_and_the_disk_with_them_is_kept_from_capsules() {
 }
 
 #[test]
+fn a_disk_in_a_capsules_hands_is_not_asked_for_slots() {
+    let node = Node::new(&disk());
+    let held = node.disks.grant(&[String::from("vda")], "web").unwrap();
+    assert_eq!(node.slots.info(&node.disks), Err(ControlError::Unsupported));
+    drop(held);
+    assert!(node.slots.info(&node.disks).is_ok());
+}
+
+#[test]
 fn the_disk_is_the_one_that_the_loader_named() {
     let disk = disk();
     let mut node = Node::new(&disk);
