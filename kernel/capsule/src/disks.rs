@@ -88,17 +88,20 @@ impl Disks {
     /// The disks there are now, in the order in which they came.
     #[must_use]
     pub fn list(&self) -> Vec<(DiskId, Arc<dyn BlockDevice>)> {
-        let all = self.snapshot();
-        let pair = |d: &Arc<NodeDisk>| (d.id.clone(), d.device.clone());
-        all.iter().map(pair).collect()
+        self.those(|_| true)
     }
 
     /// Those that nobody holds but `holder`.
     pub(crate) fn open_to(&self, holder: &str) -> Vec<(DiskId, Arc<dyn BlockDevice>)> {
-        let all = self.snapshot();
-        let is_open = |d: &&Arc<NodeDisk>| d.holder.lock().as_ref().is_none_or(|h| h == holder);
-        let open = all.iter().filter(is_open);
-        open.map(|d| (d.id.clone(), d.device.clone())).collect()
+        self.those(|disk| disk.holder.lock().as_ref().is_none_or(|h| h == holder))
+    }
+
+    fn those(&self, wanted: impl Fn(&NodeDisk) -> bool) -> Vec<(DiskId, Arc<dyn BlockDevice>)> {
+        let mut all = self.snapshot();
+        all.retain(|disk| wanted(disk));
+        all.iter()
+            .map(|d| (d.id.clone(), d.device.clone()))
+            .collect()
     }
 
     /// Asks all disks how they are, and tells of those that have begun to fail. Sleeps as
@@ -153,13 +156,14 @@ impl Disks {
         Ok(Grant(disk))
     }
 
-    /// Keeps a disk from capsules that do not have it yet, for good.
-    pub(crate) fn reserve(&self, id: &DiskId, holder: &str) {
-        if let Some(disk) = self.snapshot().iter().find(|d| d.id == *id) {
-            disk.holder
-                .lock()
-                .get_or_insert_with(|| String::from(holder));
-        }
+    /// Keeps a disk from capsules for good; `false` if one has it already, or it is gone.
+    pub(crate) fn reserve(&self, id: &DiskId, holder: &str) -> bool {
+        let all = self.snapshot();
+        let disk = all.iter().find(|d| d.id == *id);
+        disk.is_some_and(|disk| {
+            let mut held = disk.holder.lock();
+            held.get_or_insert_with(|| String::from(holder)) == holder
+        })
     }
 
     /// Makes durable what was written, before the machine goes off.

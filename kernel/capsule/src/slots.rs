@@ -256,8 +256,8 @@ impl Inner {
                 Some(_) => continue,
                 None => disk.find_running(),
             };
-            if found.is_some() {
-                disks.reserve(&id, HOLDER);
+            // A capsule may have been given it while it was read.
+            if found.is_some() && disks.reserve(&id, HOLDER) {
                 log::info!(
                     "release {} runs from slot {} of {}",
                     disk.running.version,

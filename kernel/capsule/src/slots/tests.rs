@@ -26,6 +26,8 @@ struct Contents {
     pending: Vec<(u64, Vec<u8>)>,
     /// Sectors that may yet be written before power fails.
     left: Option<usize>,
+    /// How often it was read.
+    reads: usize,
     /// Reads give this many bits wrong.
     rots: bool,
 }
@@ -71,7 +73,8 @@ impl BlockDevice for Cut {
     }
     fn read(&self, sector: u64, frames: &[Frame], len: usize) -> Result<(), BlockError> {
         machine::block::check(self, sector, frames.len(), len)?;
-        let contents = self.0.lock();
+        let mut contents = self.0.lock();
+        contents.reads += 1;
         if contents.left == Some(0) {
             return Err(BlockError::Gone);
         }
@@ -381,9 +384,13 @@ fn a_node_without_slots_says_so_and_the_disk_with_them_is_kept_from_capsules() {
 
 #[test]
 fn a_disk_in_a_capsules_hands_is_not_asked_for_slots() {
-    let node = Node::new(&disk());
+    let disk = disk();
+    let node = Node::new(&disk);
     let held = node.disks.grant(&[String::from("vda")], "web").unwrap();
     assert_eq!(node.slots.info(&node.disks), Err(ControlError::Unsupported));
+    disk.with(|contents| assert_eq!(contents.reads, 0));
+    let id = vfs::block::DiskId::virtio(0);
+    assert!(!node.disks.reserve(&id, HOLDER));
     drop(held);
     assert!(node.slots.info(&node.disks).is_ok());
 }

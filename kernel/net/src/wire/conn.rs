@@ -135,8 +135,7 @@ impl Conn {
     /// A packet of this connection came in that only acknowledges or carries bytes. Whether it
     /// is the first one that waits for [`Conn::answer`].
     pub(super) fn hear(&self, packet: &[u8]) -> bool {
-        let mut core = self.core.lock();
-        let core = &mut *core;
+        let core = &mut *self.core.lock();
         let is_open = core.socket.as_mut().is_some_and(WireSocket::is_open);
         if !is_open || core.handshake.is_some() {
             self.run(core, Some(packet), None);
@@ -152,6 +151,9 @@ impl Conn {
         iface.poll_ingress_single(clock(Instant::now()), &mut port, &mut socket.set);
         drop(engine);
         // Only what is out of order is answered at once.
+        if sent.count > 0 {
+            self.node.flush();
+        }
         core.last = sent.last.unwrap_or(core.last);
         !core::mem::replace(&mut core.has_heard, true)
     }
