@@ -272,11 +272,11 @@ def affinity():
     os.waitpid(pid, 0)
 
 
-def count(shared):
+def count(shared, at):
     n = 0
     while True:
         n += 1
-        shared[0:8] = n.to_bytes(8, "little")
+        shared[at : at + 8] = n.to_bytes(8, "little")
 
 
 def spins(what, *cpus):
@@ -288,30 +288,40 @@ def spins(what, *cpus):
     return pid
 
 
+def stop(pid):
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED)
+
+
 def turns():
-    """Who waits for a CPU and is taken by another one leaves those there their turns, however
-    long each of the two CPUs has been busy."""
+    """Who waits for a CPU and is taken by another one has turns there and leaves others theirs,
+    however long each of the two CPUs has been busy."""
     busy, quiet = (sorted(os.sched_getaffinity(0)) * 2)[:2]
     os.sched_setaffinity(0, {busy})
     shared = mmap.mmap(-1, 4096)
-    home = spins(lambda: count(shared), busy)
+    home = spins(lambda: count(shared, 0), busy)
     time.sleep(3)
     away = spins(forever, quiet)
+    stop(away)
     without = 0
     for _ in range(10):
-        os.kill(home, signal.SIGSTOP)
-        os.waitid(os.P_PID, home, os.WSTOPPED)
+        stop(home)
+        os.kill(away, signal.SIGCONT)
         stranger = os.fork()
         if stranger == 0:
-            forever()
+            count(shared, 8)
         # Waits behind the one that is there, until this CPU has nothing else to do.
         os.sched_setaffinity(stranger, {quiet})
         os.sched_setaffinity(stranger, {quiet, busy})
+        began = time.monotonic()
         time.sleep(0.02)
-        before = shared[0:8]
+        without += time.monotonic() - began > 1.5
+        stop(away)
+        before = shared[0:16]
         os.kill(home, signal.SIGCONT)
         time.sleep(0.3)
-        without += shared[0:8] == before
+        without += shared[0:8] == before[0:8]
+        without += shared[8:16] == before[8:16]
         os.kill(stranger, signal.SIGKILL)
         os.waitpid(stranger, 0)
     for pid in (home, away):
