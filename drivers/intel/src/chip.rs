@@ -18,7 +18,8 @@ use crate::regs::{
     STATUS_LINK_UP, STATUS_MASTER, STATUS_SPEED_SHIFT, TCTL, TCTL_COLLISIONS, TCTL_ENABLE,
     TCTL_PAD, TIPG, TIPG_COPPER,
 };
-use crate::ring::{ReceiveRing, TransmitRing};
+use crate::ring::ReceiveRing;
+use crate::transmit::TransmitRing;
 use core::fmt;
 use core::time::Duration;
 use machine::bus::Bus;

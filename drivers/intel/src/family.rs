@@ -27,6 +27,15 @@ pub(crate) enum MsiX {
     Vectors,
 }
 
+/// Which long segments of TCP the device cuts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cuts {
+    Nothing,
+    /// Those of IPv4.
+    V4,
+    Both,
+}
+
 /// What all chips of one programming model share.
 #[derive(Debug)]
 pub struct Family {
@@ -42,6 +51,7 @@ pub struct Family {
     pub(crate) shape: Shape,
     pub(crate) layout: Layout,
     pub(crate) msix: MsiX,
+    pub(crate) cuts: Cuts,
     /// It is on PCI Express: bus transactions can be stopped before a reset.
     pub(crate) is_express: bool,
     /// Bits of CTRL that must be clear and of CTRL_EXT that must be set while it works.
@@ -62,6 +72,9 @@ pub static E1000: Family = Family {
     shape: Shape::Legacy,
     layout: Layout::Extended,
     msix: MsiX::None,
+    // They can, but say that a frame has left while they still read it (Linux's driver has
+    // work-arounds). They are old, and rare.
+    cuts: Cuts::Nothing,
     is_express: false,
     ctrl_clear: CTRL_LRST,
     ctrl_ext_set: 0,
@@ -73,6 +86,8 @@ pub static E1000E: Family = Family {
     name: "e1000e",
     shape: Shape::Extended,
     msix: MsiX::None,
+    // Of IPv6, what QEMU's model makes of it before version 8 is understood by nobody.
+    cuts: Cuts::V4,
     is_express: true,
     ctrl_clear: 0,
     ctrl_ext_set: CTRL_EXT_DRIVER,
@@ -95,6 +110,7 @@ pub static IGB: Family = Family {
     transmit: 0xe000,
     layout: Layout::Advanced,
     msix: MsiX::Vectors,
+    cuts: Cuts::Both,
     has_ring_control: true,
     ..E1000E
 };
@@ -104,7 +120,8 @@ pub static IGB: Family = Family {
 pub(crate) struct Quirks {
     /// The PHY belongs to the chip set and its firmware: it is not reset.
     pub(crate) leaves_phy: bool,
-    /// A reset with frames in the rings may hang it ([`crate::regs::FEXTNVM11`]).
+    /// A reset with frames in the rings may hang it ([`crate::regs::FEXTNVM11`]), and so may
+    /// cutting: Linux's driver does not use it there.
     pub(crate) hangs_in_reset: bool,
     /// It does not take frames longer than usual.
     pub(crate) no_jumbo: bool,
@@ -118,6 +135,16 @@ pub struct Model {
     /// How it is programmed.
     pub family: &'static Family,
     pub(crate) quirks: Quirks,
+}
+
+impl Model {
+    /// Which long segments it is given to cut.
+    pub(crate) fn cuts(&self) -> Cuts {
+        match self.quirks.hangs_in_reset {
+            true => Cuts::Nothing,
+            false => self.family.cuts,
+        }
+    }
 }
 
 const PLAIN: Quirks = Quirks {

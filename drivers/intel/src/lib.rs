@@ -30,6 +30,7 @@ mod regs;
 mod ring;
 #[cfg(test)]
 mod tests;
+mod transmit;
 
 #[cfg(test)]
 extern crate std;

@@ -8,9 +8,10 @@
 //! room in a sending queue that was full.
 
 use crate::chip::{BufferSize, Chip, NicError, Source};
-use crate::family::Model;
+use crate::family::{Cuts, Model};
 use crate::regs::CAUSE_LINK;
-use crate::ring::{ReceiveRing, Taken, TransmitRing};
+use crate::ring::{ReceiveRing, Taken};
+use crate::transmit::TransmitRing;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use core::time::Duration;
@@ -20,13 +21,16 @@ use machine::sync::SpinLock;
 use machine::thread::{self, Builder};
 use machine::time::Instant;
 use machine::wait::Until;
-use net::{Link as _, LinkCounters, LinkStatus, PartialChecksum, Upper};
+use net::{Joined, Link as _, LinkCounters, LinkStatus, PartialChecksum, Upper};
 
 /// Ethernet header and one VLAN tag.
 const FRAME_HEADER: usize = 14 + 4;
 /// Bytes of IP in a usual frame, and the most there can be.
 pub const MTU: usize = 1500;
 const MTU_MAX: usize = 9000;
+/// Bytes of IP in a frame that the device cuts: what Linux gives it at most, so that it is known
+/// to work, less a page for headers and the padding of buffers.
+const JOINED_MAX: usize = 60 << 10;
 /// Frames taken in before the device is given the buffers back.
 const BATCH: usize = 32;
 /// Time between two looks at the device.
@@ -240,21 +244,31 @@ impl<B: Bus> Nic<B> {
 
     /// Puts a frame into the ring; whether there was room.
     fn queue(&self, frame: &[u8], checksum: Option<PartialChecksum>) -> bool {
+        let push = |ring: &mut TransmitRing| ring.push(frame, checksum);
+        self.queue_by(1, frame.len(), push)
+    }
+
+    /// Puts `frames` of together `bytes` into the ring; whether there was room.
+    fn queue_by(
+        &self,
+        frames: usize,
+        bytes: usize,
+        push: impl FnOnce(&mut TransmitRing) -> bool,
+    ) -> bool {
         let mut t = self.transmit.lock();
-        if t.room() == 0 && !t.is_off {
+        if t.room() < frames && !t.is_off {
             t.reclaim();
         }
         if t.ring.is_empty() {
             t.progress = Instant::now();
         }
-        if t.room() == 0 || !t.ring.push(frame, checksum) {
-            self.counters.sent_dropped.fetch_add(1, Relaxed);
+        if t.room() == 0 || !push(&mut t.ring) {
+            self.counters.sent_dropped.fetch_add(frames as u64, Relaxed);
             return false;
         }
         t.is_unflushed = true;
-        self.counters.sent.fetch_add(1, Relaxed);
-        let bytes = frame.len() as u64;
-        self.counters.sent_bytes.fetch_add(bytes, Relaxed);
+        self.counters.sent.fetch_add(frames as u64, Relaxed);
+        self.counters.sent_bytes.fetch_add(bytes as u64, Relaxed);
         true
     }
 
@@ -296,6 +310,30 @@ impl<B: Bus> net::Link for Nic<B> {
 
     fn transmit_partial(&self, frame: &mut [u8], checksum: PartialChecksum) -> bool {
         self.queue(frame, Some(checksum))
+    }
+
+    fn joined_max(&self) -> usize {
+        match self.chip.model.cuts() {
+            Cuts::Nothing => 0,
+            Cuts::V4 | Cuts::Both => JOINED_MAX,
+        }
+    }
+
+    fn joins(&self, is_v6: bool) -> bool {
+        // Linux's driver does not cut on a slower line, "to avoid some hardware issues".
+        let is_fast = self.speed_mbit.load(Relaxed) >= 1000;
+        match self.chip.model.cuts() {
+            Cuts::Nothing => false,
+            Cuts::V4 => is_fast && !is_v6,
+            Cuts::Both => is_fast,
+        }
+    }
+
+    fn transmit_joined(&self, frame: &mut [u8], joined: Joined) -> bool {
+        let frames = joined.count(frame.len());
+        // All but the first get headers that are not in the frame.
+        let bytes = frame.len() + frames.saturating_sub(1) * joined.headers();
+        self.queue_by(frames, bytes, |ring| ring.push_joined(frame, joined))
     }
 
     fn room(&self) -> usize {

@@ -172,6 +172,14 @@ pub(crate) const TX_DONE: u32 = 1 << 0;
 /// (8254x, 3.3.6 and 3.3.7).
 pub(crate) const TX_EXTENDED: u32 = 1 << 29;
 pub(crate) const TX_EXTENDED_DATA: u32 = 1 << 20;
+/// The frame is cut into segments. Of an extended descriptor, in context and data; of an
+/// advanced one, in data.
+pub(crate) const TX_CUT: u32 = 1 << 26;
+pub(crate) const TX_ADVANCED_CUT: u32 = 1 << 31;
+/// Of a context, in its high half: bytes of headers (all, or with advanced descriptors
+/// TCP's), and of data in each segment.
+pub(crate) const TX_CUT_HEADER_SHIFT: u32 = 8;
+pub(crate) const TX_CUT_SIZE_SHIFT: u32 = 16;
 /// Of a context: the packets are TCP's, and IPv4's.
 pub(crate) const TX_CONTEXT_TCP: u32 = 1 << 24;
 pub(crate) const TX_CONTEXT_IPV4: u32 = 1 << 25;

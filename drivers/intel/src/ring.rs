@@ -1,27 +1,22 @@
-//! Descriptor rings. The device is told a tail; what it has done it says in the
+//! The ring of frames on their way in. The device is told a tail; what it has done it says in the
 //! descriptors, in order. Nothing it writes there is believed beyond "this one is
 //! done", "so long", "damaged", and the length is cut to the buffer.
 
 use crate::family::Shape;
-use crate::offload::Layout;
 use crate::regs::{
     RX_CHECKED_HEADER, RX_CHECKED_TRANSPORT, RX_CHECKED_UDP, RX_DAMAGED, RX_DONE, RX_END,
-    RX_IGNORE_CHECKSUMS, RX_WRONG, TX_DONE,
+    RX_IGNORE_CHECKSUMS, RX_WRONG,
 };
 use alloc::vec::Vec;
 use machine::AllocError;
 use machine::dma::{DmaBuffer, DmaRing, Reach};
-use net::{Checked, PartialChecksum};
+use net::Checked;
 
 /// Descriptors of the ring of frames that come in; a multiple of 8, as its length in bytes must
 /// be of 128.
 pub(crate) const COUNT: usize = 128;
-/// Frames that can be with the device on their way out.
-pub(crate) const FRAMES: usize = 127;
-/// Descriptors for these: each frame may need a context of its own, and one stays free.
-pub(crate) const TRANSMIT_COUNT: usize = 2 * FRAMES + 2;
 /// Bytes of a descriptor.
-const SIZE: usize = 16;
+pub(crate) const SIZE: usize = 16;
 
 fn after(index: usize) -> usize {
     (index + 1) % COUNT
@@ -164,120 +159,4 @@ impl ReceiveRing {
         self.next = after(self.next);
         Ok(taken)
     }
-}
-
-/// Frames on their way out.
-#[derive(Debug)]
-pub(crate) struct TransmitRing {
-    ring: DmaRing,
-    buffers: Vec<DmaBuffer>,
-    /// The next descriptor and the next buffer to fill.
-    next: usize,
-    next_buffer: usize,
-    /// Descriptors with the device, or about to be, and the frames they are for.
-    used: usize,
-    frames: usize,
-    layout: Layout,
-    /// Which of them are contexts. The descriptor of a frame follows each.
-    contexts: [bool; TRANSMIT_COUNT],
-    /// The kind of frames that the device has the context for.
-    kind: Option<PartialChecksum>,
-}
-
-impl TransmitRing {
-    /// A ring for frames of up to `len` bytes.
-    pub(crate) fn new(reach: Reach, len: usize, layout: Layout) -> Result<Self, AllocError> {
-        Ok(TransmitRing {
-            ring: DmaRing::new(reach, TRANSMIT_COUNT * SIZE)?,
-            buffers: DmaBuffer::many(reach, FRAMES, len)?,
-            next: 0,
-            next_buffer: 0,
-            used: 0,
-            frames: 0,
-            layout,
-            contexts: [false; TRANSMIT_COUNT],
-            kind: None,
-        })
-    }
-
-    pub(crate) fn phys(&self) -> u64 {
-        self.ring.phys()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.ring.len()
-    }
-
-    /// The tail that gives all filled descriptors to the device.
-    pub(crate) fn tail(&self) -> u32 {
-        self.next as u32
-    }
-
-    /// Frames that fit, whatever contexts they need.
-    pub(crate) fn room(&self) -> usize {
-        FRAMES.saturating_sub(self.frames)
-    }
-
-    /// Whether everything has left.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.frames == 0
-    }
-
-    /// Copies a frame into the next descriptor's buffer; whether there was one, and
-    /// the frame fitted. The device writes what is missing of its checksums.
-    pub(crate) fn push(&mut self, frame: &[u8], checksum: Option<PartialChecksum>) -> bool {
-        if self.room() == 0 {
-            return false;
-        }
-        let buffer = self.buffers.get_mut(self.next_buffer);
-        let Some((phys, to)) = buffer.and_then(|b| {
-            let phys = b.phys();
-            Some((phys, b.bytes_mut().get_mut(..frame.len())?))
-        }) else {
-            return false;
-        };
-        to.copy_from_slice(frame);
-        if let Some(kind) = checksum.filter(|kind| self.kind != Some(*kind)) {
-            self.put(self.layout.context(kind), true);
-            self.kind = Some(kind);
-        }
-        self.put([phys, self.layout.data(frame.len(), checksum)], false);
-        self.next_buffer = (self.next_buffer + 1) % FRAMES;
-        self.frames += 1;
-        true
-    }
-
-    /// Fills the next descriptor.
-    fn put(&mut self, [low, high]: [u64; 2], is_context: bool) {
-        self.ring.write_u64(self.next * SIZE, low);
-        self.ring.write_u64(self.next * SIZE + 8, high);
-        if let Some(kind) = self.contexts.get_mut(self.next) {
-            *kind = is_context;
-        }
-        self.next = behind(self.next);
-        self.used += 1;
-    }
-
-    /// Takes back what has left; whether there was anything.
-    pub(crate) fn reclaim(&mut self) -> bool {
-        let before = self.frames;
-        while self.frames > 0 {
-            let oldest = (self.next + TRANSMIT_COUNT - self.used) % TRANSMIT_COUNT;
-            // Not every chip says that it has read a context; that the frame behind it has
-            // left says it too.
-            let is_context = self.contexts.get(oldest) == Some(&true);
-            let frame = if is_context { behind(oldest) } else { oldest };
-            if self.ring.read_u32(frame * SIZE + 12) & TX_DONE == 0 {
-                break;
-            }
-            self.used = self.used.saturating_sub(1 + usize::from(is_context));
-            self.frames -= 1;
-        }
-        self.frames != before
-    }
-}
-
-/// The descriptor behind one on its way out.
-fn behind(index: usize) -> usize {
-    (index + 1) % TRANSMIT_COUNT
 }

@@ -4,8 +4,10 @@
 //! sum of larger words, folded, is the same, and in the memory's order of bytes it comes
 //! out in the network's (RFC 1071, section 2).
 
+mod joined;
 mod partial;
 
+pub use joined::Joined;
 pub use partial::{PartialChecksum, Transport, complete_checksum};
 
 use core::net::IpAddr;

@@ -62,7 +62,7 @@ pub mod wire;
 
 pub use addr::{Address, FileKey, UnixName};
 pub use ancillary::Identity;
-pub use checksum::{PartialChecksum, Transport, complete_checksum};
+pub use checksum::{Joined, PartialChecksum, Transport, complete_checksum};
 pub use error::{Error, Result};
 pub use node::{
     Checked, Link, LinkCounters, LinkStatus, NetConfig, NetEvent, NetNode, Port, Protocol,

@@ -4,7 +4,7 @@
 //! There are no frames on loopback, and no rings shared with the program.
 
 use crate::addr::{Address, Hardware};
-use crate::checksum::PartialChecksum;
+use crate::checksum::{Joined, PartialChecksum};
 use crate::error::{Error, Result};
 use crate::filter::{About, Filter};
 use crate::groups::{LINK, LOOPBACK};
@@ -265,6 +265,19 @@ impl NetNode {
         } else if let Some(link) = self.link() {
             link.transmit_partial(frame, checksum);
         }
+    }
+
+    /// The same for segments that the device cuts, of which nobody is shown anything: none
+    /// are joined while somebody watches ([`NetNode::joins`]).
+    pub(crate) fn put_joined(&self, frame: &mut [u8], joined: Joined) {
+        if let Some(link) = self.link() {
+            link.transmit_joined(frame, joined);
+        }
+    }
+
+    /// Whether segments of this version of IP may leave joined now.
+    pub(crate) fn joins(&self, is_v6: bool) -> bool {
+        self.link().is_some_and(|link| link.joins(is_v6)) && !self.packets().is_used()
     }
 }
 

@@ -64,6 +64,8 @@ struct State {
     /// Masks of vectors, 82576 and later.
     vectors: u32,
     sent: Vec<Vec<u8>>,
+    /// The descriptors of a frame whose end has not come.
+    parts: Vec<[u64; 2]>,
     /// The context that it was given last, its two words.
     context: Option<[u64; 2]>,
     /// How many it was given.
@@ -155,6 +157,7 @@ impl Fake {
         s.registers.clear();
         (s.mask, s.vectors, s.causes) = (0, 0, 0);
         s.context = None;
+        s.parts.clear();
         if let Some([a, b, c, d, e, f]) = self.0.made.mac {
             s.registers.insert(RAL0, u32::from_le_bytes([a, b, c, d]));
             let high = u32::from_le_bytes([e, f, 0, 0]);
@@ -194,6 +197,8 @@ impl Fake {
             let mut d = [0; 16];
             assert!(device_read(at, &mut d));
             let words = [&d[..8], &d[8..]].map(|w| u64::from_le_bytes(w.try_into().unwrap()));
+            // The end of a frame, and whether it is to be told of.
+            let (ends, told) = (words[1] >> 24 & 1 == 1, words[1] >> 27 & 1 == 1);
             if wire::is_context(self.0.family.layout, words) {
                 s.context = Some(words);
                 s.contexts += 1;
@@ -206,9 +211,15 @@ impl Fake {
             if s.faults.keeps_frames {
                 break;
             }
-            let frame = wire::frame(self.0.family.layout, words, s.context);
-            s.sent.push(frame);
-            assert!(device_write(at + 12, &TX_DONE.to_le_bytes()));
+            s.parts.push(words);
+            if ends {
+                let parts = core::mem::take(&mut s.parts);
+                let mut frames = wire::frames(self.0.family.layout, &parts, s.context);
+                s.sent.append(&mut frames);
+            }
+            if told {
+                assert!(device_write(at + 12, &TX_DONE.to_le_bytes()));
+            }
             Self::advance(s, block);
             any = true;
         }

@@ -1,6 +1,7 @@
 //! The driver against a device made of memory, which keeps to the rules or breaks them.
 
 mod fake;
+mod joined;
 mod offload;
 mod wire;
 
@@ -9,7 +10,8 @@ use crate::family::{E1000, E1000E, E1000E_MSIX, Family, IGB, Model, Quirks, Shap
 use crate::nic::{MTU, Nic};
 use crate::offload::Layout;
 use crate::regs::*;
-use crate::ring::{COUNT, FRAMES, Overflow, ReceiveRing, TRANSMIT_COUNT, Taken, TransmitRing};
+use crate::ring::{COUNT, Overflow, ReceiveRing, Taken};
+use crate::transmit::{self, FRAMES, TransmitRing};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use fake::{Fake, Faults, MAC, Made};
@@ -430,14 +432,14 @@ proptest! {
             }
             for _ in 0..finish {
                 if done < pushed {
-                    let at = ring.phys() + 16 * (done % TRANSMIT_COUNT) as u64 + 12;
+                    let at = ring.phys() + 16 * (done % transmit::COUNT) as u64 + 12;
                     prop_assert!(device_write(at, &TX_DONE.to_le_bytes()));
                     done += 1;
                 }
             }
             ring.reclaim();
             prop_assert_eq!(ring.room(), FRAMES - (pushed - done));
-            prop_assert_eq!(ring.tail() as usize, pushed % TRANSMIT_COUNT);
+            prop_assert_eq!(ring.tail() as usize, pushed % transmit::COUNT);
         }
     }
 }

@@ -7,25 +7,25 @@ use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet, TcpPa
 
 /// A packet of one kind.
 #[derive(Clone, Copy, Debug)]
-struct Kind {
-    v6: bool,
-    transport: Transport,
-    is_tagged: bool,
+pub(super) struct Kind {
+    pub(super) v6: bool,
+    pub(super) transport: Transport,
+    pub(super) is_tagged: bool,
 }
 
-const TCP: Kind = Kind {
+pub(super) const TCP: Kind = Kind {
     v6: false,
     transport: Transport::Tcp,
     is_tagged: false,
 };
 
 impl Kind {
-    fn network(self) -> usize {
+    pub(super) fn network(self) -> usize {
         if self.is_tagged { 18 } else { 14 }
     }
 
     /// A frame with `data` behind a header of TCP or UDP, and its checksums right.
-    fn frame(self, data: &[u8]) -> Vec<u8> {
+    pub(super) fn frame(self, data: &[u8]) -> Vec<u8> {
         let address = |n: u16| match self.v6 {
             true => IpAddress::v6(0xfd00, 0, 0, 0, 0, 0, 0, n),
             false => IpAddress::v4(10, 0, 0, n as u8),
@@ -59,7 +59,7 @@ impl Kind {
     }
 
     /// The same with what the device is to write left out.
-    fn partial(self, data: &[u8]) -> (Vec<u8>, PartialChecksum) {
+    pub(super) fn partial(self, data: &[u8]) -> (Vec<u8>, PartialChecksum) {
         let mut frame = self.frame(data);
         let partial = PartialChecksum::prepare(&mut frame, self.network(), self.transport);
         (frame, partial.unwrap())
@@ -83,7 +83,7 @@ fn kinds() -> Vec<Kind> {
 }
 
 /// What has left, once there is this much.
-fn sent(fake: &Fake, count: usize) -> Vec<Vec<u8>> {
+pub(super) fn sent(fake: &Fake, count: usize) -> Vec<Vec<u8>> {
     let mut sent = Vec::new();
     let end = Instant::now() + PATIENCE;
     while sent.len() < count && Instant::now() < end {
@@ -145,7 +145,7 @@ fn a_context_is_told_once() {
             s.nic.flush();
             assert_eq!(sent(&s.fake, 1), [kind.frame(&[1; 50])]);
         };
-        (0..3 * TRANSMIT_COUNT).for_each(|_| send(TCP));
+        (0..3 * transmit::COUNT).for_each(|_| send(TCP));
         assert_eq!(s.fake.contexts(), 1, "{}", family.name);
         send(Kind { v6: true, ..TCP });
         send(TCP);

@@ -1,6 +1,6 @@
 //! What the node needs of a network device.
 
-use crate::checksum::PartialChecksum;
+use crate::checksum::{Joined, PartialChecksum};
 use core::net::IpAddr;
 
 /// A link that carries Ethernet frames. A driver implements it, and gives what
@@ -28,6 +28,26 @@ pub trait Link: Send + Sync {
     fn transmit_partial(&self, frame: &mut [u8], checksum: PartialChecksum) -> bool {
         checksum.complete(frame);
         self.transmit(frame)
+    }
+
+    /// Bytes of the largest IP packet that [`Link::transmit_joined`] may ever take; 0 if it
+    /// takes none.
+    fn joined_max(&self) -> usize {
+        0
+    }
+
+    /// Whether [`Link::transmit_joined`] takes packets of this version of IP now.
+    fn joins(&self, is_v6: bool) -> bool {
+        let _ = is_v6;
+        false
+    }
+
+    /// Queues a frame that holds several segments, which the device cuts; it takes no more of
+    /// [`Link::room`] than they would one by one. `false` if the queue is full or the device
+    /// does not cut, and the frame is lost: segments are sent again.
+    fn transmit_joined(&self, frame: &mut [u8], joined: Joined) -> bool {
+        let _ = (frame, joined);
+        false
     }
 
     /// How many frames can be queued now. When it was 0 and frames have left

@@ -181,7 +181,7 @@ impl NetNode {
     /// as many as there can be. Addresses come with [`NetNode::configure_dhcp`] or
     /// [`NetNode::configure_static`].
     pub fn attach_link(self: &Arc<Self>, name: &str, link: Arc<dyn Link>) -> Option<Arc<Port>> {
-        let engines = Engines::new(link.mtu());
+        let engines = Engines::new(&*link);
         let link = Arc::new(vlan::Tagged::new(link, self.vlan.clone()));
         let index = self.links.add(Attached {
             link,

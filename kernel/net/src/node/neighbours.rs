@@ -5,7 +5,7 @@
 //! for. One that has not been heard of for a while is asked again while its old
 //! address stays in use.
 
-use super::output::Frame;
+use super::output::{Frame, Missing};
 use crate::keyhash::{self, KeyedMap};
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -168,9 +168,16 @@ impl Neighbours {
 
 fn hold(e: &mut Entry, frame: &Frame<'_>) {
     let mut copy = Vec::new();
+    let partial = match frame.missing {
+        Missing::Nothing => None,
+        Missing::Sums(partial) => Some(partial),
+        // A connection that has so much to say has been heard: its neighbour is gone, or is
+        // soon found again, and then the segments are sent again.
+        Missing::Cuts(_) => return,
+    };
     if e.held.len() < HELD_MAX && copy.try_reserve_exact(frame.bytes.len()).is_ok() {
         copy.extend_from_slice(frame.bytes);
-        if let Some(partial) = frame.partial {
+        if let Some(partial) = partial {
             partial.complete(&mut copy);
         }
         e.held.push(copy);

@@ -2,7 +2,7 @@
 
 use super::neighbours::{Hop, Question};
 use super::{ETHERNET_HEADER, NetNode};
-use crate::checksum::{PartialChecksum, Transport};
+use crate::checksum::{Joined, PartialChecksum, Transport};
 use core::net::{IpAddr, Ipv4Addr};
 use machine::time::Instant;
 use smoltcp::phy::ChecksumCapabilities;
@@ -18,7 +18,17 @@ const QUESTION_MAX: usize = 14 + 40 + 32;
 pub(super) struct Frame<'a> {
     pub(super) bytes: &'a mut [u8],
     /// What is missing in it.
-    pub(super) partial: Option<PartialChecksum>,
+    pub(super) missing: Missing,
+}
+
+/// What a frame still needs before it is on the wire.
+#[derive(Clone, Copy)]
+pub(super) enum Missing {
+    Nothing,
+    /// Checksums.
+    Sums(PartialChecksum),
+    /// To be cut into segments.
+    Cuts(Joined),
 }
 
 impl<'a> Frame<'a> {
@@ -26,7 +36,7 @@ impl<'a> Frame<'a> {
     pub(super) fn whole(bytes: &'a mut [u8]) -> Frame<'a> {
         Frame {
             bytes,
-            partial: None,
+            missing: Missing::Nothing,
         }
     }
 }
@@ -44,8 +54,18 @@ impl NetNode {
     pub(crate) fn transmit_unsummed(&self, to: IpAddr, bytes: &mut [u8], transport: Transport) {
         let partial = PartialChecksum::prepare(bytes, ETHERNET_HEADER, transport);
         // What is not one packet, and cannot have the right ones, stays here.
-        if partial.is_some() {
-            self.transmit_frame(to, Frame { bytes, partial });
+        if let Some(partial) = partial {
+            let missing = Missing::Sums(partial);
+            self.transmit_frame(to, Frame { bytes, missing });
+        }
+    }
+
+    /// The same for segments of `size` bytes of data in one long one, not larger than the
+    /// link takes them ([`super::Link::joined_max`]).
+    pub(crate) fn transmit_joined(&self, to: IpAddr, bytes: &mut [u8], size: usize) {
+        if let Some(joined) = Joined::prepare(bytes, ETHERNET_HEADER, size) {
+            let missing = Missing::Cuts(joined);
+            self.transmit_frame(to, Frame { bytes, missing });
         }
     }
 
@@ -153,9 +173,10 @@ impl NetNode {
             return;
         };
         to.copy_from_slice(&mac);
-        match frame.partial {
-            Some(partial) => self.put_partial(frame.bytes, partial),
-            None => self.put_frame(frame.bytes),
+        match frame.missing {
+            Missing::Nothing => self.put_frame(frame.bytes),
+            Missing::Sums(partial) => self.put_partial(frame.bytes, partial),
+            Missing::Cuts(joined) => self.put_joined(frame.bytes, joined),
         }
     }
 }

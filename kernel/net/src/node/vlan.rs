@@ -3,7 +3,7 @@
 
 use super::Link;
 use super::link::LinkStatus;
-use crate::checksum::PartialChecksum;
+use crate::checksum::{Joined, PartialChecksum};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU16, Ordering};
@@ -69,6 +69,24 @@ impl Link for Tagged {
             number => self.tagged(frame, number, |frame| {
                 let moved = checksum.moved(TAG_BYTES as u8);
                 self.link.transmit_partial(frame, moved)
+            }),
+        }
+    }
+
+    fn joined_max(&self) -> usize {
+        self.link.joined_max()
+    }
+
+    fn joins(&self, is_v6: bool) -> bool {
+        self.link.joins(is_v6)
+    }
+
+    fn transmit_joined(&self, frame: &mut [u8], joined: Joined) -> bool {
+        match self.vlan.load(Ordering::Relaxed) {
+            0 => self.link.transmit_joined(frame, joined),
+            number => self.tagged(frame, number, |frame| {
+                let moved = joined.moved(TAG_BYTES as u8);
+                self.link.transmit_joined(frame, moved)
             }),
         }
     }

@@ -1,6 +1,7 @@
 //! One connection over the wire.
 
-use super::engine::{Engine, Port, Sent, clock};
+use super::engine::{Engine, Port, clock};
+use super::sender::{Room, Sender};
 use super::settings::{DATA_TIMEOUT, apply, timeout};
 use super::sockets::{SocketPool, WireSocket};
 use super::{Flow, limit, open::Handshake};
@@ -144,11 +145,11 @@ impl Conn {
         let (Some(engines), Some(socket)) = (self.node.engines(), &mut core.socket) else {
             return false;
         };
-        let mut sent = Sent::default();
         let mut engine = engines.here();
-        let Engine { iface, scratch } = &mut *engine;
-        let mut port = self.port(Some(packet), scratch, &mut sent);
+        let Engine { iface, room } = &mut *engine;
+        let mut port = self.port(Some(packet), room);
         iface.poll_ingress_single(clock(Instant::now()), &mut port, &mut socket.set);
+        let sent = port.out.finish();
         drop(engine);
         // Only what is out of order is answered at once.
         if sent.count > 0 {
@@ -167,18 +168,10 @@ impl Conn {
     }
 
     /// The link during one poll.
-    fn port<'a>(
-        &'a self,
-        incoming: Option<&'a [u8]>,
-        scratch: &'a mut [u8],
-        sent: &'a mut Sent,
-    ) -> Port<'a> {
+    fn port<'a>(&'a self, incoming: Option<&'a [u8]>, room: &'a mut Room) -> Port<'a> {
         Port {
-            node: &self.node,
-            remote: self.flow.remote.ip(),
             incoming,
-            scratch,
-            sent,
+            out: Sender::new(&self.node, self.flow.remote.ip(), room),
         }
     }
 
@@ -332,33 +325,33 @@ impl Conn {
         let now = Instant::now();
         let at = clock(now);
         let before = socket.tcp().state();
-        let mut sent = Sent::default();
         let mut moved = Moved::default();
         let mut engine = engines.here();
-        let Engine { iface, scratch } = &mut *engine;
+        let Engine { iface, room } = &mut *engine;
         let iface = fresh.unwrap_or(iface);
-        let mut port = self.port(packet, scratch, &mut sent);
+        let mut port = self.port(packet, room);
         if packet.is_some() {
             iface.poll_ingress_single(at, &mut port, &mut socket.set);
         }
         self.move_in(socket.tcp(), &mut moved);
         let corked = core.corked || self.more.load(Relaxed);
         let may_leave = match corked {
-            true => self.uncorked(&mut core.held_until, port.scratch.len(), now),
+            true => self.uncorked(&mut core.held_until, port.out.mtu(), now),
             false => usize::MAX,
         };
         core.fin_queued |= self.move_out(socket.tcp(), core.fin_queued, may_leave, &mut moved);
         limit::renew(socket.tcp(), &mut core.lifted, at);
         let more = loop {
             let result = iface.poll_egress(at, &mut port, &mut socket.set);
-            if result == PollResult::None || port.sent.blocked {
+            if result == PollResult::None || port.out.sent.blocked {
                 break false;
             }
-            if port.sent.count >= BURST {
+            if port.out.sent.count >= BURST {
                 break true;
             }
         };
         let due = iface.poll_at(at, &socket.set);
+        let sent = port.out.finish();
         drop(engine);
         if sent.count > 0 {
             self.node.flush();

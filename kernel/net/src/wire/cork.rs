@@ -1,7 +1,6 @@
 //! What a connection holds back until more follows (`TCP_CORK`, `MSG_MORE`).
 
 use super::conn::Conn;
-use crate::node::ETHERNET_HEADER;
 use core::net::SocketAddr;
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
@@ -19,19 +18,19 @@ impl Conn {
         }
     }
 
-    /// How many bytes may leave although the connection is corked, where a frame has
-    /// `frame` bytes: whole segments, and after a while all.
+    /// How many bytes may leave although the connection is corked, where a packet has
+    /// `mtu` bytes: whole segments, and after a while all.
     pub(super) fn uncorked(
         &self,
         held_until: &mut Option<Instant>,
-        frame: usize,
+        mtu: usize,
         now: Instant,
     ) -> usize {
         let headers = match self.flow.remote {
             SocketAddr::V4(_) => 40,
             SocketAddr::V6(_) => 60,
         };
-        let segment = frame.saturating_sub(ETHERNET_HEADER + headers).max(1);
+        let segment = mtu.saturating_sub(headers).max(1);
         let waiting = self.wire.incoming().len();
         let whole = waiting - waiting % segment;
         let is_over = self.wire.is_peer_done() || held_until.is_some_and(|until| until <= now);

@@ -1,11 +1,8 @@
 //! smoltcp interfaces without addresses, which run one connection at a time.
 
-use crate::checksum::Transport;
-use crate::node::{ETHERNET_HEADER, NetNode};
+use super::sender::{Room, Sender};
+use crate::node::Link;
 use alloc::boxed::Box;
-use alloc::vec;
-use alloc::vec::Vec;
-use core::net::IpAddr;
 use machine::cpu;
 use machine::sync::{SpinGuard, SpinLock};
 use machine::time::Instant;
@@ -21,7 +18,7 @@ pub(crate) fn clock(now: Instant) -> smoltcp::time::Instant {
 /// An interface and room for one frame.
 pub(crate) struct Engine {
     pub(super) iface: Interface,
-    pub(super) scratch: Vec<u8>,
+    pub(super) room: Room,
 }
 
 /// One engine for each CPU, so that connections on different CPUs do not meet.
@@ -36,11 +33,14 @@ fn interface(mtu: usize) -> Interface {
     struct Nothing(usize);
     impl Device for Nothing {
         type RxToken<'a> = Incoming<'a>;
-        type TxToken<'a> = Outgoing<'a>;
-        fn receive(&mut self, _: smoltcp::time::Instant) -> Option<(Incoming<'_>, Outgoing<'_>)> {
+        type TxToken<'a> = Outgoing<'a, 'a>;
+        fn receive(
+            &mut self,
+            _: smoltcp::time::Instant,
+        ) -> Option<(Incoming<'_>, Outgoing<'_, '_>)> {
             None
         }
-        fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Outgoing<'_>> {
+        fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Outgoing<'_, '_>> {
             None
         }
         fn capabilities(&self) -> DeviceCapabilities {
@@ -67,11 +67,12 @@ fn capabilities(mtu: usize) -> DeviceCapabilities {
 }
 
 impl Engines {
-    pub(crate) fn new(mtu: usize) -> Engines {
+    pub(crate) fn new(link: &dyn Link) -> Engines {
+        let mtu = link.mtu();
         let engine = || {
             SpinLock::new(Engine {
                 iface: interface(mtu),
-                scratch: vec![0; mtu + ETHERNET_HEADER],
+                room: Room::new(mtu, link.joined_max()),
             })
         };
         Engines {
@@ -96,32 +97,11 @@ impl Engines {
 
 /// The link as one connection sees it during one poll.
 pub(super) struct Port<'a> {
-    pub(super) node: &'a NetNode,
-    pub(super) remote: IpAddr,
     pub(super) incoming: Option<&'a [u8]>,
-    pub(super) scratch: &'a mut [u8],
-    pub(super) sent: &'a mut Sent,
-}
-
-/// What a poll has sent.
-#[derive(Default)]
-pub(super) struct Sent {
-    /// Segments.
-    pub(super) count: usize,
-    /// Sequence and acknowledgement number of the last one.
-    pub(super) last: Option<(u32, u32)>,
-    /// The link was full.
-    pub(super) blocked: bool,
+    pub(super) out: Sender<'a>,
 }
 
 pub(super) struct Incoming<'a>(&'a [u8]);
-
-pub(super) struct Outgoing<'a> {
-    node: &'a NetNode,
-    remote: IpAddr,
-    scratch: &'a mut [u8],
-    sent: &'a mut Sent,
-}
 
 impl RxToken for Incoming<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
@@ -129,76 +109,35 @@ impl RxToken for Incoming<'_> {
     }
 }
 
-impl TxToken for Outgoing<'_> {
+/// Leave to send one packet.
+pub(super) struct Outgoing<'t, 'a>(&'t mut Sender<'a>);
+
+impl TxToken for Outgoing<'_, '_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let room = self.scratch.len();
-        // smoltcp never exceeds the MTU; if it did, the packet would be cut and
-        // dropped by its receiver.
-        let end = (ETHERNET_HEADER + len).min(room);
-        let Some(frame) = self.scratch.get_mut(..end) else {
-            return f(&mut []);
-        };
-        let Some(packet) = frame.get_mut(ETHERNET_HEADER..) else {
-            return f(&mut []);
-        };
-        let r = f(packet);
-        self.sent.last = sequence(packet).or(self.sent.last);
-        self.sent.count += 1;
-        self.node
-            .transmit_unsummed(self.remote, frame, Transport::Tcp);
-        r
+        self.0.send(len, f)
     }
 }
 
-/// Sequence and acknowledgement number of a TCP packet of ours.
-fn sequence(packet: &[u8]) -> Option<(u32, u32)> {
-    let first = *packet.first()?;
-    let header = match first >> 4 {
-        4 => usize::from(first & 0xf) * 4,
-        _ => 40,
-    };
-    let word = |at: usize| -> Option<u32> {
-        let b = packet.get(header + at..header + at + 4)?;
-        Some(u32::from_be_bytes(b.try_into().ok()?))
-    };
-    Some((word(4)?, word(8)?))
-}
-
-impl Device for Port<'_> {
+impl<'a> Device for Port<'a> {
     type RxToken<'t>
         = Incoming<'t>
     where
         Self: 't;
     type TxToken<'t>
-        = Outgoing<'t>
+        = Outgoing<'t, 'a>
     where
         Self: 't;
 
-    fn receive(&mut self, _: smoltcp::time::Instant) -> Option<(Incoming<'_>, Outgoing<'_>)> {
+    fn receive(&mut self, _: smoltcp::time::Instant) -> Option<(Incoming<'_>, Outgoing<'_, 'a>)> {
         let packet = self.incoming.take()?;
-        let out = Outgoing {
-            node: self.node,
-            remote: self.remote,
-            scratch: self.scratch,
-            sent: self.sent,
-        };
-        Some((Incoming(packet), out))
+        Some((Incoming(packet), Outgoing(&mut self.out)))
     }
 
-    fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Outgoing<'_>> {
-        if self.node.link().is_none_or(|l| l.room() == 0) {
-            self.sent.blocked = true;
-            return None;
-        }
-        Some(Outgoing {
-            node: self.node,
-            remote: self.remote,
-            scratch: self.scratch,
-            sent: self.sent,
-        })
+    fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Outgoing<'_, 'a>> {
+        self.out.has_room().then(|| Outgoing(&mut self.out))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
-        capabilities(self.scratch.len() - ETHERNET_HEADER)
+        capabilities(self.out.mtu())
     }
 }

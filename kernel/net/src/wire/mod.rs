@@ -18,6 +18,7 @@ mod engine;
 mod flows;
 mod limit;
 mod open;
+mod sender;
 mod settings;
 mod sockets;
 mod timers;

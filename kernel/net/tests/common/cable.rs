@@ -2,7 +2,8 @@
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "as in common")]
 
 use super::common::node;
-use net::{Checked, Link, NetNode, Protocol, Published, StaticConfig, Upper};
+use net::{Checked, Joined, Link, NetNode, Protocol, Published, StaticConfig, Upper};
+use smoltcp::wire::{Ipv4Packet, TcpPacket};
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering::SeqCst;
@@ -61,9 +62,13 @@ pub struct End {
     mac: [u8; 6],
     out: Arc<Wire>,
     faults: Faults,
+    /// Bytes of IP of the longest segment that it cuts; 0: it cuts none.
+    joined_max: usize,
     dice: Mutex<u32>,
     owner: Mutex<Weak<NetNode>>,
     pub sent: std::sync::atomic::AtomicUsize,
+    /// Segments of frames that it cut, for each of these.
+    pub cuts: Mutex<Vec<usize>>,
     /// How many looks for room find none, which is there right after the look.
     pub jams: std::sync::atomic::AtomicUsize,
 }
@@ -78,6 +83,37 @@ impl End {
         *x ^= *x << 5;
         *x % 1000
     }
+}
+
+/// Cuts a long segment as a device does, by what the frame itself says of its headers.
+fn cut(frame: &[u8], joined: Joined) -> Vec<Vec<u8>> {
+    let network = if frame[12..14] == [0x81, 0] { 18 } else { 14 };
+    let packet = Ipv4Packet::new_checked(&frame[network..]).unwrap();
+    assert_eq!(usize::from(packet.total_len()), frame.len() - network);
+    let segment = network + usize::from(packet.header_len());
+    let tcp = TcpPacket::new_checked(&frame[segment..]).unwrap();
+    let headers = segment + usize::from(tcp.header_len());
+    assert_eq!(joined.headers(), headers);
+    let data = &frame[headers..];
+    assert!(data.len() > joined.size(), "one segment is none too many");
+    let (from, to) = (packet.src_addr().into(), packet.dst_addr().into());
+    let count = data.len().div_ceil(joined.size());
+    let parts = data.chunks(joined.size()).enumerate().map(|(n, part)| {
+        let mut frame = [&frame[..headers], part].concat();
+        let mut packet = Ipv4Packet::new_unchecked(&mut frame[network..]);
+        packet.set_total_len((headers - network + part.len()) as u16);
+        packet.set_ident(packet.ident().wrapping_add(n as u16));
+        packet.fill_checksum();
+        let mut segment = TcpPacket::new_unchecked(&mut frame[segment..]);
+        segment.set_seq_number(tcp.seq_number() + n * joined.size());
+        if n + 1 < count {
+            segment.set_psh(false);
+            segment.set_fin(false);
+        }
+        segment.fill_checksum(&from, &to);
+        frame
+    });
+    parts.collect()
 }
 
 impl Link for End {
@@ -119,6 +155,18 @@ impl Link for End {
         drop(q);
         self.out.news.notify_one();
         true
+    }
+    fn joined_max(&self) -> usize {
+        self.joined_max
+    }
+    fn joins(&self, _is_v6: bool) -> bool {
+        self.joined_max > 0
+    }
+    fn transmit_joined(&self, frame: &mut [u8], joined: Joined) -> bool {
+        assert!(frame.len() <= 18 + self.joined_max);
+        let segments = cut(frame, joined);
+        self.cuts.lock().unwrap().push(segments.len());
+        segments.iter().all(|segment| self.transmit(segment))
     }
     fn room(&self) -> usize {
         let jam = self.jams.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1));
@@ -171,6 +219,11 @@ impl Drop for Cable {
 
 /// A cable, its ends not yet in a node.
 pub fn cable(faults: Faults) -> Cable {
+    cutting_cable(faults, 0)
+}
+
+/// The same with ends that cut long segments of up to `joined_max` bytes of IP.
+pub fn cutting_cable(faults: Faults, joined_max: usize) -> Cable {
     let _ = machine::timer::start();
     let wires = [(); 2].map(|()| Arc::new(Wire::default()));
     let end = |i: usize| {
@@ -178,9 +231,11 @@ pub fn cable(faults: Faults) -> Cable {
             mac: [2, 0, 0, 0, 0, i as u8 + 1],
             out: wires[i].clone(),
             faults,
+            joined_max,
             dice: Mutex::new(faults.seed ^ (i as u32 + 77)),
             owner: Mutex::new(Weak::new()),
             sent: 0.into(),
+            cuts: Mutex::default(),
             jams: 0.into(),
         })
     };
@@ -214,7 +269,11 @@ pub const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
 /// Two nodes with addresses [`A`] and [`B`], joined by a cable.
 pub fn joined(faults: Faults) -> (Arc<NetNode>, Arc<NetNode>, Cable) {
-    let c = cable(faults);
+    joined_by(cable(faults))
+}
+
+/// The same with this cable.
+pub fn joined_by(c: Cable) -> (Arc<NetNode>, Arc<NetNode>, Cable) {
     let nodes = [node(), node()];
     for (i, ip) in [A, B].into_iter().enumerate() {
         c.plug(i, &nodes[i]);
