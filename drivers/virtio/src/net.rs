@@ -6,6 +6,7 @@
 //! follows the link's state and frees the sending queue when that was full.
 
 mod header;
+mod transmit;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -18,7 +19,8 @@ use machine::thread::{self, Builder};
 use machine::time::Instant;
 use machine::virtio::{Chain, Device, Found, Queue, VirtioError};
 use machine::wait::Until;
-use net::{Checked, Link, LinkCounters, LinkStatus, PartialChecksum, Upper};
+use net::{Checked, Joined, Link, LinkCounters, LinkStatus, PartialChecksum, Upper};
+use transmit::Transmit;
 
 /// Buffers in each direction.
 const QUEUE: usize = 128;
@@ -33,6 +35,8 @@ const F_CSUM: u64 = 1 << 0;
 const F_GUEST_CSUM: u64 = 1 << 1;
 const F_MTU: u64 = 1 << 3;
 const F_MAC: u64 = 1 << 5;
+const F_HOST_TSO4: u64 = 1 << 11;
+const F_HOST_TSO6: u64 = 1 << 12;
 const F_STATUS: u64 = 1 << 16;
 /// Offsets in the configuration (5.1.4).
 const CONFIG_MAC: usize = 0;
@@ -82,18 +86,8 @@ pub struct VirtioNet {
     counters: Counters,
 }
 
-struct Transmit {
-    queue: Queue<QUEUE>,
-    /// Buffers that are not with the device, as chains ready to fill.
-    free: Vec<Chain>,
-    /// Somebody found no room and waits for [`Upper::transmit_ready`].
-    is_starved: bool,
-    /// When something last left.
-    progress: Instant,
-}
-
 /// Features the driver can use.
-const WANTED: u64 = F_CSUM | F_GUEST_CSUM | F_MTU | F_MAC | F_STATUS;
+const WANTED: u64 = F_CSUM | F_GUEST_CSUM | F_MTU | F_MAC | F_HOST_TSO4 | F_HOST_TSO6 | F_STATUS;
 
 fn features(device: &Device) -> Result<u64, VirtioError> {
     device.negotiate(WANTED)
@@ -129,36 +123,6 @@ fn receive_queue(device: &Device, mtu: usize) -> Result<Queue<QUEUE>, VirtioErro
     Ok(queue)
 }
 
-fn transmit_queue(device: &Device, mtu: usize) -> Result<Transmit, VirtioError> {
-    let mut queue: Queue<QUEUE> = device.queue(TRANSMIT, Some(SOURCE_OTHER))?;
-    // What has left is found when the next frame goes, without an interrupt.
-    queue.mask();
-    let len = HEADER + FRAME_HEADER + mtu;
-    let buffers = DmaBuffer::many(device.reach(), QUEUE, len).map_err(|_| VirtioError::NoMemory)?;
-    let free = buffers.into_iter().map(|buffer| {
-        let mut chain = Chain::new();
-        chain.push(Segment::buffer(buffer, 0..len, Direction::ToDevice));
-        chain
-    });
-    Ok(Transmit {
-        queue,
-        free: free.collect(),
-        is_starved: false,
-        progress: Instant::now(),
-    })
-}
-
-impl Transmit {
-    /// Takes back what has left.
-    fn reclaim(&mut self) -> Result<(), VirtioError> {
-        while let Some((_, chain, _)) = self.queue.complete()? {
-            self.free.push(chain);
-            self.progress = Instant::now();
-        }
-        Ok(())
-    }
-}
-
 impl VirtioNet {
     /// Takes the device into use. Nothing is received before [`VirtioNet::start`].
     ///
@@ -174,7 +138,7 @@ impl VirtioNet {
             random_mac()
         };
         let queue = receive_queue(&device, mtu)?;
-        let transmit = transmit_queue(&device, mtu)?;
+        let transmit = Transmit::new(&device, mtu)?;
         device.config_interrupt(SOURCE_OTHER)?;
         device.start();
         queue.notify();
@@ -261,41 +225,34 @@ impl VirtioNet {
         }
     }
 
-    /// Gives a frame to the device, which completes this checksum; whether there was room.
-    fn put(&self, frame: &[u8], checksum: Option<PartialChecksum>) -> bool {
-        if frame.len() > FRAME_HEADER + self.mtu {
-            return false;
-        }
+    /// Gives `count` frames of together `bytes` to the device, by `put`; whether there was
+    /// room.
+    fn put(
+        &self,
+        count: usize,
+        bytes: usize,
+        put: impl FnOnce(&mut Transmit) -> Result<bool, VirtioError>,
+    ) -> bool {
         let mut t = self.transmit.lock();
-        if t.free.is_empty() {
-            self.reclaim(&mut t);
+        let is_queued = put(&mut t).unwrap_or_else(|_| {
+            self.set_broken();
+            false
+        });
+        let c = &self.counters;
+        if is_queued {
+            c.sent.fetch_add(count as u64, Relaxed);
+            c.sent_bytes.fetch_add(bytes as u64, Relaxed);
+        } else {
+            c.dropped.fetch_add(count as u64, Relaxed);
         }
-        let Some(mut chain) = t.free.pop() else {
-            self.counters.dropped.fetch_add(1, Relaxed);
-            return false;
-        };
-        if let Some(segment) = chain.first_mut() {
-            let end = HEADER + frame.len();
-            let buffer = segment.as_buffer_mut();
-            if let Some(to) = buffer.and_then(|b| b.bytes_mut().get_mut(..end)) {
-                let (before, to) = to.split_at_mut(HEADER);
-                before.copy_from_slice(&header::leaving(checksum));
-                to.copy_from_slice(frame);
-            }
-            segment.set_part(0..end);
-        }
-        match t.queue.submit(chain) {
-            Ok(_) => {
-                self.counters.sent.fetch_add(1, Relaxed);
-                let bytes = frame.len() as u64;
-                self.counters.sent_bytes.fetch_add(bytes, Relaxed);
-                true
-            }
-            Err(chain) => {
-                t.free.push(chain);
-                false
-            }
-        }
+        is_queued
+    }
+
+    /// The same for one whole frame, of which the device completes this checksum.
+    fn put_frame(&self, frame: &[u8], checksum: Option<PartialChecksum>) -> bool {
+        let said = header::leaving(checksum);
+        let is_usual = frame.len() <= FRAME_HEADER + self.mtu;
+        is_usual && self.put(1, frame.len(), |t| t.put(&said, frame))
     }
 
     /// Resets the device and sets it up again. What was being sent is lost, as
@@ -308,7 +265,7 @@ impl VirtioNet {
             return Err(VirtioError::Features);
         }
         let queue = receive_queue(&self.device, self.mtu)?;
-        let fresh = transmit_queue(&self.device, self.mtu)?;
+        let fresh = Transmit::new(&self.device, self.mtu)?;
         self.device.config_interrupt(SOURCE_OTHER)?;
         let old = core::mem::replace(&mut *self.transmit.lock(), fresh);
         drop(old);
@@ -332,16 +289,38 @@ impl Link for VirtioNet {
     }
 
     fn transmit(&self, frame: &[u8]) -> bool {
-        self.put(frame, None)
+        self.put_frame(frame, None)
     }
 
     fn transmit_partial(&self, frame: &mut [u8], checksum: PartialChecksum) -> bool {
         if self.features & F_CSUM == 0 {
             checksum.complete(frame);
-            return self.put(frame, None);
+            return self.put_frame(frame, None);
         }
         checksum.complete_header(frame);
-        self.put(frame, Some(checksum))
+        self.put_frame(frame, Some(checksum))
+    }
+
+    fn joined_max(&self) -> usize {
+        match self.joins(false) || self.joins(true) {
+            true => transmit::JOINED_MAX,
+            false => 0,
+        }
+    }
+
+    fn joins(&self, is_v6: bool) -> bool {
+        let bit = if is_v6 { F_HOST_TSO6 } else { F_HOST_TSO4 };
+        // Who cuts must be able to complete checksums (5.1.3.1).
+        self.features & bit != 0 && self.features & F_CSUM != 0
+    }
+
+    fn transmit_joined(&self, frame: &mut [u8], joined: Joined) -> bool {
+        joined.checksum().complete_header(frame);
+        let said = header::joined(joined);
+        let count = joined.count(frame.len());
+        // All but the first get headers that are not in the frame.
+        let bytes = frame.len() + count.saturating_sub(1) * joined.headers();
+        self.put(count, bytes, |t| t.put(&said, frame))
     }
 
     fn room(&self) -> usize {

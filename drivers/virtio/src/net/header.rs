@@ -1,12 +1,16 @@
-//! What is said of a frame beside it (virtio 1.2, 5.1.6): its checksums.
+//! What is said of a frame beside it (virtio 1.2, 5.1.6): its checksums, and how it is cut.
 
-use net::{Checked, PartialChecksum};
+use net::{Checked, Joined, PartialChecksum};
 
 /// Bytes of `virtio_net_hdr`.
 pub(super) const HEADER: usize = 12;
 /// Flags: a checksum is not complete; the device has found it right.
 const NEEDS_CSUM: u8 = 1;
 const DATA_VALID: u8 = 2;
+/// Where in it are what is cut, bytes of the headers, and of data in each segment.
+const GSO: usize = 1;
+const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 4;
 /// Where in it are the place from which a checksum counts and its own, from there on.
 const CSUM_START: usize = 6;
 const CSUM_OFFSET: usize = 8;
@@ -22,6 +26,24 @@ pub(super) fn leaving(checksum: Option<PartialChecksum>) -> [u8; HEADER] {
     });
     if let Some(([s0, s1], [o0, o1])) = places {
         header = [NEEDS_CSUM, 0, 0, 0, 0, 0, s0, s1, o0, o1, 0, 0];
+    }
+    header
+}
+
+/// The header of a frame that the device cuts into segments (5.1.6.2.1).
+pub(super) fn joined(joined: Joined) -> [u8; HEADER] {
+    let mut header = leaving(Some(joined.checksum()));
+    let kind = match joined.checksum().header_field() {
+        Some(_) => GSO_TCPV4,
+        None => GSO_TCPV6,
+    };
+    // Both are less than a frame on the wire.
+    let ([h0, h1], [s0, s1]) = (
+        (joined.headers() as u16).to_le_bytes(),
+        (joined.size() as u16).to_le_bytes(),
+    );
+    if let Some(said) = header.get_mut(GSO..GSO + 5) {
+        said.copy_from_slice(&[kind, h0, h1, s0, s1]);
     }
     header
 }
@@ -78,6 +100,16 @@ mod tests {
         let said = leaving(Some(checksum));
         assert_eq!(said, [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0]);
         assert_eq!(leaving(None), [0; HEADER]);
+    }
+
+    #[test]
+    fn a_header_says_how_a_frame_is_cut() {
+        let (mut frame, _) = partial(3000);
+        frame[34 + 12] = 8 << 4;
+        let cut = Joined::prepare(&mut frame, 14, 1448).unwrap();
+        let [s0, s1] = 1448u16.to_le_bytes();
+        let wanted = [1, 1, 14 + 20 + 32, 0, s0, s1, 34, 0, 16, 0, 0, 0];
+        assert_eq!(joined(cut), wanted);
     }
 
     /// What one node says, another one understands.
