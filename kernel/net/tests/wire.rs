@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use vfs::Events;
 
 const ECONNRESET: Error = Error::File(vfs::Error::Foreign(104));
+const ABORTED: Error = Error::File(vfs::Error::Foreign(103));
 const REFUSED: Error = Error::File(vfs::Error::Foreign(111));
 
 const IPPROTO_TCP: i32 = 6;
@@ -423,6 +424,21 @@ fn the_end_of_a_capsule_resets_its_connections() {
         again.connect(&at("10.0.0.2:8080"), me(), false),
         Err(REFUSED)
     );
+}
+
+/// Who waits for a connection that will not come is told so.
+#[test]
+fn the_end_of_a_capsule_ends_its_attempts() {
+    let p = pair(Faults::default());
+    let c = tcp(&p.client);
+    let (told, hears) = std::sync::mpsc::channel();
+    thread::spawn(move || told.send(c.connect(&at("10.0.0.99:80"), me(), false)));
+    eventually("an attempt", || p.client.socket_count() == 1);
+    thread::sleep(Duration::from_millis(200));
+    p.client.shutdown();
+    let heard = hears.recv_timeout(Duration::from_secs(10));
+    assert_eq!(heard, Ok(Err(ABORTED)));
+    eventually("no pages", || p.client.account().used() == 0);
 }
 
 /// What limits the time is how long something may stay unacknowledged.

@@ -516,6 +516,8 @@ impl Conn {
 
     fn closed(&self, core: &mut Core, before: State, by_packet: bool) {
         let error = match before {
+            // Another thread may wait for it to be complete.
+            _ if core.aborting && self.wire.phase() == Phase::Connecting => Some(Error::Aborted),
             _ if core.aborting => None,
             State::LastAck | State::Closing | State::TimeWait | State::Closed => None,
             State::SynSent if by_packet => Some(Error::Refused),
