@@ -12,6 +12,7 @@
 //! | which port is whose | [`ports`], and the node's table of published ports |
 //! | raw and ping sockets, packet sockets and their filters | [`raw`], [`packet`], [`filter`] |
 //! | multicast groups | [`groups`] |
+//! | packets in fragments | `fragments` |
 //! | frames in and out, ARP, NDP, DHCP | [`node`] |
 #![no_std]
 // Nothing a program, a packet, a disk or an image contains may stop the kernel.
@@ -35,6 +36,7 @@ pub mod ancillary;
 mod checksum;
 pub mod error;
 pub mod filter;
+mod fragments;
 pub mod groups;
 pub mod interfaces;
 mod keyhash;

@@ -93,6 +93,11 @@ impl NetNode {
         taken
     }
 
+    /// Whether a capsule is a member of this group.
+    pub(super) fn has_group(&self, group: IpAddr) -> bool {
+        group.is_multicast() && self.groups.0.lock().contains_key(&group)
+    }
+
     /// All groups that the node is a member of for its capsules.
     pub(super) fn joined_groups(&self) -> Vec<IpAddr> {
         let groups = self.groups.0.lock();

@@ -19,6 +19,12 @@ use smoltcp::wire::{
 /// Client port of DHCP.
 const DHCP_CLIENT: u16 = 68;
 
+/// Of a packet that was put together here, no device has seen the whole.
+const REASSEMBLED: Checked = Checked {
+    header: true,
+    transport: false,
+};
+
 /// The part of an IP header that matters above it.
 #[derive(Clone, Copy)]
 struct Header {
@@ -120,8 +126,10 @@ impl NetNode {
         if !checked.header && !packet.verify_checksum() {
             return;
         }
-        // Nobody reassembles; a first fragment must not pass for a whole packet.
         if packet.more_frags() || packet.frag_offset() != 0 {
+            if let Some(whole) = self.ipv4_fragment(frame, &packet) {
+                self.ipv4_input(&whole, REASSEMBLED, batch);
+            }
             return;
         }
         let header = Header {
@@ -156,7 +164,9 @@ impl NetNode {
             }
             IpProtocol::Icmp if local => {
                 self.icmpv4_error(packet.payload());
-                self.control_input(Some(frame));
+                if !self.answer_long(frame) {
+                    self.control_input(Some(frame));
+                }
             }
             IpProtocol::Igmp => self.control_input(Some(frame)),
             _ => {}
@@ -201,7 +211,14 @@ impl NetNode {
             IpProtocol::Udp if to.is_multicast() => self.group_input(header, packet.payload()),
             IpProtocol::Icmpv6 if local || to.is_multicast() => {
                 self.icmpv6_input(header, packet.payload(), mac);
-                self.control_input(Some(frame));
+                if !self.answer_long(frame) {
+                    self.control_input(Some(frame));
+                }
+            }
+            IpProtocol::Ipv6Frag => {
+                if let Some(whole) = self.ipv6_fragment(frame, &packet) {
+                    self.ipv6_input(&whole, mac, REASSEMBLED, batch);
+                }
             }
             IpProtocol::HopByHop if local || to.is_multicast() => {
                 self.control_input(Some(frame));

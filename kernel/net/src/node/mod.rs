@@ -9,6 +9,7 @@
 
 mod config;
 mod control;
+mod fragments;
 mod groups;
 mod input;
 mod link;
@@ -24,6 +25,7 @@ pub use link::{Checked, Link, LinkCounters, LinkStatus, NetEvent, Upper};
 pub use links::Port;
 pub use published::{Protocol, Published};
 
+use crate::fragments::{Fragments, Identifications};
 use crate::keyhash::{self, KeyedMap, KeyedState};
 use crate::packet::PacketTable;
 use crate::raw::RawTable;
@@ -55,11 +57,15 @@ pub struct NetNode {
     udp: SpinLock<KeyedMap<u16, Weak<UdpCore>>>,
     neighbours: neighbours::Neighbours,
     groups: groups::Groups,
+    /// Packets that came in part.
+    fragments: Fragments,
+    identifications: Identifications,
     raw: RawTable,
     packets: PacketTable,
     control: SpinLock<Option<control::Control>>,
     control_timer: Once<Timer>,
     neighbour_timer: Once<Timer>,
+    fragment_timer: Once<Timer>,
     observer: Once<Box<dyn Fn(NetEvent) + Send + Sync>>,
     resets: reset::Limit,
     is_up: AtomicBool,
@@ -84,11 +90,14 @@ impl NetNode {
             udp: SpinLock::new(keyhash::map()),
             neighbours: neighbours::Neighbours::new(),
             groups: groups::Groups::new(),
+            fragments: Fragments::new(),
+            identifications: Identifications::new(),
             raw: RawTable::default(),
             packets: PacketTable::default(),
             control: SpinLock::new(None),
             control_timer: Once::new(),
             neighbour_timer: Once::new(),
+            fragment_timer: Once::new(),
             observer: Once::new(),
             resets: reset::Limit::default(),
             is_up: AtomicBool::new(false),
@@ -131,6 +140,14 @@ impl NetNode {
             Timer::new(move || {
                 if let Some(node) = weak.upgrade() {
                     node.neighbour_poll();
+                }
+            })
+        });
+        let weak = Arc::downgrade(self);
+        self.fragment_timer.call_once(|| {
+            Timer::new(move || {
+                if let Some(node) = weak.upgrade() {
+                    node.fragments_poll();
                 }
             })
         });

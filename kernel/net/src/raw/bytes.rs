@@ -41,7 +41,7 @@ pub(super) fn finish_packet(source: IpAddr, data: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// The answer to an echo request, as a packet.
-pub(super) fn echo_reply(request: &Arrived<'_>) -> Option<Vec<u8>> {
+pub(crate) fn echo_reply(request: &Arrived<'_>) -> Option<Vec<u8>> {
     let (ask, answer, protocol) = match request.to {
         IpAddr::V4(_) => (8, 0, ICMP),
         IpAddr::V6(_) => (128, 129, ICMPV6),
