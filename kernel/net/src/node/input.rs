@@ -12,7 +12,7 @@ use core::sync::atomic::Ordering;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol, Icmpv4DstUnreachable,
-    Icmpv4Packet, Icmpv4Repr, Icmpv6DstUnreachable, Icmpv6Packet, Icmpv6Repr, IpProtocol,
+    Icmpv4Message, Icmpv4Packet, Icmpv6DstUnreachable, Icmpv6Packet, Icmpv6Repr, IpProtocol,
     Ipv4Packet, Ipv6Packet, NdiscRepr, TcpPacket, UdpPacket,
 };
 
@@ -317,23 +317,30 @@ impl NetNode {
         found
     }
 
-    /// A router or host says that a packet of ours did not arrive.
+    /// A router or host says that a packet of ours did not arrive. It quotes the packet's
+    /// beginning (RFC 792; RFC 1812, 4.3.2.3), where smoltcp wants all of it.
     fn icmpv4_error(&self, payload: &[u8]) {
         let Ok(icmp) = Icmpv4Packet::new_checked(payload) else {
             return;
         };
-        let caps = ChecksumCapabilities::default();
-        let Ok(Icmpv4Repr::DstUnreachable {
-            reason,
-            header,
-            data,
-        }) = Icmpv4Repr::parse(&icmp, &caps)
-        else {
+        if icmp.msg_type() != Icmpv4Message::DstUnreachable || !icmp.verify_checksum() {
+            return;
+        }
+        let reason = Icmpv4DstUnreachable::from(icmp.msg_code());
+        let quote = icmp.data();
+        let len = quote.first().map_or(0, |b| usize::from(b & 15) * 4);
+        let (Some(data), true) = (quote.get(len..), len >= 20) else {
             return;
         };
+        let header = Ipv4Packet::new_unchecked(quote);
+        // Ports are in the first fragment only, and who is too far away for a long packet is
+        // there.
+        if header.frag_offset() != 0 || reason == Icmpv4DstUnreachable::FragRequired {
+            return;
+        }
         let refused = reason == Icmpv4DstUnreachable::PortUnreachable;
-        let (from, to) = (header.src_addr.into(), header.dst_addr.into());
-        self.undelivered(header.next_header, from, to, data, refused);
+        let (from, to) = (header.src_addr().into(), header.dst_addr().into());
+        self.undelivered(header.next_header(), from, to, data, refused);
     }
 
     fn icmpv6_input(&self, h: Header, payload: &[u8], mac: [u8; 6]) {
