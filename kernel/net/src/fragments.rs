@@ -9,7 +9,7 @@ mod making;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use cut::{Cut, Identifications};
+pub(crate) use cut::{Cut, Identifications, allow_cutting};
 pub(crate) use making::Piece;
 
 use crate::keyhash::{self, KeyedMap};

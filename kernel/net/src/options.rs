@@ -74,8 +74,34 @@ switches! {
     HeaderIncluded = 24;
     /// `SO_TIMESTAMPNS`: nanoseconds.
     TimestampNs = 25;
+    /// `IPV6_DONTFRAG`.
+    DontFragment = 27;
     /// `IP_RECVOPTS` and `IP_RETOPTS`: no packet with options comes so far.
     ReceiveOptions = 26;
+}
+
+/// What a program says of packets that are longer than an MTU on their way
+/// (`IP_MTU_DISCOVER` and `IPV6_MTU_DISCOVER`): `IP_PMTUDISC_DONT` (0), `_WANT`, `_DO`,
+/// `_PROBE`, `_INTERFACE` and `_OMIT` (5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Discovery(u32);
+
+impl Discovery {
+    /// That of a new socket: `IP_PMTUDISC_WANT`, as `net.ipv4.ip_no_pmtu_disc` has it.
+    pub const WANT: u32 = 1;
+
+    /// Whether what is longer than the link's MTU leaves in fragments. Else it is refused
+    /// (`ip_sk_ignore_df` of Linux).
+    #[must_use]
+    pub fn cuts(self) -> bool {
+        matches!(self.0, 0 | 1 | 5)
+    }
+
+    /// Whether what leaves whole may not be cut on the way (`ip_dont_fragment` of Linux).
+    #[must_use]
+    pub fn forbids_cutting(self) -> bool {
+        matches!(self.0, 1..=3)
+    }
 }
 
 /// The options of one socket.
@@ -118,6 +144,10 @@ pub struct Options {
     pub linger2: AtomicI32,
     /// `TCP_NOTSENT_LOWAT` in bytes.
     pub unsent_low: AtomicU32,
+    /// `IP_MTU_DISCOVER`, see [`Discovery`].
+    pub mtu_discover: AtomicU32,
+    /// `IPV6_MTU_DISCOVER`.
+    pub mtu_discover6: AtomicU32,
     /// `IP_MULTICAST_TTL`.
     pub multicast_ttl: AtomicU32,
     /// Interface that datagrams to groups leave on (`IP_MULTICAST_IF`), 0 for the
@@ -149,6 +179,8 @@ impl Default for Options {
             syn_count: AtomicU32::new(6),
             linger2: AtomicI32::new(60),
             unsent_low: AtomicU32::new(u32::MAX),
+            mtu_discover: AtomicU32::new(Discovery::WANT),
+            mtu_discover6: AtomicU32::new(Discovery::WANT),
             multicast_ttl: AtomicU32::new(1),
             multicast_link: AtomicU32::new(0),
             multicast_address: AtomicU32::new(0),
@@ -207,10 +239,23 @@ impl Options {
             syn_count: u32s(&self.syn_count),
             linger2: AtomicI32::new(self.linger2.load(Relaxed)),
             unsent_low: u32s(&self.unsent_low),
+            mtu_discover: u32s(&self.mtu_discover),
+            mtu_discover6: u32s(&self.mtu_discover6),
             multicast_ttl: u32s(&self.multicast_ttl),
             multicast_link: u32s(&self.multicast_link),
             multicast_address: u32s(&self.multicast_address),
         }
+    }
+
+    /// What is to become of long packets over IPv4, or IPv6.
+    #[must_use]
+    pub fn discovery(&self, v6: bool) -> Discovery {
+        Discovery(match v6 {
+            false => self.mtu_discover.load(Relaxed),
+            // The same as IPV6_PMTUDISC_DO where nobody but the sender cuts.
+            true if self.on(Switch::DontFragment) => 2,
+            true => self.mtu_discover6.load(Relaxed),
+        })
     }
 
     /// The send buffer in bytes.

@@ -36,8 +36,8 @@ pub const ICMPV6: u8 = 58;
 pub const ANY: u8 = 255;
 /// Bytes of an IPv4 header without options.
 const V4_HEADER: usize = 20;
-/// Longest packet.
-const PACKET_MAX: usize = 65_535;
+/// Longest packet: what the length in its header can say.
+pub(crate) const PACKET_MAX: usize = 65_535;
 
 /// Kinds of ICMP messages that a socket does not want, a bit each; IPv4 knows 32.
 pub type Unwanted = [u32; 8];
@@ -342,14 +342,20 @@ impl Raw {
         {
             return Err(Error::ACCESS);
         }
-        let mut frame = match options.on(Switch::HeaderIncluded) {
+        let has_header = options.on(Switch::HeaderIncluded);
+        let mut frame = match has_header {
             true => finish_packet(source, &data)?,
             false => self.packet(options, (source, to), header, &data)?,
         };
         match route {
             Route::Local { .. } => local_input(stack, &frame),
             Route::Wire { .. } if frame.len() - ETHERNET_HEADER > stack.node().mtu() => {
-                return Err(Error::MessageSize);
+                // What came with a header is the program's, and leaves as it is or not at all.
+                if has_header || !options.discovery(self.core.v6).cuts() {
+                    return Err(Error::MessageSize);
+                }
+                let (_, packet) = frame.split_at(ETHERNET_HEADER);
+                stack.node().transmit_cut(source, to, packet)?;
             }
             Route::Wire { .. } => {
                 stack.node().transmit(to, &mut frame);
@@ -391,7 +397,12 @@ impl Raw {
         let protocol = IpProtocol::from(self.core.protocol);
         let (src, dst) = (IpAddress::from(source), IpAddress::from(to));
         let ip = IpRepr::new(src, dst, protocol, data.len(), header.hops(options, to));
-        if ip.buffer_len() > PACKET_MAX {
+        // The length in a header of IPv6 does not count that header.
+        let counted = match to {
+            IpAddr::V4(_) => ip.buffer_len(),
+            IpAddr::V6(_) => data.len(),
+        };
+        if counted > PACKET_MAX {
             return Err(Error::MessageSize);
         }
         let mut frame = zeroed(ETHERNET_HEADER + ip.buffer_len())?;

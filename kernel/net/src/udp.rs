@@ -4,13 +4,15 @@
 //! wire there is no protocol to run either: headers are written and read with
 //! smoltcp's packet types.
 
+mod frame;
 mod joined;
 
-use crate::checksum::Transport;
+pub(crate) use frame::set_class;
+
 use crate::error::{Error, Result};
 use crate::groups::{LINK, LOOPBACK, Memberships, ToGroup};
 use crate::message::{Message, MessageQueue, Origin};
-use crate::node::{ETHERNET_HEADER, NetNode, Protocol};
+use crate::node::{NetNode, Protocol};
 use crate::options::{Options, Switch};
 use crate::ports::{Binding, EPHEMERAL_FIRST, EPHEMERAL_LAST};
 use crate::stack::{NetStack, Route};
@@ -20,14 +22,15 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::Ordering::{AcqRel, Relaxed};
 use core::sync::atomic::{AtomicBool, AtomicU16};
+use frame::{Fields, send_frame};
 use joined::Joined;
 use machine::sync::SpinLock;
-use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet, UdpPacket, UdpRepr};
 use vfs::{Events, PollHub};
 
-/// Most bytes of one datagram.
-pub const DATAGRAM_MAX: usize = 65_507;
+/// Most bytes of one datagram: its length has 16 bits, and counts 8 of its header.
+pub const DATAGRAM_MAX: usize = 65_527;
+/// The same over IPv4, whose length counts 20 of its own header, too.
+const DATAGRAM_MAX_V4: usize = 65_507;
 
 /// What the senders of datagrams need of a socket.
 pub struct UdpCore {
@@ -297,7 +300,12 @@ impl Udp {
                 remote.ok_or(Error::DestinationRequired)?
             }
         };
-        if message.data.len() > DATAGRAM_MAX {
+        let longest = if to.is_ipv4() {
+            DATAGRAM_MAX_V4
+        } else {
+            DATAGRAM_MAX
+        };
+        if message.data.len() > longest {
             return Err(Error::MessageSize);
         }
         if to.port() == 0 {
@@ -335,7 +343,7 @@ impl Udp {
                 }
                 let source = own_ip.unwrap_or(source);
                 let from = SocketAddr::new(source, self.wire_port(stack, port)?);
-                let fields = (header.hops(options, to.ip()), header.class(options));
+                let fields = Fields::new(header, options, to.ip());
                 send_frame(stack.node(), from, to, &message.data, fields)?;
             }
         }
@@ -392,7 +400,7 @@ impl Udp {
         match ttl {
             // Not beyond this machine.
             0 => Ok(()),
-            _ => send_frame(node, wire, to, data, (ttl, tos)),
+            _ => send_frame(node, wire, to, data, Fields::new(header, options, to.ip())),
         }
     }
 
@@ -527,68 +535,4 @@ impl Header {
         let usual = || low_byte(options.tos.load(Relaxed));
         self.class.unwrap_or_else(usual)
     }
-}
-
-/// Writes the type of service or traffic class into the header of a packet to `to`.
-pub(crate) fn set_class(packet: &mut [u8], to: IpAddr, class: u8) {
-    match to {
-        IpAddr::V4(_) => {
-            let mut packet = Ipv4Packet::new_unchecked(packet);
-            packet.set_dscp(class >> 2);
-            packet.set_ecn(class & 3);
-            packet.fill_checksum();
-        }
-        IpAddr::V6(_) => Ipv6Packet::new_unchecked(packet).set_traffic_class(class),
-    }
-}
-
-/// Writes a datagram into a frame and sends it.
-fn send_frame(
-    node: &NetNode,
-    from: SocketAddr,
-    to: SocketAddr,
-    data: &[u8],
-    (hops, class): (u8, u8),
-) -> Result<()> {
-    let udp = UdpRepr {
-        src_port: from.port(),
-        dst_port: to.port(),
-    };
-    // Over IPv4 the device may write them, see `Transport::Udp`.
-    let is_partial = to.is_ipv4();
-    let caps = match is_partial {
-        true => ChecksumCapabilities::ignored(),
-        false => ChecksumCapabilities::default(),
-    };
-    let (src, dst) = (IpAddress::from(from.ip()), IpAddress::from(to.ip()));
-    let payload = udp.header_len() + data.len();
-    let ip = IpRepr::new(src, dst, IpProtocol::Udp, payload, hops);
-    // Datagrams are not fragmented here.
-    if ip.buffer_len() > node.mtu() {
-        return Err(Error::MessageSize);
-    }
-    let len = ETHERNET_HEADER + ip.buffer_len();
-    let mut frame = Vec::new();
-    frame.try_reserve_exact(len)?;
-    frame.resize(len, 0);
-    let (_, packet) = frame.split_at_mut(ETHERNET_HEADER);
-    ip.emit(&mut *packet, &caps);
-    if class != 0 {
-        set_class(packet, to.ip(), class);
-    }
-    let (_, datagram) = packet.split_at_mut(ip.header_len());
-    udp.emit(
-        &mut UdpPacket::new_unchecked(datagram),
-        &src,
-        &dst,
-        data.len(),
-        |room| room.copy_from_slice(data),
-        &caps,
-    );
-    match is_partial {
-        true => node.transmit_unsummed(to.ip(), &mut frame, Transport::Udp),
-        false => node.transmit(to.ip(), &mut frame),
-    }
-    node.flush();
-    Ok(())
 }

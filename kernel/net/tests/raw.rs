@@ -159,7 +159,8 @@ fn a_raw_socket_gets_packets_with_their_header() {
     assert_eq!(r.from, Some(at("10.0.0.1:0")), "the kernel filled it in");
     let short = send_to(&whole, &own[..12], at("10.0.0.2:0"));
     assert_eq!(short, Err(Error::INVALID));
-    let long = send_to(&s, &[8; 1481], at("10.0.0.2:0"));
+    own.resize(1501, 0);
+    let long = send_to(&whole, &own, at("10.0.0.2:0"));
     assert_eq!(long, Err(Error::MessageSize));
 }
 

@@ -41,6 +41,14 @@ impl Identifications {
     }
 }
 
+/// Lets routers cut a packet of IPv4, which needs an identification then (RFC 6864, 4.1).
+pub(crate) fn allow_cutting(packet: &mut [u8], id: u32) {
+    let mut packet = Ipv4Packet::new_unchecked(packet);
+    packet.set_dont_frag(false);
+    packet.set_ident(id as u16);
+    packet.fill_checksum();
+}
+
 /// The fragments of a packet, one after the other.
 pub(crate) struct Cut<'a> {
     header: &'a [u8],

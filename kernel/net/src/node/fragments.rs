@@ -152,3 +152,74 @@ fn may_be_cut(next: u8) -> bool {
         IpProtocol::Ipv6Frag | IpProtocol::HopByHop
     )
 }
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+    use crate::node::{Link, StaticConfig};
+    use alloc::sync::Arc;
+    use core::net::Ipv4Addr;
+
+    /// A link that sends nowhere.
+    struct Nowhere;
+
+    impl Link for Nowhere {
+        fn mac(&self) -> [u8; 6] {
+            [2, 0, 0, 0, 0, 9]
+        }
+        fn mtu(&self) -> usize {
+            1500
+        }
+        fn is_up(&self) -> bool {
+            true
+        }
+        fn transmit(&self, _: &[u8]) -> bool {
+            true
+        }
+        fn room(&self) -> usize {
+            64
+        }
+        fn flush(&self) {}
+    }
+
+    /// A fragment of which nothing more comes is not kept for ever, even if nothing else does.
+    #[test]
+    fn a_timer_ends_what_is_not_whole() {
+        let node = NetNode::new();
+        node.attach_link("nowhere", Arc::new(Nowhere));
+        let own = Ipv4Addr::new(10, 0, 0, 1);
+        assert!(node.configure_static(&StaticConfig {
+            address: own,
+            prefix: 24,
+            gateway: None,
+            dns: Default::default(),
+        }));
+        let key = Key {
+            from: Ipv4Addr::new(10, 0, 0, 2).into(),
+            to: own.into(),
+            protocol: 17,
+            id: 1,
+        };
+        let due = || {
+            node.fragment_timer
+                .get()
+                .and_then(machine::timer::Timer::due)
+        };
+        assert_eq!(due(), None);
+        let piece = Piece::new(0, false, &[0; 8]).unwrap();
+        // Nothing of what others get is kept.
+        let other = Key {
+            to: key.from,
+            ..key
+        };
+        assert_eq!(node.fragment(&other, &[0x45; 34], &piece), None);
+        assert_eq!(due(), None);
+        let before = Instant::now();
+        assert_eq!(node.fragment(&key, &[0x45; 34], &piece), None);
+        let after = due().expect("a time").since(before);
+        assert!((30..40).contains(&after.as_secs()), "{after:?}");
+        node.fragments_poll();
+        assert!(due().is_some(), "it is not old yet");
+        assert_eq!(node.fragments.expire(before.after(after * 2)), None);
+    }
+}

@@ -322,7 +322,7 @@ impl Socket {
             }
             Kind::Raw(r) => {
                 let to = inet(what.to.as_ref())?;
-                if src.left() > crate::udp::DATAGRAM_MAX {
+                if src.left() > crate::raw::PACKET_MAX {
                     return Err(Error::MessageSize);
                 }
                 let data = Message::from_source(src)?.data;
