@@ -9,7 +9,6 @@ mod header;
 mod transmit;
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use core::time::Duration;
 use header::HEADER;

@@ -110,6 +110,7 @@ impl Capsules {
     ///
     /// # Errors
     /// No memory for the thread.
+    #[inline(never)]
     pub fn new(setup: Setup) -> Result<Arc<Capsules>, machine::AllocError> {
         let mut boot_id = [0; 16];
         machine::random::fill(&mut boot_id);
@@ -156,6 +157,7 @@ impl Capsules {
 
     /// Lets the room work: it starts the system capsule and hears of the network
     /// and of the disks.
+    #[inline(never)]
     pub fn begin(self: &Arc<Self>) {
         self.disks.report_to(&self.hub);
         if self.watch_disks().is_err() {
@@ -172,6 +174,7 @@ impl Capsules {
     }
 
     /// Says on the console which manifests of the bundle are refused, and why.
+    #[inline(never)]
     pub fn report_refusals(&self) {
         for entry in self.manifests.list() {
             if let Some(refusal) = entry.refusal {

@@ -135,6 +135,7 @@ impl Slots {
     ///
     /// # Errors
     /// As [`Slots::info`], and [`ControlError::Update`] with the reason.
+    #[inline(never)]
     pub(crate) fn begin_update(&self, disks: &Disks, head: &[u8]) -> Result<(), ControlError> {
         self.with(disks, |inner| {
             inner.update = None;
@@ -161,6 +162,7 @@ impl Slots {
     ///
     /// # Errors
     /// As [`Slots::write_update`].
+    #[inline(never)]
     pub(crate) fn check_update(&self, disks: &Disks) -> Result<(u64, u64), ControlError> {
         self.step(disks, |disk, update| update.check(disk))
     }
@@ -169,6 +171,7 @@ impl Slots {
     ///
     /// # Errors
     /// As [`Slots::write_update`].
+    #[inline(never)]
     pub(crate) fn finish_update(&self, disks: &Disks) -> Result<(), ControlError> {
         self.with(disks, |inner| {
             let update = inner.update.take().ok_or(UpdateRefusal::NotBegun)?;
@@ -180,6 +183,7 @@ impl Slots {
     ///
     /// # Errors
     /// As [`Slots::begin_update`].
+    #[inline(never)]
     pub(crate) fn begin_install(&self, disks: &Disks, name: &str) -> Result<(), ControlError> {
         self.with(disks, |inner| {
             inner.install = None;
@@ -193,6 +197,7 @@ impl Slots {
     ///
     /// # Errors
     /// As [`Slots::begin_update`]; then the installation is over.
+    #[inline(never)]
     pub(crate) fn step_install(&self, disks: &Disks) -> Result<(u64, u64), ControlError> {
         self.with(disks, |inner| {
             let mut install = inner.install.take().ok_or(UpdateRefusal::NotBegun)?;

@@ -8,6 +8,7 @@ use cable::*;
 use common::*;
 use net::*;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 
 const JOINED_MAX: usize = 60 << 10;
@@ -90,6 +91,23 @@ fn a_bad_cable_damages_nothing() {
             seed,
         };
         let p = pair(faults, None);
+        let data = pattern(1 << 20);
+        assert!(p.transfer(&data) == data);
+        assert!(!p.cuts(0).is_empty());
+    }
+}
+
+/// A device that makes fragments of IP of a long segment does not keep it from arriving.
+#[test]
+fn what_is_cut_at_the_wrong_place_is_put_together() {
+    for lost in [0, 5] {
+        let faults = Faults {
+            lost,
+            seed: 9,
+            ..Faults::default()
+        };
+        let p = pair(faults, None);
+        p.cable.ends[0].makes_fragments.store(true, SeqCst);
         let data = pattern(1 << 20);
         assert!(p.transfer(&data) == data);
         assert!(!p.cuts(0).is_empty());

@@ -51,6 +51,7 @@ fn listen() {
 
 /// Has the screen show the node's status once there is one, and the keyboard page
 /// through the messages.
+#[inline(never)]
 pub(crate) fn show_status(capsules: &Arc<Capsules>) {
     let capsules = capsules.clone();
     skep_console::show_status(move || {

@@ -115,6 +115,7 @@ const NO_THREADS: &str = "no memory for its threads";
 
 /// Starts a driver for every device that there is one for. `places` are those of virtio
 /// devices that the command line names.
+#[inline(never)]
 pub(crate) fn start(net: &Arc<NetNode>, places: &[Place]) -> Parts {
     let mut parts = Parts {
         net: net.clone(),
@@ -135,6 +136,7 @@ pub(crate) fn start(net: &Arc<NetNode>, places: &[Place]) -> Parts {
 }
 
 /// Starts the driver of a PCI device; its name, if there is one and it runs.
+#[inline(never)]
 fn start_pci(device: &'static Device, parts: &mut Parts) -> Option<&'static str> {
     if let Some(found) = Found::pci(device) {
         return start_virtio(&found, parts);
@@ -162,6 +164,7 @@ fn start_places(named: &[Place], parts: &mut Parts) {
     }
 }
 
+#[inline(never)]
 fn start_virtio(found: &Found, parts: &mut Parts) -> Option<&'static str> {
     let driver = VIRTIO_DRIVERS.iter().find(|d| d.kind == found.kind())?;
     let started = (driver.start)(found, parts);

@@ -71,7 +71,8 @@ fn skep_main() {
     }
 }
 
-/// Everything from the ramdisk to the 3Bot; why not, in words.
+/// Everything from the ramdisk to the 3Bot; why not, in words. Its steps are not inlined:
+/// in one frame they would need the whole stack of the thread, each its part for ever.
 fn start(
     guard: Arc<Guard>,
     ramdisk: Option<Ramdisk>,

@@ -5,6 +5,7 @@ use net::{NetNode, StaticConfig};
 use skep_api::node::Network;
 
 /// Gives the node its addresses, or has it ask for them.
+#[inline(never)]
 pub(crate) fn configure(net: &Arc<NetNode>, network: &Network) {
     match network {
         Network::Dhcp => net.configure_dhcp(),

@@ -23,6 +23,7 @@ const DEVICES_MAX: usize = 64;
 
 impl Options {
     /// Reads the lines. A word that means nothing is named and left out.
+    #[inline(never)]
     pub(crate) fn parse(lines: &[&str]) -> Options {
         let mut options = Options::default();
         for word in lines.iter().flat_map(|line| line.split_whitespace()) {

@@ -97,6 +97,7 @@ fn last_crash() -> Option<CrashRecord> {
 }
 
 /// Says on the console that the last boot ended in a panic, and why.
+#[inline(never)]
 pub(crate) fn tell_of_crash() {
     if let Some(record) = last_crash() {
         let (id, reason) = (record.id, &record.reason);
@@ -105,6 +106,7 @@ pub(crate) fn tell_of_crash() {
 }
 
 /// Has the power button stop the capsules and then the machine.
+#[inline(never)]
 pub(crate) fn watch_power_button(capsules: &Arc<Capsules>) -> Result<(), AllocError> {
     let capsules = capsules.clone();
     let watch = move || {
@@ -118,6 +120,7 @@ pub(crate) fn watch_power_button(capsules: &Arc<Capsules>) -> Result<(), AllocEr
 }
 
 /// Has everybody hear of devices that try to reach memory that is not theirs.
+#[inline(never)]
 pub(crate) fn watch_iommu(capsules: &Arc<Capsules>) -> Result<(), AllocError> {
     let hub = capsules.hub().clone();
     machine::iommu::watch(move |tally| {

@@ -21,6 +21,7 @@ pub(crate) fn split() -> (Option<Ramdisk>, Option<Handover>) {
 }
 
 /// The content of the ramdisk and the node's configuration in it; why not, in words.
+#[inline(never)]
 pub(crate) fn open(ramdisk: Option<Ramdisk>) -> Result<(Arc<BlobStore>, NodeConfig), String> {
     let ramdisk = ramdisk.ok_or_else(|| String::from("the boot medium has no ramdisk"))?;
     let store = BlobStore::open(Box::new(ramdisk)).map_err(|e| format!("ramdisk: {e}"))?;

@@ -48,6 +48,7 @@ type Opened = Volume<Window<Disk>>;
 
 /// Looks for the partition, puts what it says into `config`, and returns the rest. A
 /// file that is wrong changes nothing, and why is told.
+#[inline(never)]
 pub(crate) fn apply(disks: &Disks, bundle: BundleView<'_>, config: &mut NodeConfig) -> OwnersFiles {
     let mut files = OwnersFiles {
         maker: config.owner,

@@ -37,6 +37,7 @@ pub(crate) struct Trust {
 
 impl Trust {
     /// Takes the TPM into use. A machine whose firmware tells of none loses no time here.
+    #[inline(never)]
     pub(crate) fn find() -> Trust {
         let tpm = skep_tpm::find();
         match &tpm {

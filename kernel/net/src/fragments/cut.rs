@@ -25,6 +25,7 @@ pub(crate) struct Identifications {
 }
 
 impl Identifications {
+    #[inline(never)]
     pub(crate) fn new() -> Identifications {
         Identifications {
             secret: KeyedState::random(),

@@ -79,6 +79,7 @@ pub struct NetNode {
 impl NetNode {
     /// A machine without a link.
     #[must_use]
+    #[inline(never)]
     pub fn new() -> Arc<NetNode> {
         Arc::new_cyclic(|weak: &Weak<NetNode>| NetNode {
             links: links::Links::new(),

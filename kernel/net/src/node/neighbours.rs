@@ -41,13 +41,8 @@ struct Entry {
     ask_at: Option<Instant>,
     tries: u8,
     held: Held,
-}
-
-impl Entry {
-    /// Bytes that its packets cost.
-    fn held_bytes(&self) -> usize {
-        self.held.iter().map(|f| f.len() + HELD_COST).sum()
-    }
+    /// Bytes that they cost.
+    held_bytes: usize,
 }
 
 /// Packets held back, in the order in which they came.
@@ -136,7 +131,7 @@ impl Neighbours {
         }
         let Table { entries, held } = &mut *table;
         let e = entries.entry(ip).or_default();
-        *held = held.saturating_sub(e.held_bytes());
+        *held = held.saturating_sub(core::mem::take(&mut e.held_bytes));
         e.mac = Some(mac);
         e.fresh_until = now.after(FRESH);
         e.ask_at = None;
@@ -160,7 +155,7 @@ impl Neighbours {
             if at <= now {
                 if e.tries >= TRIES_MAX {
                     gone.push(*ip);
-                    *held = held.saturating_sub(e.held_bytes());
+                    *held = held.saturating_sub(e.held_bytes);
                     return false;
                 }
                 e.tries += 1;
@@ -208,7 +203,7 @@ fn hold(e: &mut Entry, frame: &Frame<'_>, held: &mut usize) {
         Missing::Cuts(_) => return,
     };
     let cost = frame.bytes.len() + HELD_COST;
-    let fits = *held + cost <= HELD_MAX_ALL && e.held_bytes() + cost <= HELD_MAX;
+    let fits = *held + cost <= HELD_MAX_ALL && e.held_bytes + cost <= HELD_MAX;
     let has_memory =
         fits && e.held.try_reserve(1).is_ok() && copy.try_reserve_exact(frame.bytes.len()).is_ok();
     if has_memory {
@@ -217,6 +212,7 @@ fn hold(e: &mut Entry, frame: &Frame<'_>, held: &mut usize) {
             partial.complete(&mut copy);
         }
         e.held.push(copy);
+        e.held_bytes += cost;
         *held += cost;
     }
 }
@@ -230,7 +226,7 @@ fn make_room(table: &mut Table) -> bool {
             .min_by_key(|(_, e)| e.fresh_until)
             .map(|(ip, _)| *ip);
         if let Some(e) = oldest.and_then(|ip| entries.remove(&ip)) {
-            *held = held.saturating_sub(e.held_bytes());
+            *held = held.saturating_sub(e.held_bytes);
         }
     }
     entries.try_reserve(1).is_ok()
@@ -289,7 +285,7 @@ mod unit {
         assert_eq!(held(), 0);
         for i in 2..100 {
             (0..200).for_each(|_| look(i, 1514));
-            let of_it = n.table.lock().entries[&ip(i)].held_bytes();
+            let of_it = n.table.lock().entries[&ip(i)].held_bytes;
             assert!(of_it <= HELD_MAX && held() <= HELD_MAX_ALL);
         }
         assert!(held() > HELD_MAX_ALL - HELD_MAX);

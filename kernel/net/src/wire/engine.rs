@@ -134,7 +134,7 @@ impl<'a> Device for Port<'a> {
     }
 
     fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Outgoing<'_, 'a>> {
-        self.out.has_room().then(|| Outgoing(&mut self.out))
+        self.out.has_room().then_some(Outgoing(&mut self.out))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {

@@ -67,6 +67,8 @@ pub struct End {
     dice: Mutex<u32>,
     owner: Mutex<Weak<NetNode>>,
     pub sent: std::sync::atomic::AtomicUsize,
+    /// It cuts at the wrong place, into fragments of IP, as QEMU's e1000e does before version 8.
+    pub makes_fragments: std::sync::atomic::AtomicBool,
     /// Segments of frames that it cut, for each of these.
     pub cuts: Mutex<Vec<usize>>,
     /// How many looks for room find none, which is there right after the look.
@@ -111,6 +113,23 @@ fn cut(frame: &[u8], joined: Joined) -> Vec<Vec<u8>> {
             segment.set_fin(false);
         }
         segment.fill_checksum(&from, &to);
+        frame
+    });
+    parts.collect()
+}
+
+/// Cuts the packet of a long segment into fragments.
+fn fragments(frame: &mut [u8], joined: Joined) -> Vec<Vec<u8>> {
+    joined.checksum().complete(frame);
+    let (head, data) = frame.split_at(34);
+    let size = joined.size() / 8 * 8;
+    let parts = data.chunks(size).enumerate().map(|(n, part)| {
+        let mut frame = [head, part].concat();
+        let mut packet = Ipv4Packet::new_unchecked(&mut frame[14..]);
+        packet.set_total_len((20 + part.len()) as u16);
+        packet.set_more_frags((n + 1) * size < data.len());
+        packet.set_frag_offset((n * size) as u16);
+        packet.fill_checksum();
         frame
     });
     parts.collect()
@@ -164,7 +183,10 @@ impl Link for End {
     }
     fn transmit_joined(&self, frame: &mut [u8], joined: Joined) -> bool {
         assert!(frame.len() <= 18 + self.joined_max);
-        let segments = cut(frame, joined);
+        let segments = match self.makes_fragments.load(SeqCst) {
+            true => fragments(frame, joined),
+            false => cut(frame, joined),
+        };
         self.cuts.lock().unwrap().push(segments.len());
         segments.iter().all(|segment| self.transmit(segment))
     }
@@ -235,6 +257,7 @@ pub fn cutting_cable(faults: Faults, joined_max: usize) -> Cable {
             dice: Mutex::new(faults.seed ^ (i as u32 + 77)),
             owner: Mutex::new(Weak::new()),
             sent: 0.into(),
+            makes_fragments: false.into(),
             cuts: Mutex::default(),
             jams: 0.into(),
         })

@@ -40,6 +40,7 @@ pub(crate) struct NodeKey {
 impl NodeKey {
     /// The key that the TPM keeps, or a new one, which it keeps from now on if it can. To be
     /// called when all of the start is measured.
+    #[inline(never)]
     pub(crate) fn of(trust: &Trust) -> NodeKey {
         let key = match trust.get() {
             None => NodeKey::new(),

@@ -29,6 +29,7 @@ const PIECE: usize = 64 << 10;
 impl Trust {
     /// Tells the TPM of the ramdisk and of what the loader has said, and writes down what
     /// the loader has told the TPM itself.
+    #[inline(never)]
     pub(crate) fn measure_start(&mut self, ramdisk: Option<&[u8]>, handover: Option<&Handover>) {
         if self.get().is_none() {
             return;
@@ -48,6 +49,7 @@ impl Trust {
     }
 
     /// Tells the TPM of what the owner wrote beside the ramdisk, and whose node it is.
+    #[inline(never)]
     pub(crate) fn measure_owner(
         &mut self,
         settings: Option<&[u8]>,

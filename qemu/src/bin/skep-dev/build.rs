@@ -4,7 +4,7 @@ use crate::{
     cargo::{
         BARE, LINUX, UEFI, bios_cargo, boot_cargo, kernel_cargo, pvh_cargo, uefi_cargo, user_cargo,
     },
-    ramdisk,
+    frames, ramdisk,
 };
 use anyhow::{Context as _, Result, bail};
 use skep_qemu::{
@@ -140,6 +140,7 @@ fn kernel(artifacts: &Artifacts) -> Result<()> {
         .join("kernel")
         .join(BARE)
         .join("release/skep-kernel");
+    frames::check(&built)?;
     install(&built, &artifacts.kernel_symbols())?;
     // Loaders read the whole file, so what is shipped carries no symbols.
     install_stripped(&built, &artifacts.kernel())

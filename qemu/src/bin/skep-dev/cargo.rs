@@ -15,10 +15,10 @@ pub(crate) const UEFI: &str = "x86_64-unknown-uefi";
 /// Target of the programs that run on nodes and on the owner's machine.
 pub(crate) const LINUX: &str = "x86_64-unknown-linux-gnu";
 
-/// Flags of the kernel. Frame pointers for its crash reports; the rest keeps
-/// the cryptographic crates off vector registers, which the kernel's target
-/// does not have.
-const KERNEL_FLAGS: &str = "-C force-frame-pointers=yes \
+/// Flags of the kernel. Frame pointers for its crash reports; what each function takes
+/// of its stack, for [`crate::frames`]; the rest keeps the cryptographic crates off
+/// vector registers, which the kernel's target does not have.
+const KERNEL_FLAGS: &str = "-C force-frame-pointers=yes -Z emit-stack-sizes \
      --cfg chacha20_backend=\"soft\" --cfg chacha20_force_soft \
      --cfg sha2_backend=\"soft\"";
 

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod cargo;
 mod check;
+mod frames;
 mod logged;
 mod options;
 mod ramdisk;
