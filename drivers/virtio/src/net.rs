@@ -302,7 +302,7 @@ impl Link for VirtioNet {
 
     fn joined_max(&self) -> usize {
         match self.joins(false) || self.joins(true) {
-            true => transmit::JOINED_MAX,
+            true => transmit::JOINED_MAX * self.mtu,
             false => 0,
         }
     }

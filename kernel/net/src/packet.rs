@@ -270,7 +270,13 @@ impl NetNode {
     /// The same for segments that the device cuts, of which nobody is shown anything: none
     /// are joined while somebody watches ([`NetNode::joins`]).
     pub(crate) fn put_joined(&self, frame: &mut [u8], joined: Joined) {
-        if let Some(link) = self.link() {
+        let Some(link) = self.link() else { return };
+        // It may be another one than that for which they were joined.
+        let is_v6 = joined.checksum().header_field().is_none();
+        let longest = joined.headers() + joined.size();
+        let fits = frame.len() <= ETHERNET_HEADER + link.joined_max()
+            && longest <= ETHERNET_HEADER + link.mtu();
+        if fits && link.joins(is_v6) {
             link.transmit_joined(frame, joined);
         }
     }

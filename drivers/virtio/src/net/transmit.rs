@@ -8,9 +8,9 @@ use machine::dma::{Direction, DmaBuffer, Segment};
 use machine::time::Instant;
 use machine::virtio::{Chain, Device, Queue, VirtioError};
 
-/// Bytes of IP in a frame that the device cuts: what fits into the buffers of one request,
-/// which has 34 segments at most.
-pub(super) const JOINED_MAX: usize = 32 * 1500;
+/// Segments of full length in a frame that the device cuts: what fits into the buffers of one
+/// request, which has 34 parts at most.
+pub(super) const JOINED_MAX: usize = 32;
 
 pub(super) struct Transmit {
     pub(super) queue: Queue<QUEUE>,

@@ -37,7 +37,7 @@ use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
-use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use machine::sync::{Once, SpinLock};
 use machine::timer::Timer;
 
@@ -68,6 +68,8 @@ pub struct NetNode {
     fragment_timer: Once<Timer>,
     observer: Once<Box<dyn Fn(NetEvent) + Send + Sync>>,
     resets: reset::Limit,
+    /// Room on the link that segments which are held to be joined will take.
+    pub(crate) promised: AtomicUsize,
     is_up: AtomicBool,
     /// The links are not to be used yet.
     is_held: AtomicBool,
@@ -101,6 +103,7 @@ impl NetNode {
             fragment_timer: Once::new(),
             observer: Once::new(),
             resets: reset::Limit::default(),
+            promised: AtomicUsize::new(0),
             is_up: AtomicBool::new(false),
             is_held: AtomicBool::new(false),
             vlan: Arc::default(),

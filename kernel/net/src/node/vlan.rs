@@ -1,8 +1,8 @@
 //! A VLAN under the node (IEEE 802.1Q): frames leave with its tag, and only frames
 //! that have it come in, without it. What is above knows nothing of it.
 
-use super::Link;
 use super::link::LinkStatus;
+use super::{ETHERNET_HEADER, Link};
 use crate::checksum::{Joined, PartialChecksum};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -78,7 +78,8 @@ impl Link for Tagged {
     }
 
     fn joins(&self, is_v6: bool) -> bool {
-        self.link.joins(is_v6)
+        let has_room = || self.vlan.load(Ordering::Relaxed) == 0 || self.has_room_for_joined();
+        self.link.joins(is_v6) && has_room()
     }
 
     fn transmit_joined(&self, frame: &mut [u8], joined: Joined) -> bool {
@@ -105,6 +106,14 @@ impl Link for Tagged {
 }
 
 impl Tagged {
+    /// Whether the longest frame there can be may get a tag: it is not lost for want of memory.
+    fn has_room_for_joined(&self) -> bool {
+        let mut scratch = self.scratch.lock();
+        scratch.clear();
+        let longest = ETHERNET_HEADER + TAG_BYTES + self.link.joined_max();
+        scratch.try_reserve(longest).is_ok()
+    }
+
     /// Gives the frame with its tag to `send`; `false` also if there is no memory for it.
     fn tagged(&self, frame: &[u8], number: u16, send: impl FnOnce(&mut [u8]) -> bool) -> bool {
         let Some((addresses, rest)) = frame.split_at_checked(TAG_AT) else {

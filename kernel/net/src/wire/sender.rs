@@ -10,6 +10,7 @@ use crate::node::{ETHERNET_HEADER, NetNode};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use core::sync::atomic::Ordering::Relaxed;
 
 /// Most bytes of the headers of IP and TCP of segments that are joined.
 const HEADERS_MAX: usize = 40 + 60;
@@ -136,19 +137,20 @@ impl<'a> Sender<'a> {
         self.room.mtu
     }
 
-    /// Whether the link takes one more; if not, that is noted.
+    /// Whether the link takes one more beside all that is held, here or on other CPUs; if not,
+    /// that is noted.
     pub(super) fn has_room(&mut self) -> bool {
-        let Some(link) = self.node.link() else {
-            self.sent.blocked = true;
-            return false;
+        let node = self.node;
+        let has_room = || {
+            let room = node.link().map_or(0, |link| link.room());
+            room > node.promised.load(Relaxed)
         };
-        let held = self.held.map_or(0, |held| held.count);
-        if link.room() > held {
+        if has_room() {
             return true;
         }
+        let is_holding = self.held.is_some();
         self.send_held();
-        // The link is to know that somebody waits.
-        self.sent.blocked = held == 0 || link.room() == 0;
+        self.sent.blocked = !(is_holding && has_room());
         !self.sent.blocked
     }
 
@@ -233,6 +235,7 @@ impl<'a> Sender<'a> {
         if let Some(flags) = self.room.scratch.get_mut(flags) {
             *flags |= next.flags;
         }
+        self.node.promised.fetch_add(1, Relaxed);
         self.held = Some(Held {
             count: held.count + 1,
             len: held.len + next.data,
@@ -267,6 +270,7 @@ impl<'a> Sender<'a> {
     fn hold(&mut self, len: usize, parsed: Option<Parsed>) {
         match parsed {
             Some(first) if self.joins && first.may_begin() => {
+                self.node.promised.fetch_add(1, Relaxed);
                 self.held = Some(Held {
                     first,
                     count: 1,
@@ -281,15 +285,14 @@ impl<'a> Sender<'a> {
         let Some(held) = self.held.take() else {
             return;
         };
-        if held.count == 1 {
-            return self.transmit(held.len);
-        }
         let (node, remote) = (self.node, self.remote);
-        let Some(frame) = self.part(0, held.end()) else {
-            return;
-        };
-        set_length(frame, &held);
-        node.transmit_joined(remote, frame, held.first.data);
+        if held.count == 1 {
+            self.transmit(held.len);
+        } else if let Some(frame) = self.part(0, held.end()) {
+            set_length(frame, &held);
+            node.transmit_joined(remote, frame, held.first.data);
+        }
+        node.promised.fetch_sub(held.count, Relaxed);
     }
 
     /// Sends the packet at the beginning of the scratch.
