@@ -144,9 +144,11 @@ def attempt(module, done):
     return current is None
 
 
-if sys.argv[1] == "--inside":
-    inside(sys.argv[2], sys.argv[3:])
-for module in sys.argv[1:]:
-    done = []
-    while not attempt(module, done):
-        pass
+# Children that tests start anew import this file, too: as another module.
+if __name__ == "__main__":
+    if sys.argv[1] == "--inside":
+        inside(sys.argv[2], sys.argv[3:])
+    for module in sys.argv[1:]:
+        done = []
+        while not attempt(module, done):
+            pass
