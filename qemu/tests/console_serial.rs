@@ -48,7 +48,8 @@ fn enter_shows_the_status_and_the_messages_again() -> Result<()> {
     ensure!(!node.serial().contains('\x1b'), "drawn to nobody");
     let mut terminal = node.terminal()?;
     terminal.types(ENTER)?;
-    let text = terminal.wait(seconds(10), |t| t.contains("Last messages"))?;
+    // The health is in its last line, which the line brings last.
+    let text = terminal.wait(seconds(10), |t| t.contains("nginx: ready"))?;
     println!("{text}");
     shows_what_the_api_says(&node, &terminal, &text)?;
     // Nothing changes and nothing is sent, but for the time of day and of what runs.
@@ -94,7 +95,7 @@ fn shows_what_the_api_says(node: &Node, terminal: &Terminal, text: &str) -> Resu
     let row = text.lines().find(|line| line.starts_with("   nginx "));
     let row = row.context("no row of nginx")?;
     ensure!(row.contains("running for "), "{row}");
-    ensure!(text.contains("nginx: ready"), "not its health:\n{text}");
+    ensure!(text.contains("Last messages"), "no messages:\n{text}");
     ensure!(text.lines().count() <= 24, "more than a screen:\n{text}");
     ensure!(
         terminal.code()? == code_of("http://10.0.2.15:8080/")?,
