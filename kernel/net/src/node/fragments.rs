@@ -156,31 +156,9 @@ fn may_be_cut(next: u8) -> bool {
 #[cfg(test)]
 mod unit {
     use super::*;
-    use crate::node::{Link, StaticConfig};
+    use crate::node::{Nowhere, StaticConfig};
     use alloc::sync::Arc;
     use core::net::Ipv4Addr;
-
-    /// A link that sends nowhere.
-    struct Nowhere;
-
-    impl Link for Nowhere {
-        fn mac(&self) -> [u8; 6] {
-            [2, 0, 0, 0, 0, 9]
-        }
-        fn mtu(&self) -> usize {
-            1500
-        }
-        fn is_up(&self) -> bool {
-            true
-        }
-        fn transmit(&self, _: &[u8]) -> bool {
-            true
-        }
-        fn room(&self) -> usize {
-            64
-        }
-        fn flush(&self) {}
-    }
 
     /// A fragment of which nothing more comes is not kept for ever, even if nothing else does.
     #[test]

@@ -138,3 +138,27 @@ pub enum NetEvent {
     /// The machine has lost this address.
     AddressLost(IpAddr),
 }
+
+/// For tests: a link on which nobody listens.
+#[cfg(test)]
+pub(crate) struct Nowhere;
+
+#[cfg(test)]
+impl Link for Nowhere {
+    fn mac(&self) -> [u8; 6] {
+        [2, 0, 0, 0, 0, 1]
+    }
+    fn mtu(&self) -> usize {
+        1500
+    }
+    fn is_up(&self) -> bool {
+        true
+    }
+    fn transmit(&self, _: &[u8]) -> bool {
+        true
+    }
+    fn room(&self) -> usize {
+        64
+    }
+    fn flush(&self) {}
+}

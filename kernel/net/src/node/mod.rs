@@ -21,6 +21,8 @@ mod reset;
 mod vlan;
 
 pub use config::{NetConfig, StaticConfig};
+#[cfg(test)]
+pub(crate) use link::Nowhere;
 pub use link::{Checked, Link, LinkCounters, LinkStatus, NetEvent, Upper};
 pub use links::Port;
 pub use published::{Protocol, Published};

@@ -217,7 +217,7 @@ fn node_port(
 mod tests {
     use super::*;
     use crate::listener::AcceptQueue;
-    use crate::node::{Link, NetNode};
+    use crate::node::{NetNode, Nowhere};
     use crate::stack::StackConfig;
     use alloc::collections::VecDeque;
     use alloc::vec::Vec;
@@ -228,28 +228,6 @@ mod tests {
     use smoltcp::wire::{
         IpAddress, IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
     };
-
-    /// A link on which nobody listens.
-    struct Nowhere;
-
-    impl Link for Nowhere {
-        fn mac(&self) -> [u8; 6] {
-            [2, 0, 0, 0, 0, 1]
-        }
-        fn mtu(&self) -> usize {
-            1500
-        }
-        fn is_up(&self) -> bool {
-            true
-        }
-        fn transmit(&self, _: &[u8]) -> bool {
-            true
-        }
-        fn room(&self) -> usize {
-            64
-        }
-        fn flush(&self) {}
-    }
 
     fn flow() -> Flow {
         Flow {

@@ -245,3 +245,28 @@ fn two_who_send_at_one_time_lose_nothing() {
         assert_eq!(node.promised.load(Relaxed), 0);
     }
 }
+
+/// The node may move to a link that takes less than the one for which segments were joined.
+#[test]
+fn a_link_gets_nothing_longer_than_it_takes() {
+    let step = Step {
+        data: 1460,
+        flags: 0x10,
+        options: 0,
+        changes: 3,
+    };
+    let packets = packets(&[step; 8]);
+    for (joined_max, wanted) in [(4000, 0), (60 << 10, 8)] {
+        let tap = tap(joined_max, 100);
+        let node = node_on(&tap);
+        let mut scratch = Room::new(MTU, 60 << 10);
+        let mut sender = Sender::new(&node, PEER.into(), &mut scratch);
+        for packet in &packets {
+            assert!(sender.has_room());
+            sender.send(packet.len(), |room| room.copy_from_slice(packet));
+        }
+        assert_eq!(sender.finish().count, 8);
+        assert_eq!(tap.left.lock().len(), wanted);
+        assert_eq!(node.promised.load(Relaxed), 0);
+    }
+}
