@@ -61,7 +61,7 @@ impl Transmit {
     /// The device broke the rules.
     pub(super) fn put(&mut self, said: &[u8; HEADER], frame: &[u8]) -> Result<bool, VirtioError> {
         let (first, rest) = frame.split_at(frame.len().min(self.len - HEADER));
-        let count = 1 + rest.len().div_ceil(self.len);
+        let count = parts(frame.len(), self.len);
         if self.free.len() < count {
             self.reclaim()?;
         }
@@ -87,6 +87,11 @@ impl Transmit {
     }
 }
 
+/// Buffers of `room` bytes that a frame of `len` bytes takes with what is said of it.
+fn parts(len: usize, room: usize) -> usize {
+    1 + len.saturating_sub(room - HEADER).div_ceil(room)
+}
+
 /// Copies `head` and `bytes` behind it into a buffer that has room for both.
 fn fill(segment: &mut Segment, head: &[u8], bytes: &[u8]) {
     let end = head.len() + bytes.len();
@@ -97,4 +102,24 @@ fn fill(segment: &mut Segment, head: &[u8], bytes: &[u8]) {
         behind.copy_from_slice(bytes);
     }
     segment.set_part(0..end);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::MTU_MAX;
+
+    /// What a request may have of parts (`machine::virtio::Chain`).
+    const PARTS_MAX: usize = 34;
+
+    #[test]
+    fn the_longest_frame_is_one_request_whatever_the_mtu() {
+        for mtu in 1280..=MTU_MAX {
+            let room = HEADER + FRAME_HEADER + mtu;
+            let longest = FRAME_HEADER + JOINED_MAX * mtu;
+            assert!(parts(longest, room) <= PARTS_MAX, "{mtu}");
+            assert_eq!(parts(FRAME_HEADER + mtu, room), 1);
+            assert_eq!(parts(FRAME_HEADER + mtu + 1, room), 2);
+        }
+    }
 }
