@@ -41,6 +41,8 @@ fn lan(folder: &Path) -> Result<Lan> {
     let mut lan = Lan::new()?;
     let mut command = lan.command("dnsmasq");
     command.args(["--keep-in-foreground", "--log-facility=-", "--port=0"]);
+    // The file would be the one of all who run at this time.
+    command.arg("--pid-file");
     command.args(["--conf-file=/dev/null", "--user=root", "--interface=br0"]);
     command.args(["--bind-interfaces", "--dhcp-range=10.9.0.0,static"]);
     command.arg(format!("--dhcp-host={MAC},{ADDRESS}"));

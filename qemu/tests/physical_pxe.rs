@@ -68,6 +68,8 @@ impl Scene {
         let mut command = self.lan.command("dnsmasq");
         let leases = self.folder.path().join("leases");
         command.args(["--keep-in-foreground", "--log-facility=-", "--port=0"]);
+        // The file would be the one of all who run at this time.
+        command.arg("--pid-file");
         command.args(["--conf-file=/dev/null", "--user=root", "--interface=br0"]);
         command.args(["--bind-interfaces", "--dhcp-range=10.9.0.160,10.9.0.199"]);
         command.arg(format!("--dhcp-leasefile={}", leases.display()));
