@@ -49,6 +49,7 @@ pub mod http;
 pub mod kept_open;
 pub mod lan;
 pub mod machine;
+pub mod medium;
 pub mod node;
 pub mod qmp;
 pub mod qtest;

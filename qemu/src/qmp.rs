@@ -6,7 +6,7 @@
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io::{BufRead as _, BufReader, ErrorKind, Write as _},
     os::unix::net::UnixStream,
     path::Path,
@@ -130,6 +130,26 @@ impl Qmp {
     pub fn monitor(&mut self, line: &str) -> Result<String> {
         let value = self.execute_with("human-monitor-command", &json!({ "command-line": line }))?;
         Ok(value.as_str().unwrap_or_default().to_string())
+    }
+
+    /// The kinds of objects that the machine is made of, from the root of QEMU's tree of
+    /// them; memory regions are left out.
+    pub fn parts(&mut self) -> Result<BTreeSet<String>> {
+        let mut found = BTreeSet::new();
+        let mut paths = vec!["/machine".to_string()];
+        while let Some(path) = paths.pop() {
+            let list = self.execute_with("qom-list", &json!({ "path": path }))?;
+            for entry in list.as_array().into_iter().flatten() {
+                let word = |key: &str| entry[key].as_str().unwrap_or_default();
+                let kind = word("type").strip_prefix("child<");
+                let kind = kind.and_then(|rest| rest.strip_suffix('>'));
+                if let Some(kind) = kind.filter(|kind| *kind != "memory-region") {
+                    found.insert(kind.to_string());
+                    paths.push(format!("{path}/{}", word("name")));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Waits for an event of this name; those of other names are dropped, an
@@ -261,6 +281,21 @@ mod tests {
         assert_eq!(qmp.execute("query-x").unwrap()["a"], 1);
         let event = qmp.wait_event("RESET", Duration::from_secs(1)).unwrap();
         assert_eq!(event.data["guest"], true);
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn the_machine_is_walked_to_its_leaves() {
+        let (path, server) = server(
+            "parts",
+            &[
+                r#"{"return":[{"name":"a","type":"child<box>"},{"name":"b","type":"link<c>"}]}"#,
+                r#"{"return":[{"name":"n","type":"child<e1000>"},{"name":"x","type":"uint8"}]}"#,
+                r#"{"return":[{"name":"bar[0]","type":"child<memory-region>"}]}"#,
+            ],
+        );
+        let parts = Qmp::connect(&path).unwrap().parts().unwrap();
+        assert_eq!(parts.into_iter().collect::<Vec<_>>(), ["box", "e1000"]);
         server.join().unwrap();
     }
 

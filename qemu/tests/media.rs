@@ -2,78 +2,26 @@
 //! computer can edit.
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use skep_api::{KeyPair, manifest::SignedManifest, settings::TEMPLATE};
 use skep_qemu::{
-    Artifacts, Firmware, Machine, Node,
-    command::output,
-    machine::Bus,
-    node::TempFolder,
+    Firmware, Machine, Node,
+    medium::Medium,
     ramdisk::{Image, Ramdisk, port, standard_manifest},
     screen::wait_screen,
     seconds,
     switch::Switch,
 };
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::atomic::Ordering::Relaxed,
-};
+use std::sync::atomic::Ordering::Relaxed;
 
 const NGINX: u16 = 8081;
 /// Where firmware reads slowly, and emulation slower still.
 const PATIENCE: u64 = 180;
 
-/// An image in a folder of its own.
-struct Medium {
-    folder: TempFolder,
-}
-
-impl Medium {
-    /// Makes it with the command line, as any owner would, of this ramdisk.
-    fn new(ramdisk: Option<&Path>) -> Result<Self> {
-        let medium = Self {
-            folder: TempFolder::new()?,
-        };
-        let artifacts = Artifacts::new();
-        let mut cli = Command::new(artifacts.require(artifacts.cli())?);
-        cli.args(["image", "usb", "-o"]).arg(medium.path());
-        cli.arg("--key").arg(artifacts.owner_key());
-        cli.arg("--ramdisk");
-        cli.arg(ramdisk.unwrap_or(&artifacts.ramdisk()));
-        output(&mut cli)?;
-        Ok(medium)
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("skep.img")
-    }
-
-    /// Puts a file on the partition with mtools, over one that is there.
-    fn put(&self, name: &str, content: &[u8]) -> Result<()> {
-        let file = self.folder.path().join("file");
-        fs::write(&file, content)?;
-        let table = output(Command::new("sfdisk").arg("--json").arg(self.path()))?;
-        let table: Value = serde_json::from_str(&table)?;
-        let parts = table["partitiontable"]["partitions"].as_array();
-        let mut parts = parts.context("no partitions")?.iter();
-        let part = parts.find(|part| part["name"] == "SKEP");
-        let start = part.context("no SKEP")?["start"]
-            .as_u64()
-            .context("no start")?;
-        let image = format!("{}@@{}", self.path().display(), start * 512);
-        let mut mcopy = Command::new("mcopy");
-        mcopy.args(["-o", "-i", &image]).arg(&file);
-        output(mcopy.arg(format!("::{name}")))?;
-        Ok(())
-    }
-
-    /// A node that is started directly and has the medium as its disk: the same kernel
-    /// sees the same partition, much sooner.
-    fn as_disk(&self, name: &str) -> Machine {
-        Machine::new(name).disk("medium", &self.path())
-    }
+/// A node that is started directly and has the medium as its disk: the same kernel
+/// sees the same partition, much sooner.
+fn as_disk(medium: &Medium, name: &str) -> Machine {
+    Machine::new(name).disk("medium", &medium.path())
 }
 
 /// The template with these lines in the place of commented ones.
@@ -92,28 +40,6 @@ fn settings(lines: &[&str]) -> Vec<u8> {
 
 fn addresses(node: &Node) -> Result<String> {
     Ok(node.api().get("node")?["addresses"].to_string())
-}
-
-/// The medium boots as it is.
-fn boots(name: &str, firmware: Firmware, bus: Bus) -> Result<()> {
-    let medium = Medium::new(None)?;
-    let mut machine = Machine::new(name).firmware(firmware).image(&medium.path());
-    machine.boot_bus = bus;
-    let mut node = machine.start()?;
-    node.wait_http(NGINX, "/", seconds(PATIENCE))?;
-    println!("first page after {:.3} s", node.uptime().as_secs_f64());
-    Ok(())
-}
-
-#[test]
-#[ignore = "long"]
-fn a_stick_under_bios() -> Result<()> {
-    boots("media-stick-bios", Firmware::Bios, Bus::Usb)
-}
-
-#[test]
-fn a_stick_under_uefi() -> Result<()> {
-    boots("media-stick-uefi", Firmware::Uefi, Bus::Usb)
 }
 
 /// Booted by firmware from a disk, the node does what its owner wrote with mtools.
@@ -146,7 +72,7 @@ fn settings_from_the_boot_disk() -> Result<()> {
 fn the_console_goes_where_its_owner_says() -> Result<()> {
     let medium = Medium::new(None)?;
     medium.put("skep.toml", &settings(&["serial = false"]))?;
-    let mut node = medium.as_disk("media-console").start()?;
+    let mut node = as_disk(&medium, "media-console").start()?;
     node.wait_http(NGINX, "/", seconds(60))?;
     let serial = node.serial();
     ensure!(serial.contains("no more is told here"), "{serial}");
@@ -163,7 +89,7 @@ fn a_wrong_line_is_told_everywhere() -> Result<()> {
     medium.put("skep.toml", wrong.as_bytes())?;
     let told =
         "skep.toml on vda: line 4, network.address: \"10.0.2.300/24\" is not an IPv4 address";
-    let machine = medium.as_disk("media-wrong").option("-device", "VGA");
+    let machine = as_disk(&medium, "media-wrong").option("-device", "VGA");
     let mut node = machine.start()?;
     node.wait_serial(told, seconds(60))?;
     node.wait_http(NGINX, "/", seconds(60))?;
@@ -212,7 +138,7 @@ fn a_new_owner_and_a_first_manifest() -> Result<()> {
     foreign.ports = vec![port(80, 8083)];
     let foreign = SignedManifest::sign(&foreign, &skep_qemu::ramdisk::owner()?)?;
     medium.put("manifests/foreign.manifest", &foreign.encode())?;
-    let mut machine = medium.as_disk("media-owner").guest_port(8082);
+    let mut machine = as_disk(&medium, "media-owner").guest_port(8082);
     machine.ramdisk = Some(ramdisk);
     let mut node = machine.start()?;
     for port in [NGINX, 8082] {
@@ -239,7 +165,7 @@ fn a_node_in_a_vlan() -> Result<()> {
     let medium = Medium::new(None)?;
     medium.put("skep.toml", &settings(&["vlan = 12"]))?;
     let switch = Switch::start(VLAN)?;
-    let mut machine = medium.as_disk("media-vlan");
+    let mut machine = as_disk(&medium, "media-vlan");
     machine.switch = Some(switch.ports);
     let mut node = machine.start()?;
     let page = node.wait_http(NGINX, "/", seconds(90))?;

@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use skep_qemu::{
-    Board, Bus, Firmware, Machine, Node, Visitor,
+    Board, Bus, Machine, Node, Visitor,
     disks::{
         BLOCK, a_while, broken_disk, disk_image, ensure_durable, error, run_beside_nginx, scripted,
         start_with_nginx, throttle, tools,
@@ -24,41 +24,6 @@ use std::{
 const NGINX: u16 = 8081;
 /// Controller configuration of an NVMe controller, in its registers.
 const NVME_CC: u64 = 0x14;
-
-/// Boots from a disk on `bus`, with no other disk, and finds it to be `disk`.
-fn boots(firmware: Firmware, board: Board, bus: Bus, disk: &str) -> Result<()> {
-    let name = format!("physical-boot-{firmware:?}-{board:?}-{bus:?}").to_lowercase();
-    let mut machine = Machine::new(&name).firmware(firmware).boot_bus(bus).cpus(2);
-    machine.board = board;
-    let mut node = machine.start()?;
-    node.wait_http(NGINX, "/", seconds(180))?;
-    println!("first page after {:.3} s", node.uptime().as_secs_f64());
-    let found = format!("disk {disk}: ");
-    ensure!(node.serial().contains(&found), "no {disk} was found");
-    node.shut_down(seconds(60))
-}
-
-#[test]
-#[ignore = "long"]
-fn boot_nvme_bios() -> Result<()> {
-    boots(Firmware::Bios, Board::Q35, Bus::Nvme, "nvme0n1")
-}
-
-#[test]
-fn boot_nvme_uefi() -> Result<()> {
-    boots(Firmware::Uefi, Board::Q35, Bus::Nvme, "nvme0n1")
-}
-
-#[test]
-fn boot_sata_bios() -> Result<()> {
-    boots(Firmware::Bios, Board::Pc, Bus::Ahci, "sda")
-}
-
-#[test]
-#[ignore = "long"]
-fn boot_sata_uefi() -> Result<()> {
-    boots(Firmware::Uefi, Board::Q35, Bus::Ahci, "sda")
-}
 
 /// Programs of Debian and a load on the disk `name`, which is drive `d0` of the machine:
 /// they see it as on Linux, and what they made durable is in the host's file.

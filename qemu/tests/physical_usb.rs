@@ -1,10 +1,9 @@
-//! USB: sticks to boot from, in the hands of capsules, behind hubs, failing, pulled and
-//! put back.
+//! USB: sticks in the hands of capsules, behind hubs, failing, pulled and put back.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use skep_qemu::{
-    Bus, Firmware, Machine, Node, Visitor,
+    Bus, Machine, Node, Visitor,
     disks::{
         a_while, broken_disk, disk_image, ensure_durable, error, run_beside_nginx, scripted,
         start_with_nginx, tools,
@@ -25,28 +24,6 @@ const NGINX: u16 = 8081;
 /// Seconds of load: a stick fills its parts of the disk slowly, one block after another.
 fn load_time() -> String {
     a_while().max(30).to_string()
-}
-
-/// Boots from a stick, and finds it as a disk.
-fn boots(firmware: Firmware) -> Result<()> {
-    let name = format!("physical-boot-usb-{firmware:?}").to_lowercase();
-    let machine = Machine::new(&name).firmware(firmware).boot_bus(Bus::Usb);
-    let mut node = machine.cpus(2).start()?;
-    node.wait_http(NGINX, "/", seconds(180))?;
-    println!("first page after {:.3} s", node.uptime().as_secs_f64());
-    ensure!(node.serial().contains("disk sda: "), "no sda was found");
-    node.shut_down(seconds(60))
-}
-
-#[test]
-fn boot_bios() -> Result<()> {
-    boots(Firmware::Bios)
-}
-
-#[test]
-#[ignore = "long"]
-fn boot_uefi() -> Result<()> {
-    boots(Firmware::Uefi)
 }
 
 /// A machine with a controller `usb` and these devices at it.
