@@ -11,6 +11,13 @@ use std::{
     process::Command,
 };
 
+/// Names that stand for other groups too: who tries physical machines wants all that
+/// depends on firmware and devices.
+const ALSO: [(&str, &[&str]); 1] = [(
+    "physical",
+    &["media", "slots", "console", "watchdog", "tpm"],
+)];
+
 /// A scenario in a source text.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Scenario {
@@ -30,9 +37,15 @@ impl Scenario {
 
     /// Whether it is meant by `name`.
     pub(crate) fn is(&self, name: &str) -> bool {
-        let words = self.file.strip_prefix(name);
-        let group = words.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
-        group || self.test == name || self.name() == name
+        let mut also = ALSO.iter().filter(|(whole, _)| *whole == name);
+        let grouped = also.any(|(_, parts)| parts.iter().any(|part| self.is_of(part)));
+        grouped || self.is_of(name) || self.test == name || self.name() == name
+    }
+
+    /// Whether its file is called so, or begins with this word.
+    fn is_of(&self, group: &str) -> bool {
+        let rest = self.file.strip_prefix(group);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
     }
 }
 

@@ -64,8 +64,9 @@ impl Selection {
 
     /// The steps with these names, and the scenarios whose file or function has one of
     /// them; a file may also be named by the first word of its name (`physical` of
-    /// `physical_net`). When no name is given all, the longest scenarios in `--long`
-    /// only. What a scenario boots is built before it.
+    /// `physical_net`), and `physical` means `media`, `slots`, `console`, `watchdog` and
+    /// `tpm` too. When no name is given all, the longest scenarios in `--long` only. What
+    /// a scenario boots is built before it.
     fn select(self, names: &[String], long: bool) -> Result<Selection> {
         for name in names {
             ensure!(
@@ -114,7 +115,9 @@ mod tests {
                 scenario("boot", "on_bios", false),
                 scenario("boot", "on_uefi", false),
                 scenario("compat", "postgres", true),
+                scenario("console_serial", "status", false),
                 scenario("physical_net", "e1000", false),
+                scenario("tpm", "dies", false),
             ],
         };
         let names: Vec<_> = names.iter().map(|name| name.to_string()).collect();
@@ -132,16 +135,28 @@ mod tests {
         assert_eq!(selected(&["on_uefi"], false), ["build", "boot::on_uefi"]);
         let one = ["build", "boot::on_uefi"];
         assert_eq!(selected(&["boot::on_uefi"], false), one);
-        let physical = ["build", "physical_net::e1000"];
-        assert_eq!(selected(&["physical"], false), physical);
-        assert_eq!(selected(&["physical_net"], false), physical);
-        assert_eq!(selected(&[], false).len(), 5);
+        let net = ["build", "physical_net::e1000"];
+        assert_eq!(selected(&["physical_net"], false), net);
+        assert_eq!(selected(&[], false).len(), 7);
+    }
+
+    #[test]
+    fn a_name_may_stand_for_other_groups_too() {
+        let all = [
+            "build",
+            "console_serial::status",
+            "physical_net::e1000",
+            "tpm::dies",
+        ];
+        assert_eq!(selected(&["physical"], false), all);
+        let console = ["build", "console_serial::status"];
+        assert_eq!(selected(&["console"], false), console);
     }
 
     #[test]
     fn the_longest_run_when_named_and_in_long_runs() {
         assert_eq!(selected(&["compat"], false), ["build", "compat::postgres"]);
-        assert_eq!(selected(&[], true).len(), 6);
+        assert_eq!(selected(&[], true).len(), 8);
     }
 
     #[test]
