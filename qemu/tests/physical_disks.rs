@@ -286,7 +286,7 @@ fn pulled(bus: Bus, disk: &str, controller: &str) -> Result<()> {
     let ms = log.lines().nth(1).and_then(|line| line.split(' ').nth(2));
     let ms: u64 = ms.context("no time")?.parse()?;
     println!("EIO after {ms} ms");
-    ensure!(ms < 2_000, "EIO came after {ms} ms only");
+    ensure!(ms < 1_000, "EIO came after {ms} ms only");
     let told = events(&node, before, 1)?;
     let gone = format!("{disk}: it did not come back from a reset and is given up");
     ensure!(told.contains(&gone), "{told:?}");
