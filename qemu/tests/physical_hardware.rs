@@ -1,14 +1,16 @@
-//! What a node says of the machine under it, and how it switches that off.
+//! What a node says of the machine under it and of the time, and how it switches the
+//! machine off.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use skep_qemu::{
     Artifacts, Firmware, Machine, Node,
     command::output,
+    disks::{scripted, start_with_nginx, tools},
     machine::{Board, Bus},
     seconds,
 };
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{collections::BTreeSet, fs, process::Command, thread};
 
 const NGINX: u16 = 8081;
 const SERIAL: &str = "SN-4711";
@@ -211,6 +213,38 @@ fn the_power_button_on_every_board() -> Result<()> {
             let told = serial.matches("the node goes down").count();
             ensure!(told == 2, "{name}: went down {told} times in order");
         }
+    }
+    Ok(())
+}
+
+/// The node's time is that of the real-time clock, for the API and for programs.
+#[test]
+fn the_time_is_that_of_the_real_time_clock() -> Result<()> {
+    const THEN: &str = "2030-01-02T03:04:05";
+    let base = output(Command::new("date").args(["-u", "+%s", "-d", &format!("{THEN}Z")]))?;
+    let base: i64 = base.trim().parse()?;
+    let image = tools()?;
+    let script = "while true; do date -u '+%s %Y'; sleep 1; done";
+    let capsule = scripted("clock", &image, script, &[], &[]);
+    let machine = Machine::new("hardware-time")
+        .physical(Board::Q35, Bus::Ahci)
+        .option("-rtc", &format!("base={THEN}"));
+    let node = start_with_nginx(machine, &image, &[&capsule], &[])?;
+    for _ in 0..3 {
+        thread::sleep(seconds(2));
+        let told = node.api().get("node")?["unix_ms"].as_i64();
+        let told = told.context("no time")? / 1000 - base;
+        let log = node.api().log("clock")?;
+        let last = log.lines().next_back().context("nothing was printed")?;
+        let (printed, year) = last.split_once(' ').context("no date")?;
+        let printed = printed.parse::<i64>()? - base;
+        let real = i64::try_from(node.uptime().as_secs())?;
+        println!("{real} s after power-on: API {told} s, program {printed} s, {year}");
+        // The clock is read to the second, QEMU needs a moment before it runs, and what
+        // was printed is up to two seconds old on a busy host.
+        ensure!((real - 3..=real + 1).contains(&told), "the API's time");
+        ensure!((real - 5..=real + 1).contains(&printed), "the program's");
+        ensure!(year == "2030", "the year");
     }
     Ok(())
 }

@@ -1,15 +1,17 @@
-//! USB: sticks in the hands of capsules, behind hubs, failing, pulled and put back.
+//! USB: sticks in the hands of capsules, behind hubs, failing, pulled and put back, and
+//! a keyboard.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use skep_qemu::{
-    Bus, Machine, Node, Visitor,
+    Board, Bus, Firmware, Machine, Node, Visitor,
     disks::{
         a_while, broken_disk, disk_image, ensure_durable, error, run_beside_nginx, scripted,
         start_with_nginx, tools,
     },
     machine::escape,
     node::TempFolder,
+    screen::wait_screen,
     seconds,
 };
 use std::{
@@ -192,4 +194,40 @@ fn a_stick_is_pulled_and_put_back() -> Result<()> {
 fn a_stick_behind_a_hub_is_pulled_and_put_back() -> Result<()> {
     let hub = "usb-hub,bus=usb.0,port=2";
     pulled_and_put_back("physical-usb-hub", &[hub], "2.1")
+}
+
+/// A USB keyboard, where there is no other, pages through the messages on the screen and
+/// goes back to the status; pulled it does nothing, and put back it does so again.
+#[test]
+fn a_keyboard_pages_the_messages() -> Result<()> {
+    let keyboard = json!({ "driver": "usb-kbd", "id": "keys", "bus": "usb.0", "port": "1" });
+    let mut machine = with_usb(
+        "physical-usb-keyboard",
+        &["usb-kbd,id=keys,bus=usb.0,port=1"],
+    )
+    .firmware(Firmware::Bios)
+    .physical(Board::Q35, Bus::Ahci);
+    // Without a controller for PS/2, all keys are the keyboard's.
+    machine.board_options.push("i8042=off".to_string());
+    let mut node = machine.start()?;
+    node.wait_http(NGINX, "/", seconds(90))?;
+    let pages = |node: &mut Node| -> Result<()> {
+        wait_screen(node, "Node ID", seconds(30))?;
+        node.qmp().press_key("home")?;
+        let log = wait_screen(node, "clock: TSC", seconds(30))?;
+        ensure!(!log.contains("Node ID"), "not the messages: {log}");
+        node.qmp().press_key("esc")?;
+        wait_screen(node, "Node ID", seconds(30)).map(drop)
+    };
+    pages(&mut node)?;
+    node.qmp().device_del("keys")?;
+    node.qmp().wait_event("DEVICE_DELETED", seconds(10))?;
+    node.qmp().press_key("home").ok();
+    let other = wait_screen(&mut node, "clock: TSC", seconds(3));
+    ensure!(other.is_err(), "there is another keyboard");
+    node.qmp().device_add(&keyboard)?;
+    // The node gets to know it.
+    thread::sleep(seconds(2));
+    pages(&mut node)?;
+    node.shut_down(seconds(60))
 }
