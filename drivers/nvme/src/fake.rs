@@ -98,7 +98,10 @@ pub(crate) struct State {
     registers: BTreeMap<usize, u32>,
     submissions: BTreeMap<u16, Submissions>,
     completions: BTreeMap<u16, Completions>,
+    /// What the disk holds, its cache included.
     pub(crate) disk: Vec<u8>,
+    /// What it holds without power: as it was at the last flush.
+    medium: Vec<u8>,
     pub(crate) faults: Vec<Fault>,
     /// I/O commands that had no answer: queue and identifier.
     silenced: Vec<(u16, u16)>,
@@ -130,6 +133,7 @@ impl Fake {
             character,
             state: SpinLock::new(State {
                 disk: alloc::vec![0; BLOCK * BLOCKS],
+                medium: alloc::vec![0; BLOCK * BLOCKS],
                 ..State::default()
             }),
         })
@@ -146,6 +150,18 @@ impl Fake {
 
     pub(crate) fn pull(&self) {
         self.state.lock().is_gone = true;
+    }
+
+    /// Takes its power away, and gives what it holds then. A cache empties itself in any
+    /// order: of the blocks that were not flushed, those that `stay` picks are there.
+    pub(crate) fn cut_power(&self, stay: impl Fn(usize) -> bool) -> Vec<u8> {
+        let state = &mut *self.state.lock();
+        state.is_gone = true;
+        let cached = state.disk.chunks(BLOCK).enumerate();
+        for (n, block) in cached.filter(|(n, _)| stay(*n)) {
+            state.medium[n * BLOCK..][..BLOCK].copy_from_slice(block);
+        }
+        state.medium.clone()
     }
 
     fn raise(&self, vector: Option<usize>) {
@@ -414,7 +430,10 @@ impl State {
             return 0x080;
         }
         match words[0] & 0xff {
-            0 => self.flushes += 1,
+            0 => {
+                self.flushes += 1;
+                self.medium.copy_from_slice(&self.disk);
+            }
             8 => self.disk[range].fill(0),
             9 => {
                 let mut bytes = [0; 16];

@@ -1,5 +1,7 @@
 //! The driver against a controller that misbehaves.
 
+mod durable;
+
 use crate::fake::{BLOCK, BLOCKS, Character, Fake, FakeBus, Fault, MDTS};
 use crate::{Namespace, Nvme, NvmeError};
 use alloc::boxed::Box;

@@ -1,5 +1,6 @@
 //! The drivers against controllers and sticks made of software, honest and not.
 
+mod durable;
 mod fake;
 
 use crate::{Above, Host, UsbDisk, start_on};
@@ -40,7 +41,10 @@ enum Fault {
 
 /// A stick, and what a test shares with it.
 struct Shared {
+    /// What the disk holds, its cache included.
     disk: Vec<u8>,
+    /// What it holds without power: as it was at the last flush.
+    medium: Vec<u8>,
     faults: VecDeque<Fault>,
     commands: Vec<u8>,
     resets: u32,
@@ -75,6 +79,7 @@ impl Handle {
     fn new() -> Handle {
         Handle(Arc::new(Mutex::new(Shared {
             disk: vec![0; SECTORS * 512],
+            medium: vec![0; SECTORS * 512],
             faults: VecDeque::new(),
             commands: Vec::new(),
             resets: 0,
@@ -99,6 +104,18 @@ impl Handle {
 
     fn fail(&self, faults: &[Fault]) {
         self.0.lock().unwrap().faults = faults.iter().copied().collect();
+    }
+
+    /// What the stick holds after a sudden pull. A cache empties itself in any order: of
+    /// the blocks that were not flushed, those that `stay` picks are there.
+    fn pulled(&self, stay: impl Fn(usize) -> bool) -> Vec<u8> {
+        let shared = self.0.lock().unwrap();
+        let mut medium = shared.medium.clone();
+        let cached = shared.disk.chunks(512).enumerate();
+        for (n, block) in cached.filter(|(n, _)| stay(*n)) {
+            medium[n * 512..][..512].copy_from_slice(block);
+        }
+        medium
     }
 
     fn count(&self, command: u8) -> usize {
@@ -167,6 +184,10 @@ impl Stick {
         }
         let mut residue = wanted as u32 - (data.len().min(wanted)) as u32;
         self.writes = None;
+        if cdb[0] == 0x35 && status == 0 {
+            let shared = &mut *shared;
+            shared.medium.copy_from_slice(&shared.disk);
+        }
         let is_write = matches!(cdb[0], 0x2a | 0x8a);
         self.takes_nothing = is_write && status != 0;
         if is_write && status == 0 {
