@@ -250,8 +250,10 @@ impl<B: Bus> BlockDevice for Disk<B> {
     }
 
     fn flush(&self) -> Result<(), BlockError> {
-        self.execute(Operation::Flush, 0, Task::Flush, &[], 0)
-            .map(drop)
+        let unflushed = &self.port()?.unflushed;
+        let writes = unflushed.begin();
+        self.execute(Operation::Flush, 0, Task::Flush, &[], 0)?;
+        unflushed.end(writes)
     }
 
     fn clear(&self, how: Operation, sector: u64, count: u64) -> Result<(), BlockError> {

@@ -73,7 +73,10 @@ impl Default for Character {
 pub(crate) struct State {
     global: BTreeMap<usize, u32>,
     port: BTreeMap<usize, u32>,
+    /// What the disk holds, its cache included.
     pub(crate) disk: Vec<u8>,
+    /// What it holds without power: as it was at the last flush.
+    medium: Vec<u8>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) serial: &'static str,
     pub(crate) flushes: u32,
@@ -108,6 +111,7 @@ impl Fake {
     pub(crate) fn new(character: Character) -> Arc<Fake> {
         let mut state = State {
             disk: alloc::vec![0; BLOCK * BLOCKS],
+            medium: alloc::vec![0; BLOCK * BLOCKS],
             serial: "FAKE-1",
             is_plugged: true,
             is_master: true,
@@ -122,13 +126,26 @@ impl Fake {
         })
     }
 
-    /// Pulls the disk, or puts one in.
+    /// Pulls the disk, which loses what it has not flushed, or puts one in.
     pub(crate) fn plug(&self, is_plugged: bool) {
         let mut state = self.state.lock();
         state.plug(is_plugged);
         let raised = state.interrupt(IS_PHY);
         drop(state);
         self.raise(raised);
+    }
+
+    /// Takes the power of adapter and disk away, and gives what the disk holds then. A
+    /// cache empties itself in any order: of the blocks that were not flushed, those that
+    /// `stay` picks are there.
+    pub(crate) fn cut_power(&self, stay: impl Fn(usize) -> bool) -> Vec<u8> {
+        let state = &mut *self.state.lock();
+        state.is_gone = true;
+        let cached = state.disk.chunks(BLOCK).enumerate();
+        for (n, block) in cached.filter(|(n, _)| stay(*n)) {
+            state.medium[n * BLOCK..][..BLOCK].copy_from_slice(block);
+        }
+        state.medium.clone()
     }
 
     fn raise(&self, raised: bool) {
@@ -240,7 +257,10 @@ impl Fake {
                 page[0] = state.failed_tag.unwrap_or(0x80);
                 memory.fill(state, &page);
             }
-            0xea => state.flushes += 1,
+            0xea => {
+                state.flushes += 1;
+                state.medium.copy_from_slice(&state.disk);
+            }
             0xb0 if f[3] == 0xd0 => {
                 let mut record = [0; 512];
                 (record[2], record[7]) = (194, 41);
@@ -339,6 +359,9 @@ impl State {
 
     fn plug(&mut self, is_plugged: bool) {
         self.is_plugged = is_plugged;
+        if !is_plugged {
+            self.disk.copy_from_slice(&self.medium);
+        }
         self.is_halted = true;
         self.silenced = 0;
     }

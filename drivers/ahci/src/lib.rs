@@ -38,6 +38,7 @@ mod repair;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod unflushed;
 
 pub use disk::Disk;
 pub use hba::{AhciError, Counters, Hba};

@@ -9,6 +9,7 @@ use crate::registers::{
     SACT, SCTL, SCTL_NO_SLEEP, SCTL_RESET, SERR, SSTS, SSTS_UP, TFD, TFD_BUSY, port,
 };
 use crate::slots::{Refused, Slots, State, Ticket};
+use crate::unflushed::Unflushed;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use core::time::Duration;
@@ -43,6 +44,7 @@ pub(crate) struct Port {
     pub(crate) calls: AtomicU32,
     pub(crate) identity: Once<Identity>,
     pub(crate) observer: Once<Observer>,
+    pub(crate) unflushed: Unflushed,
 }
 
 impl Port {
@@ -57,6 +59,7 @@ impl Port {
             calls: AtomicU32::new(0),
             identity: Once::new(),
             observer: Once::new(),
+            unflushed: Unflushed::default(),
         })
     }
 
@@ -84,7 +87,11 @@ impl Port {
     ) -> Result<(), Refused> {
         let is_yielding = self.alone_waiting.load(SeqCst) > 0;
         let mut slots = self.slots.lock();
-        slots.submit(task, frames, len, is_yielding, ticket)
+        slots.submit(task, frames, len, is_yielding, ticket)?;
+        if task.is_write() {
+            self.unflushed.add();
+        }
+        Ok(())
     }
 
     /// As [`Port::submit`], but sleeps until there is room. Only for who has no command
@@ -143,7 +150,7 @@ impl Port {
         if interrupts & (IS_CONNECT | IS_PHY) != 0 {
             // These are cleared where the link keeps its errors.
             self.write(bus, SERR, 1 << 26 | 1 << 16);
-            self.calls.fetch_or(call::PLUG, SeqCst);
+            self.note_plug();
         }
         if interrupts != 0 {
             self.write(bus, PX_IS, interrupts);
@@ -190,6 +197,12 @@ impl Port {
             self.room.wake_all();
         }
         count
+    }
+
+    /// The link went down or came up without the driver's doing.
+    pub(crate) fn note_plug(&self) {
+        self.unflushed.doubt();
+        self.calls.fetch_or(call::PLUG, SeqCst);
     }
 
     /// Whether the adapter is there and the port started.

@@ -57,16 +57,15 @@ impl<B: Bus> Hba<B> {
         if port.state() != State::Open {
             return;
         }
-        let why = if !port.is_running(&self.bus) {
-            call::GONE
+        if !port.is_running(&self.bus) {
+            port.calls.fetch_or(call::GONE, SeqCst);
         } else if !port.is_up(&self.bus) {
-            call::PLUG
+            port.note_plug();
         } else if is_late(port) {
-            call::LATE
+            port.calls.fetch_or(call::LATE, SeqCst);
         } else {
             return;
-        };
-        port.calls.fetch_or(why, SeqCst);
+        }
         self.call();
     }
 
@@ -227,6 +226,7 @@ impl<B: Bus> Hba<B> {
     /// The disk is gone: all that is under way ends.
     fn pulled(&self, port: &Port) {
         log::warn!("ahci: the disk of port {} is gone", port.number);
+        port.unflushed.doubt();
         if !port.stop(&self.bus) {
             return self.give_up();
         }

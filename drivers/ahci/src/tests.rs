@@ -1,5 +1,7 @@
 //! The driver against an adapter and a disk that misbehave.
 
+mod durable;
+
 use crate::fake::{BLOCK, BLOCKS, Character, Fake, FakeBus, Fault};
 use crate::{AhciError, Disk, Hba};
 use alloc::boxed::Box;
@@ -252,6 +254,7 @@ fn a_pulled_disk_is_gone_at_once_and_comes_back() {
         let (disk, fake) = start(kind);
         let told = listen(&disk);
         write(&disk, 1, 6).unwrap();
+        disk.flush().unwrap();
         fake.state.lock().faults = Vec::from([Fault::Pulled]);
         let begun = Instant::now();
         assert_eq!(write(&disk, 3, 4), Err(BlockError::Gone));
