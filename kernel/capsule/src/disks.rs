@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use machine::Account;
 use machine::block::{BlockDevice, BlockError, Health, SECTOR, Trouble};
 use machine::sync::{Once, SpinLock};
@@ -34,6 +34,8 @@ struct NodeDisk {
     holder: SpinLock<Option<String>>,
     /// What it last said of its health.
     health: SpinLock<Option<Health>>,
+    /// Somebody was told that it fails.
+    is_failure_told: AtomicBool,
 }
 
 /// A disk in a capsule's hands; dropping it takes it away.
@@ -105,21 +107,17 @@ impl Disks {
     }
 
     /// Asks all disks how they are, and tells of those that have begun to fail. Sleeps as
-    /// long as the disks take.
-    pub(crate) fn look_after(&self) {
+    /// long as the disks take. Whether nothing is left to tell.
+    pub(crate) fn look_after(&self) -> bool {
+        let mut is_told = true;
         for disk in self.snapshot() {
             let health = disk.device.health().ok();
-            let failing = |h: &Option<Health>| h.as_ref().is_some_and(|h| h.is_failing);
-            let is_new = failing(&health) && !failing(&disk.health.lock());
-            let reason = health.as_ref().map(|h| h.reason.clone());
+            let failing = health.as_ref().filter(|h| h.is_failing);
+            let reason = failing.map(|h| h.reason.clone());
             *disk.health.lock() = health;
-            if let (true, Some(reason), Some(hub)) = (is_new, reason, self.hub.get()) {
-                let device = String::from(disk.id.name());
-                log::warn!("{device}: the disk says that it fails: {reason}");
-                let detail = format!("the disk says that it fails: {reason}");
-                hub.emit(Event::DeviceError { device, detail });
-            }
+            is_told &= disk.tell_failure(reason, self.hub.get());
         }
+        is_told
     }
 
     /// The disks, for the hardware report.
@@ -186,12 +184,35 @@ impl Disks {
 }
 
 impl NodeDisk {
+    /// Tells once why it fails, if it does. A disk that fails from the start is found
+    /// before anybody listens. Whether nothing is left to tell.
+    fn tell_failure(&self, reason: Option<String>, hub: Option<&Arc<Hub>>) -> bool {
+        let Some(reason) = reason else {
+            self.is_failure_told.store(false, Relaxed);
+            return true;
+        };
+        if self.is_failure_told.load(Relaxed) {
+            return true;
+        }
+        let device = String::from(self.id.name());
+        let detail = format!("the disk says that it fails: {reason}");
+        log::warn!("{device}: {detail}");
+        let event = Event::DeviceError { device, detail };
+        let Some(hub) = hub.filter(|hub| hub.is_heard(&event)) else {
+            return false;
+        };
+        hub.emit(event);
+        self.is_failure_told.store(true, Relaxed);
+        true
+    }
+
     fn new(id: DiskId, device: Arc<dyn BlockDevice>) -> Arc<NodeDisk> {
         Arc::new(NodeDisk {
             id,
             device,
             holder: SpinLock::new(None),
             health: SpinLock::new(None),
+            is_failure_told: AtomicBool::new(false),
         })
     }
 

@@ -1,8 +1,11 @@
 use super::*;
+use crate::session::Session;
 use machine::Frame;
 use machine::block::{BlockError, Observer, Operation};
+use skep_api::control::EventMask;
 
-/// A disk that does nothing but keep its observer and count its flushes.
+/// A disk that does nothing but keep its observer and count its flushes, and says that it
+/// fails.
 #[derive(Default)]
 pub(crate) struct Idle(SpinLock<Option<Observer>>, AtomicU64);
 
@@ -42,6 +45,12 @@ impl BlockDevice for Idle {
     }
     fn observe(&self, observer: Observer) {
         *self.0.lock() = Some(observer);
+    }
+    fn health(&self) -> Result<Health, BlockError> {
+        Ok(Health {
+            is_failing: true,
+            ..Health::default()
+        })
     }
 }
 
@@ -119,4 +128,22 @@ fn a_flood_of_trouble_is_told_once() {
     device.tell(Trouble::Pulled);
     device.tell(Trouble::GivenUp);
     assert_eq!(hub.emitted(), 3);
+}
+
+/// A disk that fails from the start is asked again until somebody hears of it.
+#[test]
+fn a_failing_disk_is_told_to_who_listens_later() {
+    let disks = Disks::default();
+    disks.add(DiskId::virtio(0), Arc::new(Idle::default()));
+    assert!(!disks.look_after());
+    let hub = Hub::new();
+    disks.report_to(&hub);
+    assert!(!disks.look_after());
+    let session = Session::new().unwrap();
+    hub.join(&session).unwrap();
+    assert!(!disks.look_after());
+    session.subscribe(EventMask::DEVICE);
+    assert!(disks.look_after());
+    assert!(disks.look_after());
+    assert_eq!(hub.emitted(), 1);
 }

@@ -98,6 +98,14 @@ impl Hub {
             .any(|s| s.is_greeted())
     }
 
+    /// Whether somebody would be told of `event`.
+    pub(crate) fn is_heard(&self, event: &Event) -> bool {
+        let family = family(event);
+        let sessions = self.inner.lock().sessions.clone();
+        let mut sessions = sessions.iter().filter_map(Weak::upgrade);
+        sessions.any(|s| s.wants(family))
+    }
+
     /// Tells everyone concerned of `event`, which happened just now.
     pub fn emit(&self, event: Event) {
         let family = family(&event);

@@ -13,6 +13,8 @@ use skep_api::control::hardware::{HARDWARE_LIST_MAX, Hardware, LinkCounters, Lin
 
 /// How often disks are asked how they are.
 const ASK_DISKS: Duration = Duration::from_secs(600);
+/// The same while one fails and nobody has heard of it: the 3Bot starts later than disks.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 impl Capsules {
     /// What the machine is made of.
@@ -39,9 +41,10 @@ impl Capsules {
     pub(crate) fn watch_disks(self: &Arc<Self>) -> Result<(), machine::AllocError> {
         let disks = self.disks.clone();
         let watch = move || loop {
-            disks.look_after();
+            let is_told = disks.look_after();
+            let pause = if is_told { ASK_DISKS } else { ASK_AGAIN };
             // A sleep without interruption ends at its time only.
-            let _ = thread::sleep_until(Instant::now().after(ASK_DISKS), false);
+            let _ = thread::sleep_until(Instant::now().after(pause), false);
         };
         Builder::new("disk-health").spawn(watch).map(drop)
     }
