@@ -1,4 +1,4 @@
-# git: history, merge, packing, and a clone and push over HTTP and by a pipe.
+# git: history, merge, packing, and clone, push and a pull that merges over HTTP and by a pipe.
 set -eu
 export GIT_AUTHOR_NAME=A GIT_AUTHOR_EMAIL=a@example.org GIT_COMMITTER_NAME=C GIT_COMMITTER_EMAIL=c@example.org
 export GIT_AUTHOR_DATE='2026-01-01T00:00:00Z' GIT_COMMITTER_DATE='2026-01-01T00:00:00Z' HOME=$TMPDIR GIT_PAGER=cat
@@ -65,6 +65,15 @@ cd three
 git log -1 --format=%T
 head -c 300000 /dev/zero | tr '\0' 'x' >big; git add big; git commit -qm big
 git push -q origin main && git -C ../bare.git log -1 --format=%s
+cd ../two
+echo own >own; git add own; git commit -qm own
+git pull -q --no-rebase --no-edit http://127.0.0.1:8123/bare.git main 2>&1
+git log -1 --format='%H %s'; git cat-file -p HEAD | grep -c '^parent'; git log --oneline --graph | head -n 4
+wc -c <big; cat own; git status --short | wc -l
+git gc -q --prune=now
+git count-objects -v | grep -E '^count|in-pack|packs'
+git fsck --no-progress --strict && echo sound
+git push -q http://127.0.0.1:8123/bare.git main && git -C ../bare.git log -1 --format=%H
 cd ..
 kill $web
-git -C two pull -q --no-rebase ../bare.git main 2>&1 && git -C two log -1 --format=%s
+git -C three pull -q --no-rebase ../bare.git main 2>&1 && git -C three log -1 --format=%H

@@ -1,14 +1,14 @@
-# Redis: persistence both ways, publishing, scripts, and a server killed under load.
+# Redis: persistence both ways, each read back alone, publishing, scripts, and a server killed under load.
 set -eu
 cd "$TMPDIR"
-mkdir data
+mkdir data dump
 start() {
-    redis-server --port 7000 --dir "$TMPDIR/data" --appendonly yes --appendfsync always \
+    redis-server --port 7000 --dir "$TMPDIR/$1" --appendonly "$2" --appendfsync always \
         --save '' --daemonize yes --logfile "$TMPDIR/log" --unixsocket "$TMPDIR/redis.sock" >/dev/null
     until [ "$(redis-cli -p 7000 ping 2>&1)" = PONG ]; do sleep 0.05; done
 }
 cli() { redis-cli -p 7000 "$@"; }
-start
+start data yes
 cli set greeting hello; cli append greeting ' world'; cli get greeting
 cli rpush list a b c d; cli lrange list 1 -2
 cli zadd board 3 c 1 a 2 b; cli zrange board 0 -1 withscores
@@ -35,7 +35,7 @@ sleep 0.3
 kill -9 "$(cli info server | tr -d '\r' | sed -n 's/^process_id://p')"
 kill $load 2>/dev/null || true
 wait 2>/dev/null || true
-start
+start data yes
 cli get greeting; cli get key:1999; cli dbsize | grep -cE '^[0-9]+$'
 test "$(cli get counter:__rand_int__)" -gt 0 && echo "the counter is kept"
 cli client no-evict on
@@ -44,4 +44,12 @@ cli eval 'for i = 1, 100000 do redis.call("set", "fill" .. i, "x") end' 0 2>&1 |
 cli shutdown nosave || true
 until ! redis-cli -p 7000 ping >/dev/null 2>&1; do sleep 0.05; done
 redis-check-aof "$(echo data/appendonlydir/*.manifest)" 2>/dev/null | tail -n 1
+cp data/dump.rdb dump
+redis-check-rdb dump/dump.rdb | grep -oE 'RDB looks OK|[0-9]+ keys read'
+start dump no
+cli info persistence | tr -d '\r' | grep -E 'aof_enabled|rdb_last_load_keys_loaded'
+cli dbsize; cli get greeting; cli get key:1; cli get key:2000; cli get n
+cli lrange list 0 -1; cli zrange board 0 -1 withscores; cli hget h y; cli exists counter:__rand_int__
+cli shutdown nosave || true
+until ! redis-cli -p 7000 ping >/dev/null 2>&1; do sleep 0.05; done
 echo stopped
