@@ -165,6 +165,8 @@ pub const PROGRAMS: &[Program] = &[
             &[
                 "/usr/lib/jvm/java-17-openjdk-amd64/bin/java",
                 "-Xmx128m",
+                // Else it depends on the size of the machine which collector it is.
+                "-XX:+UseG1GC",
                 "-jar",
                 "/script",
             ],

@@ -1,5 +1,6 @@
-// HTTP server and client, garbage collection, processes, files, threads; built by Debian's JDK.
+// HTTP server and client, garbage collection under the load of threads, processes, files, threads; built by Debian's JDK.
 import com.sun.net.httpserver.HttpServer;
+import java.lang.management.*;
 import java.net.*;
 import java.net.http.*;
 import java.nio.*;
@@ -19,6 +20,7 @@ public class Main {
         processes();
         files();
         threads();
+        garbage();
     }
 
     static void http() throws Exception {
@@ -62,6 +64,28 @@ public class Main {
     static String arguments() { return null; }
 
     static int recurse(int n) { return recurse(n + 1) + 1; }
+
+    /** Threads that make garbage while the collector's threads move what they keep. */
+    static void garbage() throws Exception {
+        System.out.println("== garbage");
+        var pool = Executors.newFixedThreadPool(6);
+        var sums = IntStream.range(0, 6).mapToObj(seed -> pool.submit(() -> {
+            var kept = new HashMap<Integer, int[]>();
+            for (int i = 0; i < 30000; i++) {
+                var block = new int[500];
+                Arrays.fill(block, i * 6 + seed);
+                kept.put(i % 1000, block);
+            }
+            long sum = 0;
+            for (var block : kept.values()) for (int value : block) sum += value;
+            return sum;
+        })).toList();
+        for (var sum : sums) System.out.println(sum.get());
+        pool.shutdown();
+        System.out.println(pool.awaitTermination(10, TimeUnit.SECONDS));
+        for (var collector : ManagementFactory.getGarbageCollectorMXBeans())
+            System.out.println(collector.getName() + ": " + (collector.getCollectionCount() > 0));
+    }
 
     static void processes() throws Exception {
         System.out.println("== processes");
