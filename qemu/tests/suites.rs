@@ -1,5 +1,5 @@
 //! Test suites that other people wrote do on a node what their recorded tables say
-//! (`skep_qemu::suite`).
+//! (`skep_qemu::suite`). That of stress-ng is with the programs, in `compat_programs`.
 
 use anyhow::Result;
 use skep_qemu::suite;
@@ -32,10 +32,4 @@ fn go() -> Result<()> {
 #[ignore = "long: `scripts/test libc_test` runs it"]
 fn libc_test() -> Result<()> {
     suite::libc_test::suite()?.check()
-}
-
-#[test]
-#[ignore = "long: `scripts/test stress_ng` runs it"]
-fn stress_ng() -> Result<()> {
-    suite::stress_ng::suite()?.check()
 }

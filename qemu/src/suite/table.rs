@@ -283,8 +283,8 @@ pub fn summary(folder: &Path) -> Result<String> {
     let mut text = String::from(
         "# Suites\n\nMade from `docs/suites/` by `BLESS=1 cargo test -p skep-qemu suite`; do not \
          edit.\n\nTests that other people wrote, run in a capsule (`qemu/src/suite`): a case that \
-         is\nrecorded as passing and does not pass any more fails `scripts/test suites`. Each\n\
-         suite's table says what became of every case.\n\n| suite | cases |",
+         is\nrecorded as passing and does not pass any more fails `scripts/test NAME` of its suite.\n\
+         Each suite's table says what became of every case.\n\n| suite | cases |",
     );
     for outcome in Outcome::ALL {
         write!(text, " {outcome} |")?;

@@ -1,9 +1,11 @@
-//! Programs from elsewhere print on a node what they print on Linux.
+//! Programs from elsewhere do on a node what they do on Linux, each tried in a way of
+//! its own.
 
 use anyhow::Result;
 use skep_qemu::{
     Artifacts,
     ramdisk::Image,
+    suite,
     twin::{Room, ensure_same, on_a_node, on_the_host, same_script},
 };
 
@@ -53,4 +55,11 @@ fn crowd() -> Result<()> {
         &["/bin/busybox", "sh"],
         include_str!("scripts/crowd.sh"),
     )
+}
+
+/// stress-ng: every stressor, checking its own work; [what became of each](suites/stress_ng.tsv).
+#[test]
+#[ignore = "long: `scripts/test compat` runs it"]
+fn stress_ng() -> Result<()> {
+    suite::stress_ng::suite()?.check()
 }
