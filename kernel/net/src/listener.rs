@@ -115,6 +115,10 @@ impl<P: Pending> AcceptQueue<P> {
         if line.try_reserve(1).is_err() {
             return Err(pending);
         }
+        // It is told before anybody can accept it.
+        if offer == Offer::Admitted {
+            pending.admitted();
+        }
         line.push_back(pending);
         self.ready.store(q.ready.len(), Ordering::Release);
         drop(q);

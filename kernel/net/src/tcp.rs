@@ -5,7 +5,7 @@
 //! here tells the two apart.
 
 use crate::error::{Error, Result};
-use crate::listener::{AcceptQueue, Offer, Pending};
+use crate::listener::{AcceptQueue, Pending};
 use crate::options::{Options, Switch};
 use crate::ports::{Binding, Claim};
 use crate::stack::{NetStack, Route};
@@ -173,14 +173,15 @@ impl Tcp {
                 Err(Error::NotConnected)
             }
             Phase::Established => {
-                *attempt = None;
-                drop(attempt);
-                Ok(self.link.call_once(|| TcpLink {
+                // The link first: other threads find the one or the other.
+                let made = self.link.call_once(|| TcpLink {
                     endpoint: link.endpoint.clone(),
                     local: link.local,
                     remote: link.remote,
                     conn: link.conn.clone(),
-                }))
+                });
+                *attempt = None;
+                Ok(made)
             }
         }
     }
@@ -343,8 +344,7 @@ impl Tcp {
                 _ => self.settle().map(|_| ()),
             };
         }
-        let link = Arc::new(self.start(stack, hub, options, remote)?);
-        *self.attempt.lock() = Some(link.clone());
+        let link = self.start(stack, hub, options, remote)?;
         match link.endpoint.phase() {
             // Linux makes no connection while a program waits for nothing, not even one
             // to the same machine: the program asks again, or for writability.
@@ -365,13 +365,14 @@ impl Tcp {
         }
     }
 
+    /// Begins to connect it: the attempt is the socket's from here on.
     fn start(
         &self,
         stack: &Arc<NetStack>,
         hub: &Arc<PollHub>,
         options: &Arc<Options>,
         remote: SocketAddr,
-    ) -> Result<TcpLink> {
+    ) -> Result<Arc<TcpLink>> {
         let (bound_ip, bound_port) = match &*self.bound.lock() {
             Some(b) => (b.addr, Some(b.binding.port())),
             None => (None, None),
@@ -384,13 +385,63 @@ impl Tcp {
                     None => stack.tcp().ephemeral().ok_or(Error::AddressNotAvailable)?,
                 };
                 let local = SocketAddr::new(bound_ip.unwrap_or(source), port);
-                connect_local(stack, hub, options, local, remote)
+                self.connect_local(stack, hub, options, local, remote)
             }
             Route::Wire { source } => {
                 let source = bound_ip.unwrap_or(source);
-                crate::wire::connect(stack, hub, options, source, bound_port, remote)
+                let link = crate::wire::connect(stack, hub, options, source, bound_port, remote)?;
+                let link = Arc::new(link);
+                *self.attempt.lock() = Some(link.clone());
+                Ok(link)
             }
         }
+    }
+
+    /// A connection that never leaves the machine.
+    fn connect_local(
+        &self,
+        stack: &Arc<NetStack>,
+        hub: &Arc<PollHub>,
+        options: &Options,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<Arc<TcpLink>> {
+        let found = stack.find_listener(remote, u64::from(local.port()));
+        let (their_stack, their_port, listener) = found.ok_or(Error::Refused)?;
+        let (mine, theirs) = Pair::connect(
+            Manners::Tcp,
+            [hub.clone(), Arc::new(PollHub::new())],
+            [stack.pool(), their_stack.pool()],
+            [options.sndbuf(), listener.options.sndbuf()],
+        );
+        let theirs = TcpLink {
+            endpoint: theirs,
+            local: SocketAddr::new(remote.ip(), their_port),
+            remote: local,
+            conn: None,
+        };
+        mine.set_phase(Phase::Connecting);
+        let link = Arc::new(TcpLink {
+            endpoint: mine,
+            local,
+            remote,
+            conn: None,
+        });
+        // The socket has its attempt before the other side can see the connection: a
+        // program that has accepted it may read here at once, whatever the thread that
+        // connects has come to.
+        *self.attempt.lock() = Some(link.clone());
+        if listener.queue.offer(theirs, true).is_ok() {
+            return Ok(link);
+        }
+        *self.attempt.lock() = None;
+        hub.notify(Events::HUP | Events::WRITABLE);
+        Err(if listener.queue.is_closed() {
+            Error::Refused
+        } else {
+            // As if every SYN had been dropped.
+            Error::TIMED_OUT
+        })
     }
 
     /// `shutdown(2)`.
@@ -446,7 +497,11 @@ impl Tcp {
                         | Events::HUP
                 }
             },
-            None => Events::HUP | Events::WRITABLE,
+            // Another thread may have found it connected since the first look.
+            None => match self.link.get() {
+                Some(l) => l.endpoint.poll(),
+                None => Events::HUP | Events::WRITABLE,
+            },
         }
     }
 
@@ -515,43 +570,4 @@ pub(crate) fn claim(v6: bool, addr: Option<IpAddr>, options: &Options) -> Claim 
         reuse_addr: options.on(Switch::ReuseAddr),
         reuse_port: options.on(Switch::ReusePort),
     }
-}
-
-/// A connection that never leaves the machine.
-fn connect_local(
-    stack: &Arc<NetStack>,
-    hub: &Arc<PollHub>,
-    options: &Options,
-    local: SocketAddr,
-    remote: SocketAddr,
-) -> Result<TcpLink> {
-    let found = stack.find_listener(remote, u64::from(local.port()));
-    let (their_stack, their_port, listener) = found.ok_or(Error::Refused)?;
-    let (mine, theirs) = Pair::connect(
-        Manners::Tcp,
-        [hub.clone(), Arc::new(PollHub::new())],
-        [stack.pool(), their_stack.pool()],
-        [options.sndbuf(), listener.options.sndbuf()],
-    );
-    let theirs = TcpLink {
-        endpoint: theirs,
-        local: SocketAddr::new(remote.ip(), their_port),
-        remote: local,
-        conn: None,
-    };
-    // The phase is set before the other side can see the connection.
-    mine.set_phase(Phase::Connecting);
-    match listener.queue.offer(theirs, true) {
-        Ok(Offer::Admitted) => mine.set_phase(Phase::Established),
-        Ok(Offer::Waits) => {}
-        Err(_) if listener.queue.is_closed() => return Err(Error::Refused),
-        // As if every SYN had been dropped.
-        Err(_) => return Err(Error::TIMED_OUT),
-    }
-    Ok(TcpLink {
-        endpoint: mine,
-        local,
-        remote,
-        conn: None,
-    })
 }

@@ -86,6 +86,24 @@ fn nobody_listens() {
     assert_eq!(n.readiness(), Events::HUP | Events::WRITABLE);
 }
 
+/// A program that has accepted a connection may use its other end at once, though the
+/// thread that connects it has not come back yet.
+#[test]
+fn what_was_accepted_is_connected_at_its_other_end() {
+    let s = stack();
+    let l = listener(&s, "127.0.0.1:0", 8);
+    for _ in 0..2000 {
+        let c = tcp(&s);
+        let (same, to) = (c.clone(), l.local());
+        let connects = thread::spawn(move || same.connect(&to, me(), false));
+        let (a, _) = l.accept(false).unwrap();
+        drop(a);
+        assert!(c.readiness().contains(Events::IN | Events::RDHUP));
+        assert_eq!(recv(&c, 1), Ok(Vec::new()));
+        assert_eq!(connects.join().unwrap(), Ok(()));
+    }
+}
+
 #[test]
 fn half_close_and_end() {
     let s = stack();

@@ -175,6 +175,11 @@ impl Inode for DeviceInode {
     }
 }
 
+/// How much entropy there is (random(4)): once it has been seeded, the generator always
+/// has all that `/proc/sys/kernel/random/poolsize` says.
+const RNDGETENTCNT: u32 = 0x8004_5200;
+const ENTROPY_BITS: i32 = 256;
+
 /// The memory devices (null(4), full(4), random(4)).
 enum Memory {
     Null,
@@ -225,6 +230,16 @@ impl FileOps for Memory {
 
     fn seek(&self, _: &OpenFile, _: u64, _: Seek) -> Result<u64> {
         Ok(0)
+    }
+
+    fn ioctl(&self, _: &OpenFile, command: u32, arg: usize) -> Result<usize> {
+        match self {
+            Memory::Random if command == RNDGETENTCNT => {
+                machine::user::write_value(arg, &ENTROPY_BITS)?;
+                Ok(0)
+            }
+            _ => Err(Error::NotTerminal),
+        }
     }
 
     fn mapping(self: Arc<Self>, _: &OpenFile) -> Result<Mappable> {

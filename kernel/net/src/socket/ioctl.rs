@@ -44,8 +44,12 @@ impl Socket {
             | SIOCGIFMTU | SIOCGIFHWADDR | SIOCGIFINDEX | SIOCGIFTXQLEN => {
                 self.interface(command, arg)
             }
-            // Changing interfaces is not a capsule's business.
-            0x8914 | 0x8916 | 0x891a | 0x891c | 0x8922 | 0x8924 => Err(Error::NotPermitted),
+            // Changing interfaces is not a capsule's business; what is asked for is read
+            // first, as on Linux.
+            0x8914 | 0x8916 | 0x891a | 0x891c | 0x8922 | 0x8924 => {
+                user::read(arg, &mut [0; IFREQ])?;
+                Err(Error::NotPermitted)
+            }
             _ => Err(Error::NotTerminal),
         }
     }

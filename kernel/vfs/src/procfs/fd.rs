@@ -225,6 +225,10 @@ impl Inode for StandIn {
         true
     }
 
+    fn truncate(&self, len: u64) -> Result<()> {
+        self.file.ops().truncate(&self.file, len)
+    }
+
     fn open(self: Arc<Self>, how: &Opening<'_>) -> Result<Arc<dyn FileOps>> {
         self.file.ops().clone().reopen(&self.file, how)
     }

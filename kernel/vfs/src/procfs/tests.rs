@@ -4,6 +4,7 @@ use super::*;
 use crate::devfs::{self, DevConfig};
 use crate::event::Events;
 use crate::file::{FileOps, OpenFile, OpenFlags};
+use crate::inode::{Kind, NewAttr};
 use crate::mount::{Mount, MountFlags};
 use crate::open::How;
 use crate::pipe::pipe;
@@ -324,4 +325,25 @@ fn devices_do_what_they_are_known_for() {
     c.open("/dev/shm/sem.x", sem).unwrap();
     let null: &Arc<dyn FileOps> = zero.ops();
     assert!(null.clone().mapping(&zero).is_ok());
+}
+
+#[test]
+fn a_memfd_is_emptied_through_its_link() {
+    let c = Capsule::new();
+    let attr = NewAttr {
+        kind: Kind::File,
+        mode: 0o777,
+        uid: 0,
+        gid: 0,
+    };
+    let memfd = TmpFs::memfd(c.account.clone(), &attr, "m", false).unwrap();
+    let charge = machine::FileCharge::kernel();
+    let file = OpenFile::new(memfd, OpenFlags::READ_WRITE, None, charge);
+    file.write(&mut Source::kernel(b"text")).unwrap();
+    c.files.insert(file.clone(), false, 0, 100).unwrap();
+    let how = OpenFlags::READ_WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE;
+    let again = c.open("/proc/self/fd/0", how).unwrap();
+    assert_eq!(file.stat().size, 0);
+    again.write(&mut Source::kernel(b"new")).unwrap();
+    assert_eq!(file.stat().size, 3);
 }

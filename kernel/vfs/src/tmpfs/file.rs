@@ -464,7 +464,12 @@ impl FileOps for TmpFile {
             }
             0 | FALLOC_ZERO_RANGE => {
                 if let Some(seals) = self.seals() {
-                    seals.check_write(size, if keep { size } else { end })?;
+                    // What only gets room is not written, and the seal against growth
+                    // counts for what lies beyond the end, too (`shmem_fallocate`).
+                    match mode & FALLOC_ZERO_RANGE {
+                        0 => seals.check_resize(size, end.max(size))?,
+                        _ => seals.check_write(size, end)?,
+                    }
                 }
                 if mode & FALLOC_ZERO_RANGE != 0 {
                     self.clear(offset..end.min(size).max(offset))?;
