@@ -60,6 +60,7 @@ pub mod suite;
 pub mod switch;
 pub mod swtpm;
 pub mod terminal;
+pub mod trend;
 pub mod twin;
 
 pub use artifacts::Artifacts;

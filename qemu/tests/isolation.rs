@@ -9,6 +9,7 @@ use skep_qemu::{
     long,
     ramdisk::{Image, Ramdisk, manifest, port},
     seconds,
+    trend::slope,
 };
 use std::{
     thread,
@@ -21,6 +22,11 @@ const NEIGHBOUR: u16 = 8082;
 /// it: the first fills the kernel's own caches, which it keeps, and every visitor's
 /// connection lingers for a while after its end.
 const MEMORY_KEPT: u64 = 6 << 20;
+/// By how many KiB each further run may lessen it, once the first third has filled the
+/// caches: of what is lost in every round of calls, a few pages show.
+const KEPT_PER_RUN: f64 = 64.0;
+/// So many runs tell a trend.
+const RUNS_FOR_A_TREND: usize = 6;
 
 /// Seeds whose rounds of calls have ended badly once, one to a line, `0x...`; words
 /// after `#` say what it was.
@@ -62,19 +68,22 @@ fn harmless(node: &Node, time: Duration, limit: Duration) -> Result<()> {
     let start = api.get("node")?;
     let visitors = [NGINX, NEIGHBOUR].map(|port| Visitor::start(node.address(port), "/"));
     let begun = Instant::now();
-    let (mut runs, mut before) = (0, free(&start)?);
+    let (mut samples, mut before) = (Vec::new(), free(&start)?);
     let ended = loop {
         let ended = one_run(&api, limit, !time.is_zero());
-        runs += 1;
+        thread::sleep(seconds(1));
+        let left = free(&api.get("node")?)?;
+        println!("{} KiB are free", left >> 10);
+        samples.push(left);
         if ended.is_err() || begun.elapsed() >= time {
             break ended;
         }
         if begun.elapsed() < time / 2 {
-            before = before.min(free(&api.get("node")?)?);
+            before = before.min(left);
         }
-        println!("{} KiB are free", free(&api.get("node")?)? >> 10);
     };
-    println!("{runs} runs in {:.0} s", begun.elapsed().as_secs_f32());
+    let took = begun.elapsed().as_secs_f32();
+    println!("{} runs in {took:.0} s", samples.len());
     let [nginx, neighbour] = visitors.map(Visitor::finish);
     ended?;
     nginx.expect_all_served("nginx", 5)?;
@@ -84,6 +93,7 @@ fn harmless(node: &Node, time: Duration, limit: Duration) -> Result<()> {
         ensure!(capsule["restarts"] == 0, "{name} was restarted: {capsule}");
     }
     let end = settled(&api, before)?;
+    no_trend(&samples)?;
     ensure!(end["agent_starts"] == 1, "the 3Bot was restarted");
     let uptime = |node: &Value| node["uptime_ms"].as_u64().context("no uptime");
     ensure!(uptime(&end)? > uptime(&start)?, "the node was restarted");
@@ -151,6 +161,22 @@ fn settled(api: &Api, before: u64) -> Result<Value> {
     }
 }
 
+/// Fails if every run has left less memory free than the one before it.
+fn no_trend(free: &[u64]) -> Result<()> {
+    let warm = free.get(free.len() / 3..).unwrap_or_default();
+    if warm.len() < RUNS_FOR_A_TREND {
+        return Ok(());
+    }
+    let kib: Vec<_> = warm.iter().map(|bytes| (bytes >> 10) as f64).collect();
+    let lost = -slope(&kib);
+    println!("{lost:.1} KiB less are free after every run");
+    ensure!(
+        lost <= KEPT_PER_RUN,
+        "every run loses {lost:.0} KiB: {kib:?}"
+    );
+    Ok(())
+}
+
 #[test]
 fn nothing_of_another_capsule_can_be_reached() -> Result<()> {
     let node = node("isolation-probe", 2, "prober", &[])?;
@@ -164,18 +190,14 @@ fn nothing_of_the_machine_can_be_reached() -> Result<()> {
 }
 
 /// Rounds of calls on so many CPUs: those that have ended badly once, then the first
-/// ones of all; in the long form, half an hour of new ones.
+/// ones of all, or new ones, in the long form for half an hour.
 fn calls(name: &str, cpus: u32) -> Result<()> {
     let seeds = SEEDS
         .lines()
         .filter_map(|line| line.split_whitespace().next());
     let mut words = vec!["calls"];
-    if long() {
-        words.extend(["60", "clock"]);
-    } else {
-        words.extend(["10", "1"]);
-        words.extend(seeds.filter(|word| word.starts_with("0x")));
-    }
+    words.extend(if long() { ["60", "clock"] } else { ["10", "1"] });
+    words.extend(seeds.filter(|word| word.starts_with("0x")));
     let time = if long() { 1800 } else { 0 };
     let node = node(name, cpus, "hostile", &words)?;
     harmless(&node, seconds(time), seconds(300))
@@ -187,7 +209,6 @@ fn every_call_with_hostile_arguments() -> Result<()> {
 }
 
 #[test]
-#[ignore = "long"]
 fn every_call_on_four_processors() -> Result<()> {
     calls("isolation-calls-smp", 4)
 }
