@@ -18,20 +18,23 @@ const PACKAGES: &[&str] = &[
 /// Runs modules, and says what became of every test method.
 const SCRIPT: &str = include_str!("../../tests/suites/cpython.py");
 /// The modules of what the kernel provides.
-const MODULES: &str = "test_asyncio.test_base_events test_asyncio.test_events \
-    test_asyncio.test_futures test_asyncio.test_locks test_asyncio.test_queues \
-    test_asyncio.test_runners test_asyncio.test_selector_events test_asyncio.test_sendfile \
-    test_asyncio.test_server test_asyncio.test_sock_lowlevel test_asyncio.test_ssl \
+const MODULES: &str = "test_asyncio.test_base_events test_asyncio.test_buffered_proto \
+    test_asyncio.test_context test_asyncio.test_events test_asyncio.test_futures \
+    test_asyncio.test_futures2 test_asyncio.test_locks test_asyncio.test_pep492 \
+    test_asyncio.test_protocols test_asyncio.test_queues test_asyncio.test_runners \
+    test_asyncio.test_selector_events test_asyncio.test_sendfile test_asyncio.test_server \
+    test_asyncio.test_sock_lowlevel test_asyncio.test_ssl test_asyncio.test_sslproto \
     test_asyncio.test_streams test_asyncio.test_subprocess test_asyncio.test_taskgroups \
     test_asyncio.test_tasks test_asyncio.test_threads test_asyncio.test_timeouts \
-    test_asyncio.test_unix_events test_concurrent_futures test_eintr test_epoll \
-    test_faulthandler test_fcntl test_file test_fileio test_fork1 test_httpservers test_io \
-    test_ioctl test_largefile test_mailbox test_mmap test_multiprocessing_fork \
-    test_multiprocessing_forkserver test_multiprocessing_main_handling \
-    test_multiprocessing_spawn test_openpty test_os test_pathlib test_poll test_popen \
-    test_posix test_pty test_pwd test_resource test_select test_selectors test_shutil \
-    test_signal test_socket test_socketserver test_ssl test_subprocess test_tarfile \
-    test_tempfile test_thread test_threading test_time test_wait3 test_wait4";
+    test_asyncio.test_transports test_asyncio.test_unix_events test_asyncio.test_waitfor \
+    test_concurrent_futures test_eintr test_epoll test_faulthandler test_fcntl test_file \
+    test_fileio test_fork1 test_httpservers test_io test_ioctl test_largefile test_mailbox \
+    test_mmap test_multiprocessing_fork test_multiprocessing_forkserver \
+    test_multiprocessing_main_handling test_multiprocessing_spawn test_openpty test_os \
+    test_pathlib test_poll test_popen test_posix test_pty test_pwd test_resource test_select \
+    test_selectors test_shutil test_signal test_socket test_socketserver test_ssl \
+    test_subprocess test_tarfile test_tempfile test_thread test_threading test_time \
+    test_wait3 test_wait4";
 /// How long a module may take; the script ends single tests earlier.
 const SECONDS: u64 = 2400;
 
