@@ -218,6 +218,11 @@ impl Tcp {
     /// [`Error::NotConnected`].
     pub fn remote(&self) -> Result<SocketAddr> {
         match self.link() {
+            // One that was reset, or that both sides have ended, is closed: programs tell
+            // by this whether what they read was sent by somebody who is still there.
+            Ok(l) if l.endpoint.is_write_shut() && l.endpoint.is_peer_done() => {
+                Err(Error::NotConnected)
+            }
             Ok(l) => Ok(l.remote),
             Err(_) => Err(Error::NotConnected),
         }

@@ -129,6 +129,7 @@ fn closing_with_unread_bytes_resets() {
     send(&a, b"for c").unwrap();
     send(&c, b"unread").unwrap();
     drop(a);
+    assert_eq!(c.remote(), Err(Error::NotConnected));
     assert_eq!(recv(&c, 16).unwrap(), b"for c");
     assert_eq!(recv(&c, 16), Err(ECONNRESET));
     assert_eq!(recv(&c, 16).unwrap(), b"");
