@@ -27,8 +27,8 @@ pub fn suite() -> Result<Suite> {
     let entries = stressors.split_whitespace().map(|stressor| Entry {
         name: stressor.to_string(),
         command: format!(
-            "wild=; [ ! -e /runner ] || wild=--pathological
-exec stress-ng --{stressor} 2 --{stressor}-ops 20 --timeout 5 --verify \
+            "wild=; [ ! -e /runner ] || wild=--pathological; \
+             exec stress-ng --{stressor} 2 --{stressor}-ops 20 --timeout 5 --verify \
              --temp-path /tmp --no-rand-seed --oom-avoid $wild"
         ),
         seconds: SECONDS,
