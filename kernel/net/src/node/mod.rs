@@ -70,7 +70,7 @@ pub struct NetNode {
     fragment_timer: Once<Timer>,
     observer: Once<Box<dyn Fn(NetEvent) + Send + Sync>>,
     resets: reset::Limit,
-    /// Room on the link that segments which are held to be joined will take.
+    /// Room on the link that segments will take which are being written, or held to be joined.
     pub(crate) promised: AtomicUsize,
     is_up: AtomicBool,
     /// The links are not to be used yet.

@@ -10,7 +10,7 @@ use crate::node::{ETHERNET_HEADER, NetNode};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::IpAddr;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Acquire, Release};
 
 /// Most bytes of the headers of IP and TCP of segments that are joined.
 const HEADERS_MAX: usize = 40 + 60;
@@ -57,6 +57,8 @@ pub(super) struct Sender<'a> {
     remote: IpAddr,
     room: &'a mut Room,
     held: Option<Held>,
+    /// Room on the link for one more packet is kept for it ([`Sender::has_room`]).
+    is_reserved: bool,
     /// Whether packets may be joined.
     joins: bool,
     pub(super) sent: Sent,
@@ -128,6 +130,7 @@ impl<'a> Sender<'a> {
             remote,
             room,
             held: None,
+            is_reserved: false,
             sent: Sent::default(),
         }
     }
@@ -138,20 +141,42 @@ impl<'a> Sender<'a> {
     }
 
     /// Whether the link takes one more beside all that is held, here or on other CPUs; if not,
-    /// that is noted.
+    /// that is noted. The room is kept for it then: what the engine has sent must not be lost
+    /// because another CPU was told of the same room.
     pub(super) fn has_room(&mut self) -> bool {
-        let node = self.node;
-        let has_room = || {
-            let room = node.link().map_or(0, |link| link.room());
-            room > node.promised.load(Relaxed)
-        };
-        if has_room() {
+        if self.is_reserved || self.reserve() {
             return true;
         }
         let is_holding = self.held.is_some();
         self.send_held();
-        self.sent.blocked = !(is_holding && has_room());
+        self.sent.blocked = !(is_holding && self.reserve());
         !self.sent.blocked
+    }
+
+    fn reserve(&mut self) -> bool {
+        // Who takes room says so before it looks, and takes that back only when the frame is
+        // with the link.
+        let promised = self.node.promised.fetch_add(1, Acquire);
+        let room = self.node.link().map_or(0, |link| link.room());
+        self.is_reserved = room > promised;
+        if !self.is_reserved {
+            self.node.promised.fetch_sub(1, Release);
+        }
+        self.is_reserved
+    }
+
+    /// What is held becomes one more.
+    fn promise(&mut self) {
+        if !core::mem::take(&mut self.is_reserved) {
+            self.node.promised.fetch_add(1, Acquire);
+        }
+    }
+
+    /// What was reserved is with the link, or is not needed.
+    fn release(&mut self) {
+        if core::mem::take(&mut self.is_reserved) {
+            self.node.promised.fetch_sub(1, Release);
+        }
     }
 
     /// Lets `f` write a packet of `len` bytes, and sends it now or with others.
@@ -194,6 +219,7 @@ impl<'a> Sender<'a> {
     /// Sends what is held. What has been sent.
     pub(super) fn finish(mut self) -> Sent {
         self.send_held();
+        self.release();
         self.sent
     }
 
@@ -235,7 +261,7 @@ impl<'a> Sender<'a> {
         if let Some(flags) = self.room.scratch.get_mut(flags) {
             *flags |= next.flags;
         }
-        self.node.promised.fetch_add(1, Relaxed);
+        self.promise();
         self.held = Some(Held {
             count: held.count + 1,
             len: held.len + next.data,
@@ -270,14 +296,20 @@ impl<'a> Sender<'a> {
     fn hold(&mut self, len: usize, parsed: Option<Parsed>) {
         match parsed {
             Some(first) if self.joins && first.may_begin() => {
-                self.node.promised.fetch_add(1, Relaxed);
+                self.promise();
                 self.held = Some(Held {
                     first,
                     count: 1,
                     len,
                 });
             }
-            _ => self.transmit(len),
+            // The answer to a packet, for which nobody has asked for room, is not sent in the
+            // place of what has some.
+            _ if self.is_reserved || self.reserve() => {
+                self.transmit(len);
+                self.release();
+            }
+            _ => {}
         }
     }
 
@@ -292,7 +324,7 @@ impl<'a> Sender<'a> {
             set_length(frame, &held);
             node.transmit_joined(remote, frame, held.first.data);
         }
-        node.promised.fetch_sub(held.count, Relaxed);
+        node.promised.fetch_sub(held.count, Release);
     }
 
     /// Sends the packet at the beginning of the scratch.

@@ -4,6 +4,7 @@ use super::*;
 use crate::checksum::{Joined, PartialChecksum};
 use crate::node::{Checked, Link, StaticConfig, Upper};
 use core::net::Ipv4Addr;
+use core::sync::atomic::Ordering::Relaxed;
 use machine::sync::SpinLock;
 use proptest::prelude::*;
 use smoltcp::phy::ChecksumCapabilities;
@@ -45,6 +46,9 @@ impl Link for Tap {
     }
     fn transmit(&self, frame: &[u8]) -> bool {
         if frame[12..14] == [8, 0] {
+            if self.room() == 0 {
+                return false;
+            }
             self.put(&frame[14..]);
         }
         true
@@ -242,6 +246,39 @@ fn two_who_send_at_one_time_lose_nothing() {
         let sent: usize = senders.map(|sender| sender.finish().count).iter().sum();
         assert_eq!(tap.left.lock().len(), sent, "room for {room}");
         assert_eq!(sent, room.min(16));
+        assert_eq!(node.promised.load(Relaxed), 0);
+    }
+}
+
+/// Room that one CPU was told of is not another's, until it is not needed any more.
+#[test]
+fn the_last_room_is_one_senders() {
+    let step = Step {
+        data: 1460,
+        flags: 0x10,
+        options: 0,
+        changes: 3,
+    };
+    let data = packets(&[step]).remove(0);
+    let answer = packets(&[Step { data: 0, ..step }]).remove(0);
+    for joined_max in [0, 60 << 10] {
+        let tap = tap(joined_max, 1);
+        let node = node_on(&tap);
+        let mut scratch = [(); 2].map(|()| Room::new(MTU, joined_max));
+        let [one, other] = &mut scratch;
+        let [mut one, mut other] = [one, other].map(|room| Sender::new(&node, PEER.into(), room));
+        assert!(other.has_room() && !one.has_room());
+        other.finish();
+        assert!(one.has_room());
+        // An answer that nobody has asked room for is lost, not the data.
+        let mut third = Room::new(MTU, joined_max);
+        let mut third = Sender::new(&node, PEER.into(), &mut third);
+        third.send(answer.len(), |room| room.copy_from_slice(&answer));
+        third.finish();
+        assert_eq!(tap.left.lock().len(), 0);
+        one.send(data.len(), |room| room.copy_from_slice(&data));
+        one.finish();
+        assert_eq!(*tap.left.lock(), core::slice::from_ref(&data));
         assert_eq!(node.promised.load(Relaxed), 0);
     }
 }
