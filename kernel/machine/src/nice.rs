@@ -21,25 +21,50 @@ const WEIGHTS: [u32; 40] = [
     70, 56, 45, 36, 29, 23, 18, 15,
 ];
 
-/// The weight of a thread with nice value `nice`, which is cut to what there is.
+/// The weight of a thread that is to run when nobody else does (`WEIGHT_IDLEPRIO`).
+const WEIGHT_IDLE: u32 = 3;
+
+/// A thread's part of what its group gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// By a nice value, -20 to 19; others are cut to these.
+    Nice(i32),
+    /// A fifth of the least by a nice value.
+    Idle,
+}
+
+impl Default for Share {
+    fn default() -> Share {
+        Share::Nice(0)
+    }
+}
+
+impl Share {
+    fn weight(self) -> u32 {
+        match self {
+            Share::Nice(nice) => weight(nice),
+            Share::Idle => WEIGHT_IDLE,
+        }
+    }
+}
+
 fn weight(nice: i32) -> u32 {
     let at = usize::try_from(nice.saturating_add(20)).unwrap_or(0);
     WEIGHTS.get(at).copied().unwrap_or(15)
 }
 
 impl Thread {
-    /// Gives it the share of a thread with nice value `nice` (-20 to 19) of what its
-    /// group gets, from its next return to user mode on.
-    pub fn set_nice(&self, nice: i32) {
-        self.wanted_weight.store(weight(nice), Relaxed);
+    /// Gives it that share from its next return to user mode on.
+    pub fn set_share(&self, share: Share) {
+        self.wanted_weight.store(share.weight(), Relaxed);
         self.mark_reweighed();
         arch::kick(self);
     }
 
     /// The same for one that has not started.
-    pub(crate) fn born_nice(&self, nice: i32) {
-        self.wanted_weight.store(weight(nice), Relaxed);
-        self.weight.store(weight(nice), Relaxed);
+    pub(crate) fn born_with(&self, share: Share) {
+        self.wanted_weight.store(share.weight(), Relaxed);
+        self.weight.store(share.weight(), Relaxed);
     }
 
     /// Its weight as it counts now.

@@ -9,6 +9,7 @@
 
 use crate::account::PageCharge;
 use crate::error::{AllocError, WaitError};
+pub use crate::nice::Share;
 use crate::nice::WEIGHT_0;
 use crate::paging::PageTable;
 use crate::sync::{Once, SpinLock};
@@ -66,7 +67,7 @@ pub(crate) const DUE_AT: usize = core::mem::offset_of!(Thread, due);
 const ATTENTION: u8 = 1;
 /// It was switched out: see [`Thread::watch_switches`].
 pub(crate) const SWITCHED: u8 = 2;
-/// Its weight is to change: see [`Thread::set_nice`].
+/// Its weight is to change: see [`Thread::set_share`].
 const REWEIGHED: u8 = 4;
 
 /// Threads that share CPU time as one: the threads of a capsule.
@@ -365,7 +366,7 @@ pub struct Builder {
     affinity: Option<u64>,
     data: Option<Box<dyn Any + Send + Sync>>,
     stack: Option<PageCharge>,
-    nice: i32,
+    share: Share,
 }
 
 impl Builder {
@@ -392,10 +393,10 @@ impl Builder {
         self
     }
 
-    /// Gives it the share of a thread with that nice value.
+    /// Gives it that share of what its group gets, and not that of nice value 0.
     #[must_use]
-    pub fn nice(mut self, nice: i32) -> Builder {
-        self.nice = nice;
+    pub fn share(mut self, share: Share) -> Builder {
+        self.share = share;
         self
     }
 
@@ -430,7 +431,7 @@ impl Builder {
             stack: SpinLock::new(self.stack),
             arch,
         };
-        thread.born_nice(self.nice);
+        thread.born_with(self.share);
         thread
     }
 

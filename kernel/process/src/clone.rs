@@ -230,6 +230,7 @@ fn parts(me: &Thread, flags: CloneFlags) -> Result<Parts> {
             false => me.rseq.copied(),
         },
         hints: me.hints.inherited(),
+        schedule: me.schedule().inherited(),
     })
 }
 
@@ -346,19 +347,19 @@ fn make_machine(
         regs.rsp = request.stack as u64;
     }
     let affinity = machine::thread::current().affinity();
-    let nice = thread.process().nice();
+    let share = thread.schedule().share();
     let world = me.process().world();
     let machine = Builder::new(&me.comm())
         .group(world.group().clone())
         .stack(world.account().hold(STACK_PAGES)?)
         .affinity(affinity)
-        .nice(nice)
+        .share(share)
         .data(Box::new(thread.clone()))
         .user(regs, space.page_table().clone(), FpuInit::Inherit)?;
     thread.set_machine(&machine);
-    if thread.process().nice() != nice {
+    if thread.schedule().share() != share {
         // It was changed meanwhile, for those that could be found.
-        machine.set_nice(thread.process().nice());
+        machine.set_share(thread.schedule().share());
     }
     machine.watch_switches(thread.rseq.is_registered());
     // What it does first, and signals that came already, are looked at before it

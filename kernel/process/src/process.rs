@@ -102,7 +102,6 @@ pub struct Process {
     pub(crate) timers: Timers,
     pub(crate) program: SpinLock<Program>,
     started: Instant,
-    nice: AtomicI32,
     dumpable: AtomicU8,
     personality: AtomicU32,
     /// Real user, as its zombie and `/proc` show it.
@@ -170,7 +169,6 @@ impl Process {
             timers: Timers::default(),
             program: SpinLock::new(parent.map_or_else(Program::default, Process::program)),
             started: Instant::now(),
-            nice: AtomicI32::new(inherit(Process::nice)),
             dumpable: AtomicU8::new(parent.map_or(1, Process::dumpable)),
             personality: AtomicU32::new(parent.map_or(0, Process::personality)),
             uid: AtomicU32::new(parent.map_or(0, Process::uid)),
@@ -338,7 +336,7 @@ impl Process {
         self.uid.store(uid, Relaxed);
     }
 
-    /// Whether it wants no huge pages (`PR_SET_THP_DISABLE`), of which nobody gets any yet.
+    /// Whether it wants no huge pages (`PR_SET_THP_DISABLE`): this and what it executes.
     #[must_use]
     pub fn small_pages_only(&self) -> bool {
         self.small_pages_only.load(Relaxed)
@@ -347,6 +345,9 @@ impl Process {
     /// Sets that.
     pub fn set_small_pages_only(&self, only: bool) {
         self.small_pages_only.store(only, Relaxed);
+        if let Some(space) = self.first_thread().and_then(|t| t.space.get()) {
+            space.set_small_pages_only(only);
+        }
     }
 
     /// Whether it keeps capabilities when it gives up being root
@@ -365,22 +366,6 @@ impl Process {
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.exit_status().is_some() && self.thread_count() == 0
-    }
-
-    /// Nice value, -20 to 19.
-    #[must_use]
-    pub fn nice(&self) -> i32 {
-        self.nice.load(Relaxed)
-    }
-
-    /// Sets the nice value, of all its threads.
-    pub fn set_nice(&self, nice: i32) {
-        let nice = nice.clamp(-20, 19);
-        // First: a thread that is being made looks at it when it can be found.
-        self.nice.store(nice, SeqCst);
-        for machine in self.threads().iter().filter_map(|t| t.machine()) {
-            machine.set_nice(nice);
-        }
     }
 
     /// `PR_SET_DUMPABLE`.

@@ -5,6 +5,7 @@ use crate::clone::NewTask;
 use crate::family::{INIT, Place};
 use crate::program::{Invocation, Ready, prepare};
 use crate::rseq::Rseq;
+use crate::schedule::Schedule;
 use crate::signal::{Actions, SigSet, ThreadSignals};
 use crate::thread::{Hints, Parts};
 use crate::{Error, Process, Result, Thread, World};
@@ -81,6 +82,7 @@ impl World {
             comm: ready.comm,
             rseq: Rseq::default(),
             hints: Hints::default(),
+            schedule: Schedule::FIRST,
         };
         let thread = Arc::new(Thread::new(pid, process.clone(), parts));
         process.inner.lock().threads.push(thread.clone());

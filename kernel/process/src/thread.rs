@@ -2,6 +2,7 @@
 
 use crate::futex::Waiter;
 use crate::rseq::Rseq;
+use crate::schedule::{Kept, Schedule};
 use crate::seccomp::Seccomp;
 use crate::signal::ThreadSignals;
 use crate::slot::Slot;
@@ -44,6 +45,7 @@ pub struct Thread {
     pub(crate) rseq: Rseq,
     /// What it said about its memory and I/O.
     pub hints: Hints,
+    pub(crate) schedule: Kept,
     /// Its side of ptrace(2).
     pub(crate) trace: Trace,
     /// What it allows itself to call.
@@ -72,6 +74,7 @@ pub(crate) struct Parts {
     pub(crate) comm: [u8; COMM_LEN],
     pub(crate) rseq: Rseq,
     pub(crate) hints: Hints,
+    pub(crate) schedule: Schedule,
 }
 
 /// What a thread said about its memory and I/O, to be told again: numbers of the
@@ -112,6 +115,7 @@ impl Thread {
             first_run: FirstRun::default(),
             rseq: parts.rseq,
             hints: parts.hints,
+            schedule: Kept::new(parts.schedule),
             trace: Trace::default(),
             seccomp: Seccomp::default(),
             faults: AtomicU64::new(0),

@@ -135,7 +135,6 @@ impl From<vfs::Error> for Errno {
             E::NotSeekable => Errno::ESPIPE,
             E::FileTooLarge => Errno::EFBIG,
             E::NoSpace => Errno::ENOSPC,
-            E::QuotaExceeded => Errno::EDQUOT,
             E::NoMemory => Errno::ENOMEM,
             E::BadAddress => Errno::EFAULT,
             E::WouldBlock => Errno::EAGAIN,

@@ -64,6 +64,7 @@ mod path;
 #[cfg(test)]
 mod pi_tests;
 mod pidfd;
+mod policy;
 mod poll;
 mod prctl;
 mod process;

@@ -327,7 +327,7 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_recvmmsg => socket::sys_recvmmsg(5), Partial("as recvfrom");
 
     // Memory.
-    __NR_mmap => memory::sys_mmap(6), Partial("MAP_HUGETLB answers ENOMEM");
+    __NR_mmap => memory::sys_mmap(6), Partial("no reserved huge pages: MAP_HUGETLB answers ENOMEM");
     __NR_munmap => memory::sys_munmap(2), Full;
     __NR_mprotect => memory::sys_mprotect(3), Full;
     __NR_mremap => memory::sys_mremap(5), Partial("MREMAP_DONTUNMAP for private anonymous memory");
@@ -420,17 +420,17 @@ pub static TABLE: [Row; NUMBERS] = table! {
     __NR_sched_yield => sched::sys_sched_yield(0), Full;
     __NR_sched_getaffinity => sched::sys_sched_getaffinity(3), Full;
     __NR_sched_setaffinity => sched::sys_sched_setaffinity(3), Full;
-    __NR_sched_getscheduler => sched::sys_sched_getscheduler(1), Full;
-    __NR_sched_setscheduler => sched::sys_sched_setscheduler(3), Partial("no realtime policies (EPERM)");
-    __NR_sched_getparam => sched::sys_sched_getparam(2), Full;
-    __NR_sched_setparam => sched::sys_sched_setparam(2), Partial("no realtime policies (EPERM)");
+    __NR_sched_getscheduler => policy::sys_sched_getscheduler(1), Full;
+    __NR_sched_setscheduler => policy::sys_sched_setscheduler(3), Partial("no realtime policies (EPERM)");
+    __NR_sched_getparam => policy::sys_sched_getparam(2), Full;
+    __NR_sched_setparam => policy::sys_sched_setparam(2), Partial("no realtime policies (EPERM)");
     __NR_sched_get_priority_max => sched::sys_sched_get_priority_max(1), Full;
     __NR_sched_get_priority_min => sched::sys_sched_get_priority_min(1), Full;
     __NR_sched_rr_get_interval => sched::sys_sched_rr_get_interval(2), Full;
-    __NR_sched_getattr => sched::sys_sched_getattr(4), Full;
-    __NR_sched_setattr => sched::sys_sched_setattr(3), Partial("no realtime policies (EPERM)");
-    __NR_getpriority => sched::sys_getpriority(2), Full;
-    __NR_setpriority => sched::sys_setpriority(3), Partial("a value is its whole process's");
+    __NR_sched_getattr => policy::sys_sched_getattr(4), Full;
+    __NR_sched_setattr => policy::sys_sched_setattr(3), Partial("no realtime policies (EPERM)");
+    __NR_getpriority => policy::sys_getpriority(2), Full;
+    __NR_setpriority => policy::sys_setpriority(3), Full;
     __NR_getcpu => sched::sys_getcpu(2), Full;
 
     __NR_ioprio_get => hints::sys_ioprio_get(2), Full;

@@ -50,8 +50,6 @@ pub enum Error {
     FileTooLarge,
     /// The file system is full (`ENOSPC`).
     NoSpace,
-    /// A quota of the user is used up (`EDQUOT`).
-    QuotaExceeded,
     /// No memory for it (`ENOMEM`).
     NoMemory,
     /// An address of the program cannot be reached (`EFAULT`).

@@ -1,4 +1,4 @@
-# Resource limits and what programs are told when they reach them, shares of CPU time by nice values, moves between CPUs, POSIX message queues as files and with threads.
+# Resource limits and what programs are told when they reach them, scheduling policies, shares of CPU time by nice values, moves between CPUs, POSIX message queues as files and with threads.
 import ctypes, errno, mmap, os, resource, signal, subprocess, sys, threading, time
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -218,6 +218,72 @@ def nice():
 
 print("== nice")
 child(nice)
+
+
+def policy():
+    """As two calls and the kernel's table tell it, with the nice value."""
+    stat = open("/proc/thread-self/stat").read().rsplit(")", 1)[1].split()
+    return hex(os.sched_getscheduler(0)), "policy", stat[38], "nice", stat[16]
+
+
+def try_policy(number, priority=0):
+    try:
+        os.sched_setscheduler(0, number, os.sched_param(priority))
+        print(*policy())
+    except OSError as e:
+        print(number, priority, name(e))
+
+
+def policies():
+    os.setuid(61234)
+    print(*policy())
+    for number, priority in [(os.SCHED_BATCH, 0), (os.SCHED_BATCH, 1), (os.SCHED_FIFO, 1), (os.SCHED_RR, 0), (7, 0)]:
+        try_policy(number, priority)
+    try_policy(os.SCHED_IDLE)
+    child(lambda: print("inherited", *policy()))
+    # It is a privilege that it has given up.
+    try_policy(os.SCHED_OTHER)
+
+
+def resetting():
+    os.setpriority(os.PRIO_PROCESS, 0, -5)
+    os.setuid(61234)
+    try_policy(os.SCHED_BATCH | os.SCHED_RESET_ON_FORK)
+    child(lambda: print("inherited", *policy()))
+    try_policy(os.SCHED_BATCH)
+
+
+def own_nice():
+    """A nice value is a thread's, and a thread that it makes has the same."""
+    def told():
+        done.wait()
+        print("told:", *policy())
+        inner = threading.Thread(target=lambda: print("made:", *policy()))
+        inner.start()
+        inner.join()
+
+    done = threading.Event()
+    thread = threading.Thread(target=told)
+    thread.start()
+    os.setpriority(os.PRIO_PROCESS, thread.native_id, 7)
+    print(os.getpriority(os.PRIO_PROCESS, thread.native_id), os.getpriority(os.PRIO_PROCESS, 0))
+    done.set()
+    thread.join()
+    print("lowest of the group:", os.getpriority(os.PRIO_PGRP, 0))
+
+
+def idle():
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    first, second = busy(0), busy(0)
+    os.sched_setscheduler(second, os.SCHED_IDLE, os.sched_param(0))
+    print("idle has next to nothing:", shares(first, second) > 20)
+
+
+print("== policies")
+child(policies)
+child(resetting)
+child(own_nice)
+child(idle)
 
 
 def where():

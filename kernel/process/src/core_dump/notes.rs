@@ -124,7 +124,7 @@ fn program(me: &Arc<Thread>) -> Option<Vec<u8>> {
     let process = me.process();
     let mut b = Bytes(Vec::new());
     // It runs.
-    b.put(&[0, b'R', 0, process.nice() as u8, 0, 0, 0, 0])?;
+    b.put(&[0, b'R', 0, me.schedule().nice as u8, 0, 0, 0, 0])?;
     b.longs(&[0])?;
     let gid = me.cred.get().map_or(0, |c| c.gid);
     let (group, session) = (process.group().unwrap_or(0), process.session().unwrap_or(0));

@@ -1,5 +1,6 @@
 //! `/proc/PID/stat`.
 
+use crate::schedule::Schedule;
 use crate::{Pid, Process, Thread};
 use core::fmt::{self, Write};
 use core::sync::atomic::Ordering::Relaxed;
@@ -57,7 +58,8 @@ pub(super) fn stat(
         write!(out, "{} ", ticks(d))?;
     }
     let started = ticks(Duration::from_nanos(process.started().0));
-    let nice = process.nice();
+    let schedule = thread.map_or(Schedule::FIRST, Thread::schedule);
+    let nice = schedule.nice;
     write!(
         out,
         "{} {nice} {} 0 {started} ",
@@ -69,8 +71,9 @@ pub(super) fn stat(
     let cpu = thread.and_then(Thread::machine).map_or(0, |m| m.last_cpu());
     write!(
         out,
-        "0 0 0 {} {cpu} 0 0 0 0 0 ",
-        process.exit_signal.load(Relaxed)
+        "0 0 0 {} {cpu} 0 {} 0 0 0 ",
+        process.exit_signal.load(Relaxed),
+        schedule.policy.number(),
     )?;
     let program = process.program();
     let heap = thread
