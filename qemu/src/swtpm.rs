@@ -58,6 +58,17 @@ impl Swtpm {
     /// Puts it into a machine, which is to be started next: it serves one QEMU, and ends
     /// with it.
     pub fn plug(&mut self, machine: Machine, interface: Interface) -> Result<Machine> {
+        let arguments = self.arguments(interface)?;
+        let machine = arguments
+            .into_iter()
+            .fold(machine, |machine, (name, value)| {
+                machine.option(name, &value)
+            });
+        Ok(machine)
+    }
+
+    /// The same for a QEMU of one's own: its options and their values.
+    pub fn arguments(&mut self, interface: Interface) -> Result<[(&'static str, String); 3]> {
         self.stop();
         let socket = self.folder.path().join("control");
         let _ = fs::remove_file(&socket);
@@ -88,10 +99,12 @@ impl Swtpm {
             Interface::Crb => "tpm-crb,tpmdev=tpm0",
         };
         let socket = format!("socket,id=tpm-control,path={}", socket.display());
-        Ok(machine
-            .option("-chardev", &socket)
-            .option("-tpmdev", "emulator,id=tpm0,chardev=tpm-control")
-            .option("-device", device))
+        let emulator = "emulator,id=tpm0,chardev=tpm-control";
+        Ok([
+            ("-chardev", socket),
+            ("-tpmdev", emulator.to_string()),
+            ("-device", device.to_string()),
+        ])
     }
 
     /// Kills it, as if its chip had died.

@@ -1,8 +1,16 @@
 //! Machines that boot from the network, by QEMU's own firmware: `skep pxe serve` beside
 //! another DHCP server (dnsmasq) and as the only one.
 
-use anyhow::Result;
-use skep_qemu::{Artifacts, command::output, lan::Lan, node::TempFolder, seconds};
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use skep_qemu::{
+    Artifacts,
+    command::output,
+    lan::Lan,
+    node::TempFolder,
+    seconds,
+    swtpm::{Interface, Swtpm},
+};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -45,12 +53,17 @@ impl Scene {
         self.logs.join(name)
     }
 
-    /// Starts the boot server, which knows one machine by this mark.
+    /// Starts the boot server, which knows one machine by this mark: the kitchen's.
     fn serve(&mut self, mark: &str, words: &[&str]) -> Result<()> {
+        self.serve_as("kitchen", mark, words)
+    }
+
+    /// The same with another name for the machine.
+    fn serve_as(&mut self, name: &str, mark: &str, words: &[&str]) -> Result<()> {
         let artifacts = Artifacts::new();
         let machines = self.folder.path().join("machines.toml");
         let text = format!(
-            "[[machine]]\n{mark}\nname = \"kitchen\"\n\
+            "[[machine]]\n{mark}\nname = \"{name}\"\n\
              network.static = {{ address = \"10.9.0.50\", prefix = 24 }}\n"
         );
         fs::write(&machines, text)?;
@@ -63,7 +76,8 @@ impl Scene {
         self.lan.wait_log(&log, "serving br0", seconds(20))
     }
 
-    /// Starts a DHCP server that knows nothing of booting.
+    /// Starts a DHCP server that knows nothing of booting; the server that it names for
+    /// files is none.
     fn dnsmasq(&mut self) -> Result<()> {
         let mut command = self.lan.command("dnsmasq");
         let leases = self.folder.path().join("leases");
@@ -72,6 +86,7 @@ impl Scene {
         command.arg("--pid-file");
         command.args(["--conf-file=/dev/null", "--user=root", "--interface=br0"]);
         command.args(["--bind-interfaces", "--dhcp-range=10.9.0.160,10.9.0.199"]);
+        command.arg("--dhcp-boot=,,10.9.0.250");
         command.arg(format!("--dhcp-leasefile={}", leases.display()));
         let log = self.log("dnsmasq.log");
         self.lan.spawn(&mut command, &log)?;
@@ -114,6 +129,15 @@ impl Scene {
         Ok(parts.concat())
     }
 
+    /// Who the node is, by its own command line.
+    fn identity(&self, address: &str) -> Result<Value> {
+        let mut skep = self.lan.command(Artifacts::new().cli());
+        skep.args(["identity", "--json", "--node"]);
+        let said = output(skep.arg(format!("http://{address}:8080")))?;
+        println!("{said}");
+        Ok(serde_json::from_str(&said)?)
+    }
+
     /// Waits for nginx's page from a node of this address, and for the node's name.
     fn expect_node(&self, address: &str, name: &str) -> Result<()> {
         let page = format!("http://{address}:8081/");
@@ -147,6 +171,45 @@ fn uefi_loads_by_tftp_beside_another_server() -> Result<()> {
     scene.expect_node("10.9.0.50", "kitchen")
 }
 
+/// UEFI whose network device brings iPXE: both the loader and the release come over HTTP. The
+/// loader tells the TPM of them, and the node has the same key when the same owner serves it
+/// another release.
+#[test]
+fn uefi_by_ipxe_keeps_its_key_over_releases() -> Result<()> {
+    let mut swtpm = Swtpm::new("pxe-key")?;
+    let mut boot = |name: &str, owner: bool| -> Result<Value> {
+        let mut scene = Scene::new(&format!("pxe-ipxe-{name}"))?;
+        let artifacts = Artifacts::new();
+        let key = artifacts.owner_key().display().to_string();
+        let mut words_of_server = vec!["--dhcp", "10.9.0.100-10.9.0.110"];
+        if owner {
+            words_of_server.extend(["--key", &key]);
+        }
+        let mark = format!("mac = \"{MAC}\"");
+        scene.serve_as(name, &mark, &words_of_server)?;
+        let mut firmware = scene.uefi()?;
+        for (option, value) in swtpm.arguments(Interface::Crb)? {
+            firmware.extend([option.to_string(), value]);
+        }
+        scene.machine(&words(&firmware), "e1000e")?;
+        scene.expect_node("10.9.0.50", name)?;
+        scene.identity("10.9.0.50")
+    };
+    let first = boot("kitchen", true)?;
+    ensure!(first["kept"] == "owner", "{first}");
+    let another = boot("cellar", true)?;
+    ensure!(
+        another["kept"] == "owner" && another["key"] == first["key"],
+        "another release, another key: {another}"
+    );
+    let stranger = boot("attic", false)?;
+    ensure!(
+        stranger["key"] != first["key"] && stranger["problem"].is_string(),
+        "what somebody else signed got the key: {stranger}"
+    );
+    Ok(())
+}
+
 /// A BIOS with iPXE starts from the image over HTTP. Serial numbers are known of it too;
 /// the boot server gives the addresses.
 #[test]
@@ -157,10 +220,9 @@ fn bios_starts_by_ipxe_from_the_only_server() -> Result<()> {
     scene.expect_node("10.9.0.50", "kitchen")
 }
 
-/// UEFI's HTTP boot loads the same image whole. This machine is none of those that are
+/// UEFI's HTTP boot, the loader's own too. This machine is none of those that are
 /// named: it has the address and the name that everybody gets.
 #[test]
-#[ignore = "long"]
 fn uefi_loads_by_http_as_a_stranger() -> Result<()> {
     let mut scene = Scene::new("pxe-http")?;
     scene.serve(
@@ -186,6 +248,6 @@ fn what_is_wrong_is_told_in_a_sentence() -> Result<()> {
     command.arg(&machines).arg("--system").arg(artifacts.out());
     let error = output(&mut command).expect_err("a wrong file is refused");
     let told = format!("{error:#}");
-    anyhow::ensure!(told.contains("neither mac nor serial"), "{told}");
+    ensure!(told.contains("neither mac nor serial"), "{told}");
     Ok(())
 }

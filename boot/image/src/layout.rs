@@ -34,8 +34,8 @@ pub const ALIGNMENT: u64 = 2048;
 /// Room for people's files, in bytes.
 const CONFIG_ROOM: u64 = 32 << 20;
 
-/// What the loaders of the registry are told: nothing on screen or serial line but a failure.
-pub const BOOT_CONFIG: &str = r#"{
+/// What the BIOS stages are told: nothing on screen or serial line but a failure.
+pub(crate) const BOOT_CONFIG: &str = r#"{
   "frame_buffer": {},
   "log_level": "Error",
   "frame_buffer_logging": true,
@@ -203,8 +203,11 @@ pub(crate) fn write(contents: &Contents, disk: &File) -> Result<()> {
         .context("slot A")
 }
 
-/// The UEFI loader with the release key in its place.
-fn loader(program: &[u8], signing: &Signing) -> Result<Vec<u8>> {
+/// The UEFI loader with the public half of the release key in its place.
+///
+/// # Errors
+/// The program is not our loader.
+pub fn loader(program: &[u8], signing: &Signing) -> Result<Vec<u8>> {
     let marker = &LOADER_KEY_MARKER;
     let mut found = (0..program.len()).filter(|&at| program[at..].starts_with(marker));
     let key_at = found

@@ -81,7 +81,6 @@ mod tests {
             stage_4: Vec::new(),
             selector: [&b"\xeb\x3a\x90\x90selector"[..], &[0; 60]].concat(),
             loader: Vec::new(),
-            uefi: Vec::new(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Builds the boot loader's own binaries from their published crates.
+//! Builds the BIOS stages of the boot loader from their published crates.
 //!
 //! All are of release 0.11.15, the one whose kernel contract we speak, but for
 //! the second BIOS stage: before 0.11.16 it cannot read a FAT volume over
@@ -25,22 +25,26 @@ struct Stage {
     profile: &'static str,
 }
 
-/// What a stage is compiled for.
-enum Target {
-    /// A target rustc knows, linked to its final form.
-    Known(&'static str),
-    /// A target of ours: file name and specification; the ELF is cut to a flat binary.
-    Flat(&'static str, &'static str),
+/// What a stage is compiled for: a target of ours.
+struct Target {
+    file: &'static str,
+    specification: &'static str,
 }
 
-const REAL_MODE: Target = Target::Flat("real-mode.json", include_str!("../targets/real-mode.json"));
-const PROTECTED_MODE: Target = Target::Flat(
-    "protected-mode.json",
-    include_str!("../targets/protected-mode.json"),
-);
-const LONG_MODE: Target = Target::Flat("long-mode.json", include_str!("../targets/long-mode.json"));
+const REAL_MODE: Target = Target {
+    file: "real-mode.json",
+    specification: include_str!("../targets/real-mode.json"),
+};
+const PROTECTED_MODE: Target = Target {
+    file: "protected-mode.json",
+    specification: include_str!("../targets/protected-mode.json"),
+};
+const LONG_MODE: Target = Target {
+    file: "long-mode.json",
+    specification: include_str!("../targets/long-mode.json"),
+};
 
-const STAGES: [Stage; 5] = [
+const STAGES: [Stage; 4] = [
     Stage {
         file: "boot-sector",
         package: "bootloader-x86_64-bios-boot-sector",
@@ -69,13 +73,6 @@ const STAGES: [Stage; 5] = [
         target: LONG_MODE,
         profile: "stage-4",
     },
-    Stage {
-        file: "uefi",
-        package: "bootloader-x86_64-uefi",
-        version: "0.11.15",
-        target: Target::Known("x86_64-unknown-uefi"),
-        profile: "release",
-    },
 ];
 
 /// The boot loader's binaries, read into memory.
@@ -93,8 +90,6 @@ pub struct Stages {
     pub selector: Vec<u8>,
     /// Our UEFI loader (`boot/uefi`), with no release key in it yet.
     pub loader: Vec<u8>,
-    /// The boot loader's own UEFI application, which knows how to boot over TFTP.
-    pub uefi: Vec<u8>,
 }
 
 impl Stages {
@@ -111,7 +106,6 @@ impl Stages {
             stage_4: read("stage-4")?,
             selector: read("selector")?,
             loader: read("loader")?,
-            uefi: read("uefi")?,
         };
         ensure!(
             stages.boot_sector.len() == 512,
@@ -135,13 +129,7 @@ pub fn build(folder: &Path, mut progress: impl FnMut(&str)) -> Result<()> {
         }
         progress(stage.file);
         let installed = install(stage, folder)?;
-        match stage.target {
-            Target::Known(_) => {
-                fs::copy(&installed, &out)
-                    .with_context(|| format!("cannot copy {}", installed.display()))?;
-            }
-            Target::Flat(..) => flatten(&installed, &out)?,
-        }
+        flatten(&installed, &out)?;
         fs::write(&stamp_path, stamp)?;
     }
     Ok(())
@@ -168,25 +156,16 @@ fn install(stage: &Stage, folder: &Path) -> Result<PathBuf> {
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("RUSTC_WORKSPACE_WRAPPER");
-    let file = match stage.target {
-        Target::Known(target) => {
-            cargo.args(["--target", target]);
-            format!("{}.efi", stage.package)
-        }
-        Target::Flat(name, specification) => {
-            let path = folder.join(name);
-            fs::write(&path, specification)?;
-            cargo.arg("--target").arg(&path).arg("-Zjson-target-spec");
-            stage.package.to_string()
-        }
-    };
+    let target = folder.join(stage.target.file);
+    fs::write(&target, stage.target.specification)?;
+    cargo.arg("--target").arg(&target).arg("-Zjson-target-spec");
     output(&mut cargo).with_context(|| {
         format!(
             "the boot loader's {} ({} {}) could not be fetched or built",
             stage.file, stage.package, stage.version
         )
     })?;
-    Ok(root.join("bin").join(file))
+    Ok(root.join("bin").join(stage.package))
 }
 
 /// Cuts the loadable bytes out of an ELF file.

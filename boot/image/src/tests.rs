@@ -28,7 +28,6 @@ fn contents(ramdisk_len: usize) -> Contents {
             stage_3: vec![3; 70_000],
             stage_4: vec![4; 5_000],
             selector: [b"selector".as_slice(), &[0; 40]].concat(),
-            uefi: vec![5; 1000],
             loader: [
                 vec![5; 200_000],
                 LOADER_KEY_MARKER.to_vec(),

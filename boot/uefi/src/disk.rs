@@ -1,6 +1,7 @@
 //! The disk that this program was started from, by the firmware's block services.
 
 use crate::Failure;
+use crate::release::Volume;
 use alloc::vec;
 use alloc::vec::Vec;
 use skep_api::boot::disk::{ENTRIES_BYTES_MAX, Extent, Header, Slots};
@@ -105,9 +106,10 @@ impl Disk {
         Err(Failure::NoSlots)
     }
 
-    /// Where `slot` is.
-    pub(crate) fn slot(&self, slot: Slot) -> Option<Extent> {
-        self.slots.slot(slot)
+    /// The release in `slot`.
+    pub(crate) fn volume(&mut self, slot: Slot) -> Result<SlotVolume<'_>, Failure> {
+        let extent = self.slots.slot(slot).ok_or(Failure::NoSlot)?;
+        Ok(SlotVolume { disk: self, extent })
     }
 
     /// Reads whole blocks from `block` on.
@@ -117,33 +119,6 @@ impl Disk {
                 .read_blocks(self.media, block, part)
                 .map_err(|_| Failure::Read)?;
             block += (part.len() / self.block_bytes) as u64;
-        }
-        Ok(())
-    }
-
-    /// Reads `into`, whole pages, from byte `offset` of `extent` on, and calls `each`
-    /// with every piece as it comes. `offset` is a multiple of any block.
-    pub(crate) fn read_slot(
-        &mut self,
-        extent: Extent,
-        offset: u64,
-        into: &mut [u8],
-        mut each: impl FnMut(usize, &[u8]),
-    ) -> Result<(), Failure> {
-        let first = offset / self.block_bytes as u64;
-        let count = (into.len() / self.block_bytes) as u64;
-        if first
-            .checked_add(count)
-            .is_none_or(|end| end > extent.blocks)
-        {
-            return Err(Failure::BeyondSlot);
-        }
-        let mut done = 0;
-        for part in into.chunks_mut(TRANSFER_BYTES_MAX) {
-            let block = extent.start + first + (done / self.block_bytes) as u64;
-            self.read(block, part)?;
-            each(done, part);
-            done += part.len();
         }
         Ok(())
     }
@@ -202,8 +177,43 @@ impl Disk {
     }
 }
 
+/// A slot, to read its release from.
+pub(crate) struct SlotVolume<'a> {
+    disk: &'a mut Disk,
+    extent: Extent,
+}
+
+impl Volume for SlotVolume<'_> {
+    fn read(
+        &mut self,
+        offset: u64,
+        into: &mut [u8],
+        each: &mut dyn FnMut(usize, &[u8]),
+    ) -> Result<(), Failure> {
+        let block_bytes = self.disk.block_bytes;
+        let first = offset / block_bytes as u64;
+        let count = (into.len() / block_bytes) as u64;
+        if first
+            .checked_add(count)
+            .is_none_or(|end| end > self.extent.blocks)
+        {
+            return Err(Failure::BeyondSlot);
+        }
+        let mut done = 0;
+        for part in into.chunks_mut(TRANSFER_BYTES_MAX) {
+            let block = self.extent.start + first + (done / block_bytes) as u64;
+            self.disk.read(block, part)?;
+            each(done, part);
+            done += part.len();
+        }
+        Ok(())
+    }
+}
+
 /// Opens a protocol of a handle beside whoever uses it already.
-fn open<P: ProtocolPointer + ?Sized>(handle: Handle) -> Result<ScopedProtocol<P>, Failure> {
+pub(crate) fn open<P: ProtocolPointer + ?Sized>(
+    handle: Handle,
+) -> Result<ScopedProtocol<P>, Failure> {
     let params = OpenProtocolParams {
         handle,
         agent: boot::image_handle(),

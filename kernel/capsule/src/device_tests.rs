@@ -53,7 +53,7 @@ fn room() -> Arc<Capsules> {
         config,
         net: NetNode::new(),
         disks: Arc::default(),
-        started: None,
+        started: crate::Started::Untold,
         platform: Box::new(Bench),
         guard: None,
         boot: &BOOT,

@@ -68,4 +68,5 @@ pub use guard::Guard;
 pub use owners::OwnersFiles;
 pub use platform::{BootLog, Platform};
 pub use room::{Capsules, Setup};
+pub use slots::Started;
 pub use status::StatusPage;

@@ -139,7 +139,7 @@ fn node(change: impl Fn(&mut Manifest)) -> Node {
         config,
         net: NetNode::new(),
         disks,
-        started: None,
+        started: crate::Started::Untold,
         platform: Box::new(Bench),
         guard: None,
         boot: &BOOT,

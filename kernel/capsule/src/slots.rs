@@ -29,14 +29,25 @@ use update::Update;
 /// Who holds the disk with the slots, for a capsule that asks for it.
 const HOLDER: &str = "the node itself";
 
+/// What a node was started from.
+#[derive(Clone, Copy, Debug)]
+pub enum Started {
+    /// A loader that says nothing of slots: under BIOS, or by a hypervisor.
+    Untold,
+    /// The network: whatever is on this machine's disks does not run.
+    Network,
+    /// A slot, by a loader that says which.
+    Slot(BootSlot),
+}
+
 /// The slots, once their disk is found.
 pub(crate) struct Slots {
     inner: Mutex<Inner>,
 }
 
 struct Inner {
-    /// What the loader said it started.
-    started: Option<BootSlot>,
+    /// What the node was started from.
+    started: Started,
     disk: Option<SlotDisk>,
     update: Option<Update>,
     install: Option<Install>,
@@ -57,8 +68,8 @@ struct SlotDisk {
 type Done<T> = Result<T, UpdateRefusal>;
 
 impl Slots {
-    /// Of a node that was started from `started`, if its loader said so.
-    pub(crate) fn new(started: Option<BootSlot>) -> Slots {
+    /// Of a node that was started from `started`.
+    pub(crate) fn new(started: Started) -> Slots {
         Slots {
             inner: Mutex::new(Inner {
                 started,
@@ -73,9 +84,10 @@ impl Slots {
     /// for one that has been, or on a node without slots.
     pub(crate) fn trial_seconds(&self, disks: &Disks) -> Option<u32> {
         // Without its disk, which may yet come, the loader's word counts.
-        let started = self.inner.lock().started;
-        if let Some(started) = started {
-            return started.is_trial.then_some(started.health_seconds);
+        match self.inner.lock().started {
+            Started::Slot(slot) => return slot.is_trial.then_some(slot.health_seconds),
+            Started::Network => return None,
+            Started::Untold => {}
         }
         self.with(disks, |inner| {
             let disk = inner.disk()?;
@@ -249,7 +261,7 @@ impl Inner {
     /// holds is not looked at: the capsule may have written anything there, and who asks here
     /// would wait for a disk that does not answer.
     fn find(&mut self, disks: &Disks) {
-        if self.disk.is_some() {
+        if self.disk.is_some() || matches!(self.started, Started::Network) {
             return;
         }
         for (id, device) in disks.open_to(HOLDER) {
@@ -257,9 +269,9 @@ impl Inner {
                 continue;
             };
             let found = match &self.started {
-                Some(started) if started.disk == disk.guid => disk.set_running(*started),
-                Some(_) => continue,
-                None => disk.find_running(),
+                Started::Slot(slot) if slot.disk == disk.guid => disk.set_running(*slot),
+                Started::Slot(_) | Started::Network => continue,
+                Started::Untold => disk.find_running(),
             };
             // A capsule may have been given it while it was read.
             if found.is_some() && disks.reserve(&id, HOLDER) {
@@ -331,7 +343,6 @@ impl SlotDisk {
             version: release.version,
             health_seconds: release.health_seconds,
             key: release.key,
-            measured: None,
         })
     }
 
@@ -420,7 +431,6 @@ fn unknown(disk: [u8; 16]) -> BootSlot {
         version: 0,
         health_seconds: HEALTH_SECONDS_DEFAULT,
         key: skep_api::PublicKey([0; 32]),
-        measured: None,
     }
 }
 

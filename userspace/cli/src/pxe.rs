@@ -1,9 +1,8 @@
 //! `skep pxe serve`: boots the machines of a network.
 //!
 //! A DHCP server, beside the network's own or instead of it, tells firmware what to
-//! boot; TFTP and HTTP give it to them. UEFI loads the boot loader, kernel and ramdisk by
-//! TFTP, or the whole disk image by HTTP boot; a BIOS loads iPXE, which starts from the
-//! image over HTTP.
+//! boot; TFTP and HTTP give it to them. UEFI loads our boot loader, which fetches the release
+//! in the same way as it came; a BIOS loads iPXE, which starts from the disk image over HTTP.
 
 mod body;
 mod dhcp;
@@ -17,6 +16,7 @@ mod offer;
 mod tftp;
 mod watch;
 
+use crate::key;
 use crate::medium::make::System;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use interface::Interface;
 use lease::Pool;
 use listen::{Listeners, converse};
 use offer::{Network, Offers, Port};
+use skep_image::release::Signing;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
@@ -66,6 +67,13 @@ pub(crate) struct ServeArgs {
     /// The nodes' ramdisk, made by 'skep bundle' [default: ramdisk in the system's folder]
     #[arg(long, value_name = "FILE")]
     ramdisk: Option<PathBuf>,
+    /// The owner's secret key, which signs what machines start: a TPM that keeps a node's key
+    /// opens it to whatever this key has signed [default: a key that is forgotten at the end]
+    #[arg(short, long, value_name = "FILE", env = "SKEP_KEY")]
+    key: Option<PathBuf>,
+    /// The kernel's command line
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    command_line: String,
     /// Port of the web server
     #[arg(long, value_name = "PORT", default_value_t = 8067)]
     http_port: u16,
@@ -89,7 +97,14 @@ pub(crate) fn run(action: &PxeAction) -> Result<()> {
     })?;
     let machines = args.machines.as_deref().map(machines::read).transpose()?;
     let folder = tempfile::tempdir().context("no place for images")?;
-    let release = Release::new(system, ramdisk, machines.unwrap_or_default(), folder.path())?;
+    let key = match &args.key {
+        Some(path) => key::load(path)?,
+        None => key::passing()?,
+    };
+    let mut signing = Signing::new(key, 1);
+    signing.command_line.clone_from(&args.command_line);
+    let machines = machines.unwrap_or_default();
+    let release = Release::new(system, signing, ramdisk, machines, folder.path())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -129,8 +144,9 @@ async fn serve(interface: Interface, offers: Offers, release: Release) -> Result
     };
     let (name, address) = (&interface.name, interface.address);
     eprintln!(
-        "serving {name} ({address}), {way}; images at {root}{}",
-        offer::IMAGE
+        "serving {name} ({address}), {way}; for a BIOS {root}/{}, for UEFI {root}/{}",
+        offer::IMAGE,
+        offer::UEFI_LOADER
     );
     if !release.has_bios_loader() {
         eprintln!("machines with a BIOS cannot start: install Debian's package ipxe");
@@ -142,6 +158,7 @@ async fn serve(interface: Interface, offers: Offers, release: Release) -> Result
     let files = Rc::new(Shelf {
         release: release.clone(),
         clients: clients.clone(),
+        watch: watch.clone(),
     });
     spawn_local(tftp::serve(
         listeners.tftp,
@@ -165,12 +182,17 @@ async fn serve(interface: Interface, offers: Offers, release: Release) -> Result
 struct Shelf {
     release: Rc<Release>,
     clients: Rc<Clients>,
+    watch: Rc<dyn Watch>,
 }
 
 impl tftp::Files for Shelf {
     fn open(&self, client: Ipv4Addr, name: &str) -> Option<Bytes> {
         let mac = self.clients.mac(client.into());
-        self.release.file(self.release.profile(mac, None), name)
+        let file = self.release.file(self.release.profile(mac, None), name);
+        file.unwrap_or_else(|error| {
+            self.watch.note(client.into(), &format!("{error:#}"));
+            None
+        })
     }
 }
 

@@ -23,7 +23,6 @@ fn stages() -> Stages {
         stage_4: vec![4; 5_000],
         selector: Vec::new(),
         loader: Vec::new(),
-        uefi: Vec::new(),
     }
 }
 

@@ -206,7 +206,7 @@ impl Node {
         disks.add(vfs::block::DiskId::virtio(0), disk.clone());
         Node {
             disks,
-            slots: Slots::new(None),
+            slots: Slots::new(Started::Untold),
         }
     }
 
@@ -401,11 +401,21 @@ fn the_disk_is_the_one_that_the_loader_named() {
     let mut node = Node::new(&disk);
     let mut started = unknown([8; 16]);
     started.key = key().public();
-    node.slots = Slots::new(Some(started));
+    node.slots = Slots::new(Started::Slot(started));
     assert_eq!(node.slots.info(&node.disks), Err(ControlError::Unsupported));
     started.disk = [7; 16];
-    node.slots = Slots::new(Some(started));
+    node.slots = Slots::new(Started::Slot(started));
     assert!(node.slots.info(&node.disks).is_ok());
+}
+
+#[test]
+fn what_came_from_the_network_is_not_what_is_on_a_disk() {
+    let disk = disk();
+    let mut node = Node::new(&disk);
+    assert!(node.slots.info(&node.disks).is_ok());
+    node.slots = Slots::new(Started::Network);
+    assert_eq!(node.slots.info(&node.disks), Err(ControlError::Unsupported));
+    assert_eq!(node.slots.trial_seconds(&node.disks), None);
 }
 
 /// The partitions other than slots and state of a test's disk.

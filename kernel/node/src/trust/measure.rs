@@ -34,12 +34,10 @@ impl Trust {
         if self.get().is_none() {
             return;
         }
-        if let Some(slot) = handover.and_then(|said| said.slot.as_ref())
-            && let Some(head) = &slot.measured
-        {
+        if let Some(measured) = handover.and_then(|said| said.measured.as_ref()) {
             self.is_loader_measured = true;
-            self.note("release", PCR_IMAGE, &sha256(&head.0), "loader");
-            let key = sha256(&slot.key.0);
+            self.note("release", PCR_IMAGE, &sha256(&measured.head.0), "loader");
+            let key = sha256(&measured.key.0);
             self.note("release key", PCR_AUTHORITY, &key, "loader");
         }
         self.measure("ramdisk", PCR_IMAGE, ramdisk.unwrap_or_default());

@@ -31,14 +31,13 @@ const PROGRAMS: [&str; 8] = [
 ];
 
 /// The files of the boot loader.
-const STAGES: [&str; 7] = [
+const STAGES: [&str; 6] = [
     "boot-sector",
     "selector",
     "stage-2",
     "stage-3",
     "stage-4",
     "loader",
-    "uefi",
 ];
 
 /// Something to build. Each needs those before it, but for `User`.

@@ -28,6 +28,8 @@ const DISK_AT: usize = 48;
 const KEY_AT: usize = 64;
 const MEASURED_AT: usize = 96;
 const COMMAND_LINE_AT: usize = 128;
+const STARTED_AT: usize = COMMAND_LINE_AT + COMMAND_LINE_BYTES_MAX;
+const CHECKED_AT: usize = STARTED_AT + 8;
 const CRC_AT: usize = HANDOVER_BYTES - 4;
 const NO_SLOT: u8 = 0xff;
 
@@ -46,9 +48,24 @@ pub struct BootSlot {
     pub health_seconds: u32,
     /// The key that signed it, which the loader trusts.
     pub key: PublicKey,
-    /// BLAKE3 of the release's signed head, when the loader has told the TPM of it and of
-    /// the key ([`super::measured`]).
-    pub measured: Option<Hash>,
+}
+
+/// What the loader has told the TPM ([`super::measured`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// BLAKE3 of the release's signed head.
+    pub head: Hash,
+    /// The key that signed it, which the loader trusts.
+    pub key: PublicKey,
+}
+
+/// When the loader did what, as the processor's time-stamp counter showed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoaderTimes {
+    /// The firmware started it.
+    pub started: u64,
+    /// The release was in memory and checked.
+    pub checked: u64,
 }
 
 /// The page's meaning.
@@ -56,8 +73,12 @@ pub struct BootSlot {
 pub struct Handover {
     /// Bytes of the ramdisk itself.
     pub ramdisk_len: u64,
-    /// The slot, when it was started from one.
+    /// The slot, when it was started from one and not from the network.
     pub slot: Option<BootSlot>,
+    /// What the TPM knows of the release, if anything.
+    pub measured: Option<Measured>,
+    /// What the loader's work took, if it says so.
+    pub times: Option<LoaderTimes>,
     /// The kernel's command line.
     pub command_line: String,
 }
@@ -85,12 +106,18 @@ impl Handover {
             put(&mut page, HEALTH_AT, &slot.health_seconds.to_le_bytes());
             put(&mut page, DISK_AT, &slot.disk);
             put(&mut page, KEY_AT, &slot.key.0);
-            if let Some(head) = &slot.measured {
-                put(&mut page, IS_MEASURED_AT, &[1]);
-                put(&mut page, MEASURED_AT, &head.0);
-            }
+        }
+        if let Some(measured) = &self.measured {
+            put(&mut page, IS_MEASURED_AT, &[1]);
+            // That of a slot is the same one.
+            put(&mut page, KEY_AT, &measured.key.0);
+            put(&mut page, MEASURED_AT, &measured.head.0);
         }
         put(&mut page, COMMAND_LINE_AT, line);
+        if let Some(times) = &self.times {
+            put(&mut page, STARTED_AT, &times.started.to_le_bytes());
+            put(&mut page, CHECKED_AT, &times.checked.to_le_bytes());
+        }
         let crc = crc32(page.get(..CRC_AT).unwrap_or_default());
         put(&mut page, CRC_AT, &crc.to_le_bytes());
         page
@@ -115,6 +142,7 @@ impl Handover {
         let ramdisk_len = u64_at(page, RAMDISK_LEN_AT)?;
         let len = usize::from(u16_at(page, COMMAND_LINE_LEN_AT)?);
         let line = page.get(COMMAND_LINE_AT..COMMAND_LINE_AT + len)?;
+        let key = PublicKey(array(page, KEY_AT)?);
         let slot = match *page.get(SLOT_AT)? {
             NO_SLOT => None,
             index => Some(BootSlot {
@@ -123,17 +151,27 @@ impl Handover {
                 disk: array(page, DISK_AT)?,
                 version: u64_at(page, VERSION_AT)?,
                 health_seconds: u32_at(page, HEALTH_AT)?,
-                key: PublicKey(array(page, KEY_AT)?),
-                measured: match *page.get(IS_MEASURED_AT)? {
-                    0 => None,
-                    _ => Some(Hash(array(page, MEASURED_AT)?)),
-                },
+                key,
             }),
+        };
+        let measured = match *page.get(IS_MEASURED_AT)? {
+            0 => None,
+            _ => Some(Measured {
+                head: Hash(array(page, MEASURED_AT)?),
+                key,
+            }),
+        };
+        let times = LoaderTimes {
+            started: u64_at(page, STARTED_AT)?,
+            checked: u64_at(page, CHECKED_AT)?,
         };
         let ramdisk = bytes.get(..usize::try_from(ramdisk_len).ok()?)?;
         let handover = Self {
             ramdisk_len,
             slot,
+            measured,
+            // Loaders that say nothing of it leave zeroes.
+            times: (times.checked != 0).then_some(times),
             command_line: String::from(core::str::from_utf8(line).ok()?),
         };
         (ramdisk.len() <= page_at).then_some((ramdisk, handover))
@@ -163,7 +201,14 @@ mod tests {
                 version: 12,
                 health_seconds: 30,
                 key: PublicKey([9; 32]),
-                measured: Some(Hash([8; 32])),
+            }),
+            measured: Some(Measured {
+                head: Hash([8; 32]),
+                key: PublicKey([9; 32]),
+            }),
+            times: Some(LoaderTimes {
+                started: 5,
+                checked: 6,
             }),
             command_line: "log=debug".into(),
         }
@@ -176,6 +221,25 @@ mod tests {
             let said = handover(len as u64);
             let bytes = handed_over(&ramdisk, &said);
             assert_eq!(Handover::split(&bytes), (&ramdisk[..], Some(said)));
+        }
+    }
+
+    #[test]
+    fn slot_and_measured_release_come_back_one_without_the_other() {
+        let with = |slot, measured| Handover {
+            slot,
+            measured,
+            times: None,
+            ..handover(100)
+        };
+        let both = handover(100);
+        for said in [
+            with(None, both.measured),
+            with(both.slot, None),
+            with(None, None),
+        ] {
+            let bytes = handed_over(&[3; 100], &said);
+            assert_eq!(Handover::split(&bytes).1, Some(said));
         }
     }
 

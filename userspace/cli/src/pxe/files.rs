@@ -2,15 +2,14 @@
 
 use super::dhcp::Mac;
 use super::machines::Machine;
-use super::offer::{BIOS_LOADER, UEFI_LOADER};
-use crate::key;
+use super::offer::{BIOS_LOADER, RELEASE, UEFI_LOADER};
 use crate::medium::make::System;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use skep_image::release::Signing;
-use skep_image::{Config, Contents, write_image};
+use skep_image::{Config, Contents, layout, write_image, write_release};
 use std::cell::OnceCell;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What machines of one kind boot.
@@ -19,23 +18,37 @@ pub(crate) struct Profile {
     pub(crate) name: String,
     machine: Option<Machine>,
     /// The ramdisk, with its configuration.
-    pub(crate) ramdisk: Bytes,
+    pub(crate) ramdisk: Vec<u8>,
+    /// The release, made when it is first asked for.
+    release: OnceCell<PathBuf>,
     /// The disk image, made when it is first asked for.
     image: OnceCell<PathBuf>,
+}
+
+impl Profile {
+    fn new(name: String, machine: Option<Machine>, ramdisk: Vec<u8>) -> Self {
+        Self {
+            name,
+            machine,
+            ramdisk,
+            release: OnceCell::new(),
+            image: OnceCell::new(),
+        }
+    }
 }
 
 /// Everything that is served.
 pub(crate) struct Release {
     system: System,
-    kernel: Bytes,
+    /// For UEFI, with the key in it that it checks releases by.
+    uefi_loader: Bytes,
     /// For a BIOS, from Debian's package of iPXE; absent where that is not installed.
     bios_loader: Option<Bytes>,
     /// The last one is for machines that nobody has named.
     profiles: Vec<Profile>,
-    /// Signs the releases in images. They are started from memory, where nothing updates
-    /// them, so that nobody needs the key again.
+    /// Signs what machines start.
     signing: Signing,
-    /// Where images are written, gone with this.
+    /// Where releases and images are written, gone with this.
     folder: PathBuf,
 }
 
@@ -49,6 +62,7 @@ impl Release {
     /// Something cannot be read, or a machine's configuration does not fit its ramdisk.
     pub(crate) fn new(
         system: System,
+        signing: Signing,
         ramdisk: Vec<u8>,
         machines: Vec<Machine>,
         folder: &Path,
@@ -63,25 +77,15 @@ impl Release {
             let changed = machine
                 .apply(own.as_deref().unwrap_or(&ramdisk))
                 .with_context(|| format!("machine {name}"))?;
-            profiles.push(Profile {
-                name,
-                machine: Some(machine),
-                ramdisk: changed.into(),
-                image: OnceCell::new(),
-            });
+            profiles.push(Profile::new(name, Some(machine), changed));
         }
-        profiles.push(Profile {
-            name: "any machine".to_string(),
-            machine: None,
-            ramdisk: ramdisk.into(),
-            image: OnceCell::new(),
-        });
+        profiles.push(Profile::new("any machine".to_string(), None, ramdisk));
         Ok(Self {
-            kernel: Bytes::from(system.kernel.clone()),
+            uefi_loader: layout::loader(&system.stages.loader, &signing)?.into(),
             system,
             bios_loader: fs::read(IPXE).ok().map(Bytes::from),
             profiles,
-            signing: Signing::new(key::passing()?, 1),
+            signing,
             folder: folder.to_path_buf(),
         })
     }
@@ -103,40 +107,68 @@ impl Release {
     }
 
     /// A file that firmware and boot loader fetch by TFTP.
-    pub(crate) fn file(&self, profile: &Profile, name: &str) -> Option<Bytes> {
-        match name {
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(crate) fn file(&self, profile: &Profile, name: &str) -> Result<Option<Bytes>> {
+        Ok(match name {
             BIOS_LOADER => self.bios_loader.clone(),
-            UEFI_LOADER => Some(Bytes::from(self.system.stages.uefi.clone())),
-            "kernel-x86_64" => Some(self.kernel.clone()),
-            "ramdisk" => Some(profile.ramdisk.clone()),
-            "boot.json" => Some(Bytes::from_static(
-                skep_image::layout::BOOT_CONFIG.as_bytes(),
-            )),
+            UEFI_LOADER => Some(self.uefi_loader()),
+            RELEASE => {
+                let path = self.release(profile)?;
+                Some(fs::read(&path).context("cannot read the release")?.into())
+            }
             _ => None,
-        }
+        })
+    }
+
+    /// Our UEFI loader.
+    pub(crate) fn uefi_loader(&self) -> Bytes {
+        self.uefi_loader.clone()
+    }
+
+    /// The release of a profile.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn release(&self, profile: &Profile) -> Result<PathBuf> {
+        self.made(profile, &profile.release, "release", |path| {
+            let System { kernel, stages, .. } = &self.system;
+            write_release(kernel, &profile.ramdisk, stages, &self.signing, path)
+        })
     }
 
     /// The disk image of a profile.
     ///
     /// # Errors
     /// It cannot be written.
-    pub(crate) fn image(&self, profile: &Profile) -> Result<File> {
-        let path = match profile.image.get() {
-            Some(path) => path.clone(),
-            None => {
-                let number = self.profiles.iter().position(|p| std::ptr::eq(p, profile));
-                let path = self.folder.join(format!("{}.img", number.unwrap_or(0)));
-                let contents = Contents {
-                    kernel: self.kernel.to_vec(),
-                    ramdisk: Some(profile.ramdisk.to_vec()),
-                    stages: self.system.stages.clone(),
-                    config: Config::default(),
-                    signing: self.signing.clone(),
-                };
-                write_image(&contents, &path)?;
-                profile.image.get_or_init(|| path).clone()
-            }
-        };
-        File::open(&path).with_context(|| format!("cannot read {}", path.display()))
+    pub(crate) fn image(&self, profile: &Profile) -> Result<PathBuf> {
+        self.made(profile, &profile.image, "img", |path| {
+            let contents = Contents {
+                kernel: self.system.kernel.clone(),
+                ramdisk: Some(profile.ramdisk.clone()),
+                stages: self.system.stages.clone(),
+                config: Config::default(),
+                signing: self.signing.clone(),
+            };
+            write_image(&contents, path)
+        })
+    }
+
+    /// A file of a profile, which `make` writes the first time.
+    fn made(
+        &self,
+        profile: &Profile,
+        place: &OnceCell<PathBuf>,
+        end: &str,
+        make: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
+        if let Some(path) = place.get() {
+            return Ok(path.clone());
+        }
+        let number = self.profiles.iter().position(|p| std::ptr::eq(p, profile));
+        let path = self.folder.join(format!("{}.{end}", number.unwrap_or(0)));
+        make(&path)?;
+        Ok(place.get_or_init(|| path).clone())
     }
 }

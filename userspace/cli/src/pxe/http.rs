@@ -1,9 +1,9 @@
-//! The web server that iPXE and UEFI's HTTP boot load from.
+//! The web server that iPXE, UEFI's HTTP boot and our UEFI loader load from.
 
 use super::body::Body;
 use super::dhcp::Mac;
 use super::files::Release;
-use super::offer::{IMAGE, IPXE_SCRIPT};
+use super::offer::{IMAGE, IPXE_SCRIPT, RELEASE, UEFI_LOADER};
 use super::{Clients, Watch};
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -16,6 +16,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -27,8 +28,8 @@ const CONNECTIONS_MAX: usize = 256;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// After a failed accept (no descriptors, say) the next is tried after this time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Where the script has a machine fetch its image: this, the hardware address, the
-/// serial number.
+/// Where the script has a machine fetch its files: below this, its hardware address and
+/// its serial number.
 const MACHINE: &str = "/machine/";
 
 /// What answers need.
@@ -73,31 +74,54 @@ fn answer(site: &Rc<Site>, client: SocketAddr, request: &Request<Incoming>) -> R
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
     }
     let path = request.uri().path();
-    match path {
-        IPXE_SCRIPT => {
-            site.watch.note(client.ip(), "iPXE asks what to do");
-            text(StatusCode::OK, &script(&site.root))
+    if path == IPXE_SCRIPT {
+        site.watch.note(client.ip(), "iPXE asks what to do");
+        return text(StatusCode::OK, &script(&site.root));
+    }
+    let (mac, serial, name) = match path.strip_prefix(MACHINE).and_then(marks) {
+        Some((mac, serial, name)) => (mac, Some(serial), name),
+        None => {
+            let name = path.strip_prefix('/').unwrap_or_default();
+            (site.clients.mac(client.ip()), None, name)
         }
-        IMAGE => image(
-            site,
-            client.ip(),
-            request,
-            site.clients.mac(client.ip()),
-            None,
-        ),
-        _ => match path.strip_prefix(MACHINE).and_then(marks) {
-            Some((mac, serial)) => image(site, client.ip(), request, mac, Some(&serial)),
-            None => text(StatusCode::NOT_FOUND, "there is no such file\n"),
-        },
+    };
+    let profile = site.release.profile(mac, serial.as_deref());
+    let made = match name {
+        IMAGE => site.release.image(profile),
+        RELEASE => site.release.release(profile),
+        UEFI_LOADER => return loader(site, request),
+        _ => return text(StatusCode::NOT_FOUND, "there is no such file\n"),
+    };
+    let opened = made.and_then(|path| {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len();
+        Ok((file, len))
+    });
+    match opened {
+        Ok((file, len)) => {
+            let what = format!("{name} of {}", profile.name);
+            part(request, file, len, report(site, client.ip(), what, len))
+        }
+        Err(error) => {
+            site.watch.note(client.ip(), &format!("{error:#}"));
+            let words = "the file cannot be made\n";
+            text(StatusCode::INTERNAL_SERVER_ERROR, words)
+        }
     }
 }
 
-/// What iPXE is told: to start from the image of the machine it runs on.
+/// What iPXE is told: under UEFI to start our loader, which finds the release among the files
+/// that iPXE has fetched; in a BIOS to start from the image of the machine.
 fn script(root: &str) -> String {
     format!(
         "#!ipxe\n\
          echo Skep: starting from {root}\n\
-         sanboot --no-describe {root}{MACHINE}${{netX/mac}}/${{serial:uristring}}{IMAGE} || goto failed\n\
+         set files {root}{MACHINE}${{netX/mac}}/${{serial:uristring}}\n\
+         iseq ${{platform}} efi || goto bios\n\
+         imgfetch --name {RELEASE} ${{files}}/{RELEASE} || goto failed\n\
+         chain ${{files}}/{UEFI_LOADER} || goto failed\n\
+         :bios\n\
+         sanboot --no-describe ${{files}}/{IMAGE} || goto failed\n\
          :failed\n\
          echo Skep could not be started; trying again in ten seconds\n\
          sleep 10\n\
@@ -105,11 +129,13 @@ fn script(root: &str) -> String {
     )
 }
 
-/// Hardware address and serial number in a path such as `52:54:00:12:34:56/S%201/skep.img`.
-fn marks(path: &str) -> Option<(Option<Mac>, String)> {
-    let path = path.strip_suffix(IMAGE)?;
-    let (mac, serial) = path.split_once('/')?;
-    Some((mac.parse().ok(), unescape(serial)))
+/// Hardware address, serial number and file in a path such as
+/// `52:54:00:12:34:56/S%201/skep.img`.
+fn marks(path: &str) -> Option<(Option<Mac>, String, &str)> {
+    let (mac, rest) = path.split_once('/')?;
+    let (serial, name) = rest.rsplit_once('/')?;
+    // iPXE writes the colons of an address as %3A.
+    Some((unescape(mac).parse().ok(), unescape(serial), name))
 }
 
 /// A text without its percent signs (RFC 3986, 2.1).
@@ -133,34 +159,33 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The image of a machine, or the part of it that is asked for.
-fn image(
-    site: &Rc<Site>,
-    client: IpAddr,
-    request: &Request<Incoming>,
-    mac: Option<Mac>,
-    serial: Option<&str>,
-) -> Response<Body> {
-    let profile = site.release.profile(mac, serial);
-    let opened = site.release.image(profile).and_then(|file| {
-        let len = file.metadata()?.len();
-        Ok((file, len))
-    });
-    let (file, len) = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            site.watch.note(client, &format!("{error:#}"));
-            return text(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the image cannot be read\n",
-            );
-        }
+/// Our UEFI loader, the same for all.
+fn loader(site: &Site, request: &Request<Incoming>) -> Response<Body> {
+    let program = site.release.uefi_loader();
+    let len = program.len();
+    let body = if request.method() == Method::HEAD {
+        Bytes::new()
+    } else {
+        program
     };
+    let mut response = Response::new(Body::Text(body));
+    set(&mut response, CONTENT_TYPE, "application/efi");
+    set(&mut response, CONTENT_LENGTH, &len.to_string());
+    response
+}
+
+/// A file, or the part of it that is asked for; `tell` hears of each piece that leaves.
+fn part(
+    request: &Request<Incoming>,
+    file: File,
+    len: u64,
+    tell: impl FnMut(u64, u64) + 'static,
+) -> Response<Body> {
     let asked = request
         .headers()
         .get(RANGE)
         .and_then(|value| value.to_str().ok());
-    let part = match asked.map_or(Asked::All, |asked| range(asked, len)) {
+    let wanted = match asked.map_or(Asked::All, |asked| range(asked, len)) {
         Asked::All => None,
         Asked::Part(first, last) => Some((first, last)),
         Asked::Nothing => {
@@ -169,22 +194,17 @@ fn image(
             return response;
         }
     };
-    let (first, end) = part.map_or((0, len), |(first, last)| (first, last + 1));
+    let (first, end) = wanted.map_or((0, len), |(first, last)| (first, last + 1));
     let body = if request.method() == Method::HEAD {
         Body::Text(Bytes::new())
     } else {
-        Body::file(
-            file,
-            first,
-            end,
-            report(site, client, profile.name.clone(), len),
-        )
+        Body::file(file, first, end, tell)
     };
     let mut response = Response::new(body);
     set(&mut response, CONTENT_TYPE, "application/octet-stream");
     set(&mut response, ACCEPT_RANGES, "bytes");
     set(&mut response, CONTENT_LENGTH, &(end - first).to_string());
-    if let Some((first, last)) = part {
+    if let Some((first, last)) = wanted {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         set(
             &mut response,
@@ -195,13 +215,13 @@ fn image(
     response
 }
 
-/// Tells the watch how far a client is.
-fn report(site: &Rc<Site>, client: IpAddr, name: String, len: u64) -> impl FnMut(u64, u64) + use<> {
+/// Tells the watch how far a client is with a file.
+fn report(site: &Site, client: IpAddr, what: String, len: u64) -> impl FnMut(u64, u64) + use<> {
     let watch = site.watch.clone();
     move |read, at| {
-        watch.progress(client, &format!("image of {name}"), at);
+        watch.progress(client, &what, at);
         if at == len && read == len {
-            watch.done(client, &format!("image of {name}"), len);
+            watch.done(client, &what, len);
         }
     }
 }
@@ -281,17 +301,19 @@ mod tests {
     fn marks_of_a_machine_in_a_path() {
         let mac = "52:54:00:12:34:56".parse().ok();
         let found = marks("52:54:00:12:34:56/S%201%2/skep.img");
-        assert_eq!(found, Some((mac, "S 1%2".to_string())));
-        assert_eq!(marks("x//skep.img"), Some((None, String::new())));
+        assert_eq!(found, Some((mac, "S 1%2".to_string(), IMAGE)));
+        let escaped = marks("52%3A54%3A00%3A12%3A34%3A56//release");
+        assert_eq!(escaped, Some((mac, String::new(), RELEASE)));
+        assert_eq!(marks("x//release"), Some((None, String::new(), RELEASE)));
         assert_eq!(marks("52:54:00:12:34:56/skep.img"), None);
-        assert_eq!(marks("../../etc/passwd"), None);
     }
 
     #[test]
     fn the_script_names_the_machine() {
         let script = script("http://10.0.0.1:8067");
         assert!(script.starts_with("#!ipxe\n"));
-        let line = "http://10.0.0.1:8067/machine/${netX/mac}/${serial:uristring}/skep.img";
+        let line = "set files http://10.0.0.1:8067/machine/${netX/mac}/${serial:uristring}\n";
         assert!(script.contains(line), "{script}");
+        assert!(script.contains("${files}/skep.img"), "{script}");
     }
 }

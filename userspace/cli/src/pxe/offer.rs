@@ -12,9 +12,12 @@ use std::time::Instant;
 /// The file names under which [`super::files`] has what firmware loads by TFTP.
 pub(crate) const BIOS_LOADER: &str = "undionly.kpxe";
 pub(crate) const UEFI_LOADER: &str = "bootx64.efi";
-/// The paths on our HTTP server.
+/// What our UEFI loader asks for: `boot/uefi/src/network.rs`.
+pub(crate) const RELEASE: &str = "release";
+/// The script on our HTTP server.
 pub(crate) const IPXE_SCRIPT: &str = "/boot.ipxe";
-pub(crate) const IMAGE: &str = "/skep.img";
+/// The disk image there, from which a BIOS starts.
+pub(crate) const IMAGE: &str = "skep.img";
 
 /// Vendor options of PXE (2.1, table 2-1): take the file named here and look for no
 /// further servers.
@@ -141,7 +144,7 @@ impl Offers {
         reply.file = match firmware {
             Firmware::Bios => BIOS_LOADER.to_string(),
             Firmware::Uefi => UEFI_LOADER.to_string(),
-            Firmware::UefiHttp => self.url(IMAGE),
+            Firmware::UefiHttp => self.url(&format!("/{UEFI_LOADER}")),
             Firmware::Ipxe => self.url(IPXE_SCRIPT),
             Firmware::Other(_) => return None,
         };
@@ -244,7 +247,7 @@ mod tests {
         assert_eq!(reply.file, "http://10.0.0.1:8067/boot.ipxe");
         let http: [(u8, &[u8]); 3] = [(53, &[1]), (60, b"HTTPClient:x"), (93, &[0, 16])];
         let reply = ask(&mut proxy, Port::Dhcp, &http).unwrap();
-        assert_eq!(reply.file, "http://10.0.0.1:8067/skep.img");
+        assert_eq!(reply.file, "http://10.0.0.1:8067/bootx64.efi");
         assert!(reply.options.contains(&(60, b"HTTPClient".to_vec())));
     }
 

@@ -103,37 +103,39 @@ fn image(ramdisk: &Path, folder: &Path) -> Result<PathBuf> {
 /// The files that `skep pxe serve` would offer, by the names it has for them.
 fn network(ramdisk: &Path, folder: &Path) -> Result<()> {
     let artifacts = Artifacts::new();
-    for (from, name) in [
-        (artifacts.stages().join("uefi"), "bootx64.efi"),
-        (artifacts.kernel(), "kernel-x86_64"),
-    ] {
-        let from = artifacts.require(from)?;
-        fs::copy(&from, folder.join(name))
-            .with_context(|| format!("cannot copy {}", from.display()))?;
-    }
+    let mut cli = Command::new(artifacts.require(artifacts.cli())?);
+    cli.arg("release").arg("-o").arg(folder.join("release"));
+    cli.arg("--key").arg(artifacts.owner_key());
+    output(cli.arg("--ramdisk").arg(ramdisk))?;
     let image = image(ramdisk, folder)?;
+    let volume = format!("{}@@{}", image.display(), boot_sector(&image)? * SECTOR);
+    let mut mcopy = Command::new("mcopy");
+    mcopy.args(["-n", "-o", "-i", &volume, "::EFI/BOOT/BOOTX64.EFI"]);
+    output(mcopy.arg(folder.join("bootx64.efi")))?;
+    let root = format!("http://{}", web::ADDRESS);
     let script = format!(
-        "#!ipxe\nsanboot --no-describe http://{}/skep.img\n",
-        web::ADDRESS
+        "#!ipxe\n\
+         iseq ${{platform}} efi || goto bios\n\
+         imgfetch --name release {root}/release\n\
+         chain {root}/bootx64.efi\n\
+         :bios\n\
+         sanboot --no-describe {root}/skep.img\n"
     );
     fs::write(folder.join("boot.ipxe"), script)?;
-    // What a slot says to the boot loader's stages goes for the one over TFTP too.
-    let slot = format!("{}@@{}", image.display(), slot_sector(&image)? * SECTOR);
-    let mut mcopy = Command::new("mcopy");
-    mcopy.args(["-n", "-o", "-i", &slot, "::boot.json"]);
-    output(mcopy.arg(folder.join("boot.json")))?;
     Ok(())
 }
 
-/// First sector of the first slot of an image.
-fn slot_sector(image: &Path) -> Result<u64> {
+/// First sector of the partition of an image from which UEFI firmware boots.
+fn boot_sector(image: &Path) -> Result<u64> {
     let table = output(Command::new("sfdisk").arg("--json").arg(image))?;
     let table: Value = serde_json::from_str(&table)?;
     let parts = table["partitiontable"]["partitions"].as_array();
     let mut parts = parts.context("the image has no partitions")?.iter();
-    let slot = parts.find(|part| part["name"] == "skep slot a");
-    let slot = slot.context("the image has no slot")?;
-    slot["start"].as_u64().context("a slot without a beginning")
+    let part = parts.find(|part| part["name"] == "skep boot");
+    let part = part.context("the image has no boot partition")?;
+    part["start"]
+        .as_u64()
+        .context("a partition without a beginning")
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
