@@ -22,8 +22,8 @@ use process::signal::Signal;
 use process::{Limited, Pid, World};
 use skep_api::Hash;
 use skep_api::control::{
-    CapsuleId, CapsuleInfo, CapsuleState, CapsuleSummary, Event, ExitCause, ExitStatus,
-    ExitSummary, LimitKind, Limits, PortState, Protocol, Usage,
+    CapsuleHealth, CapsuleId, CapsuleInfo, CapsuleState, CapsuleSummary, Event, ExitCause,
+    ExitStatus, ExitSummary, LimitKind, Limits, PortState, Protocol, Usage,
 };
 use skep_api::manifest::{self, Manifest};
 use vfs::Mount;
@@ -84,6 +84,8 @@ pub struct Capsule {
     parts: Mutex<Option<Arc<Parts>>>,
     /// Kills what is left after the grace of a stop.
     kill_timer: Once<Timer>,
+    /// What the 3Bot thinks of it.
+    health: SpinLock<CapsuleHealth>,
     /// Memory at the most, in pages, and CPU time, when it had ended.
     peak: AtomicU64,
     cpu_ns: AtomicU64,
@@ -112,9 +114,20 @@ impl Capsule {
             started: Once::new(),
             parts: Mutex::new(None),
             kill_timer: Once::new(),
+            health: SpinLock::new(CapsuleHealth::Unknown),
             peak: AtomicU64::new(0),
             cpu_ns: AtomicU64::new(0),
         })
+    }
+
+    /// What the 3Bot thinks of it.
+    pub(crate) fn health(&self) -> CapsuleHealth {
+        *self.health.lock()
+    }
+
+    /// Notes that.
+    pub(crate) fn judge(&self, health: CapsuleHealth) {
+        *self.health.lock() = health;
     }
 
     /// Its number.

@@ -16,8 +16,8 @@ use machine::thread::CpuGroup;
 use machine::time::Instant;
 use process::signal::Signal;
 use skep_api::control::{
-    CapsuleId, ControlError, KillScope, ManifestSource, NodeInfo, Reply, Request, StartCause,
-    UnknownCall,
+    CapsuleHealth, CapsuleId, ControlError, KillScope, ManifestSource, NodeInfo, Reply, Request,
+    StartCause, UnknownCall,
 };
 use vfs::Error;
 
@@ -124,10 +124,17 @@ impl Capsules {
                 capsule,
             } => self.start_profile(seconds, hz, capsule),
             Request::ReadProfile => self.read_profile(),
+            Request::Judge { capsule, health } => self.judge(capsule, health),
             Request::Reboot => self.go_down(false),
             Request::PowerOff => self.go_down(true),
             other => self.answer_about_identity(other),
         }
+    }
+
+    fn judge(&self, capsule: CapsuleId, health: CapsuleHealth) -> Answer {
+        let capsule = self.by_id(capsule).ok_or(ControlError::NotFound)?;
+        capsule.judge(health);
+        Ok(Reply::Done)
     }
 
     /// Answers what concerns the node's own key.

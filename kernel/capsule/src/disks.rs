@@ -164,6 +164,16 @@ impl Disks {
         })
     }
 
+    /// What the disks said of their health when they were last asked, by name.
+    pub(crate) fn health(&self) -> Vec<(String, Health)> {
+        let known = self.snapshot();
+        let known = known.iter().filter_map(|disk| {
+            let health = disk.health.lock().clone()?;
+            Some((String::from(disk.id.name()), health))
+        });
+        known.collect()
+    }
+
     /// Makes durable what was written, before the machine goes off.
     pub(crate) fn flush(&self) {
         for disk in self.snapshot() {

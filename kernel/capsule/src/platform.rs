@@ -63,9 +63,14 @@ impl BootLog {
 
     /// `name` is done now. What has no room is left out.
     pub fn done(&self, name: &str) {
+        self.done_at(name, i64::try_from(Instant::now().0).unwrap_or(i64::MAX));
+    }
+
+    /// `name` was done at `done_ns` on the kernel's clock; see [`BootStep`].
+    pub fn done_at(&self, name: &str, done_ns: i64) {
         let step = BootStep {
             name: String::from(name),
-            done_ns: Instant::now().0,
+            done_ns,
         };
         let mut steps = self.steps.lock();
         if steps.len() < STEPS_MAX && steps.try_reserve(1).is_ok() {

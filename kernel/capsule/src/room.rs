@@ -10,7 +10,7 @@ use crate::keeper::{Job, Keeper};
 use crate::log_ring::Log;
 use crate::owners::OwnersFiles;
 use crate::platform::{BootLog, Platform};
-use crate::slots::Slots;
+use crate::slots::{Slots, Started};
 use crate::trial::Trial;
 use crate::verify::{Manifests, brief, words};
 use alloc::boxed::Box;
@@ -23,7 +23,6 @@ use machine::sync::Mutex;
 use machine::time::Instant;
 use net::{NetEvent, NetNode};
 use skep_api::Hash;
-use skep_api::boot::handover::BootSlot;
 use skep_api::control::{
     CAPSULES_MAX, CapsuleId, ControlError, Event, ExecId, Refusal, SettingsInfo,
 };
@@ -41,8 +40,8 @@ pub struct Setup {
     pub net: Arc<NetNode>,
     /// The node's disks, to be granted.
     pub disks: Arc<Disks>,
-    /// The slot that the node was started from, if its loader said so.
-    pub started: Option<BootSlot>,
+    /// What the node was started from.
+    pub started: Started,
     /// The machine.
     pub platform: Box<dyn Platform>,
     /// What feeds the watchdog; `None` in tests.
@@ -79,6 +78,8 @@ pub struct Capsules {
     pub(crate) profile: Mutex<crate::profile::Asked>,
     /// How often the system capsule was started.
     pub(crate) agent_starts: AtomicU32,
+    /// Whether the node has had an address in this boot.
+    had_address: AtomicBool,
     /// The node goes down: nothing is started any more.
     pub(crate) closing: AtomicBool,
     pub(crate) past: Mutex<Past>,
@@ -145,6 +146,7 @@ impl Capsules {
             saved: Mutex::new(Vec::new()),
             profile: Mutex::default(),
             agent_starts: AtomicU32::new(0),
+            had_address: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             past: Mutex::new(Past::default()),
             next_exec: AtomicU32::new(1),
@@ -202,7 +204,12 @@ impl Capsules {
                 let interface = interface();
                 self.hub.emit(Event::LinkMoved { interface, device });
             }
-            NetEvent::AddressAcquired(ip) => log::info!("the node's address is {ip}"),
+            NetEvent::AddressAcquired(ip) => {
+                log::info!("the node's address is {ip}");
+                if !self.had_address.swap(true, Relaxed) {
+                    self.boot.done("first address");
+                }
+            }
             NetEvent::AddressLost(ip) => log::warn!("the node has lost its address {ip}"),
         }
         self.keeper.tell(Job::NetworkChanged);

@@ -14,7 +14,7 @@ use core::fmt::Write;
 use core::sync::atomic::Ordering::Relaxed;
 use machine::klog;
 use machine::time::Instant;
-use skep_api::control::{CapsuleState, ExitStatus};
+use skep_api::control::{CapsuleHealth, CapsuleState, ExitStatus};
 use skep_api::identity::Kept;
 
 /// Columns that are left for text beside the code.
@@ -76,6 +76,7 @@ impl Capsules {
             format!(" Clock      {}", clock(machine::time::wall())),
             format!(" Up         {}", uptime(Instant::now())),
         ]);
+        lines.extend(self.disk_health().map(|told| format!(" Disks      {told}")));
         if let Some(info) = self.guard.as_ref().and_then(|g| g.info()) {
             let fed = info.withheld.unwrap_or_else(|| String::from("all is well"));
             lines.push(format!(" Watchdog   {}: {fed}", info.device));
@@ -85,6 +86,24 @@ impl Capsules {
             lines.push(format!(" Crash      {id:08x} {reason}"));
         }
         lines
+    }
+
+    /// Of the disks that tell of themselves: who fails, how warm they are.
+    fn disk_health(&self) -> Option<String> {
+        let told = self
+            .disks
+            .health()
+            .into_iter()
+            .filter_map(|(name, health)| {
+                let words = match (health.is_failing, health.temperature) {
+                    (true, _) => String::from("fails"),
+                    (false, Some(degrees)) => format!("{degrees} °C"),
+                    (false, None) => return None,
+                };
+                Some(format!("{name} {words}"))
+            });
+        let told: Vec<String> = told.collect();
+        (!told.is_empty()).then(|| cut(&told.join("  ")))
     }
 
     fn list_capsules(&self) -> Vec<String> {
@@ -101,7 +120,13 @@ impl Capsules {
                 let since = Instant(summary.started_ns);
                 let ns = Instant::now().since(since).as_nanos();
                 let time = uptime(Instant(u64::try_from(ns).unwrap_or(u64::MAX)));
-                let _ = write!(state, " for {time}");
+                let health = match capsule.health() {
+                    CapsuleHealth::Unknown => "",
+                    CapsuleHealth::Starting => ", not ready yet",
+                    CapsuleHealth::Ready => ", ready",
+                    CapsuleHealth::Failing => ", its probe fails",
+                };
+                let _ = write!(state, " for {time}{health}");
             }
             format!("   {:<20} {state}", capsule.name())
         };

@@ -26,6 +26,19 @@ pub fn command_line() -> &'static [u8] {
     crate::x86::boot::command_line()
 }
 
+/// What the time-stamp counter showed when the loader entered the kernel.
+#[must_use]
+pub fn entered() -> u64 {
+    crate::x86::boot::entered()
+}
+
+/// When the time-stamp counter showed `counter`, in nanoseconds of [`crate::time::Instant`]: less
+/// than nothing before the kernel had a clock. Wrong where the counter changes its pace.
+#[must_use]
+pub fn ns_of_counter(counter: u64) -> i64 {
+    crate::x86::clock::ns_of(counter)
+}
+
 impl Ramdisk {
     /// Its bytes.
     #[must_use]

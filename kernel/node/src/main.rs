@@ -29,7 +29,7 @@ mod usb;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
-use capsule::{BootLog, Capsules, Guard, KERNEL, Setup};
+use capsule::{BootLog, Capsules, Guard, KERNEL, Setup, Started};
 use core::time::Duration;
 use machine::boot::Ramdisk;
 use machine::thread::{self, Builder};
@@ -56,10 +56,10 @@ const GOING_BACK: Duration = Duration::from_secs(5);
 )]
 #[unsafe(no_mangle)]
 fn skep_main() {
-    BOOT.done("machine");
     log::info!("{KERNEL} on {} CPUs", machine::cpu::count());
     platform::tell_of_crash();
     let (ramdisk, handover) = ramdisk::split();
+    log_start(handover.as_ref());
     let slot = handover.as_ref().and_then(|said| said.slot);
     let started = Guard::start(skep_watchdog::find())
         .map_err(|_| no_memory())
@@ -69,6 +69,19 @@ fn skep_main() {
         Err(why) if slot.is_some_and(|slot| slot.is_trial) => go_back(&why),
         Err(why) => stay_idle(&why),
     }
+}
+
+/// Writes down what was before the kernel's threads: by the processor's counter, which begins
+/// with its power and which a loader of ours has read too.
+fn log_start(handover: Option<&Handover>) {
+    let done = |name, counter| BOOT.done_at(name, machine::boot::ns_of_counter(counter));
+    done("power on", 0);
+    if let Some(times) = handover.and_then(|said| said.times) {
+        done("firmware", times.started);
+        done("release read and checked", times.checked);
+    }
+    done("kernel entered", machine::boot::entered());
+    BOOT.done("machine");
 }
 
 /// Everything from the ramdisk to the 3Bot; why not, in words. Its steps are not inlined:
@@ -121,7 +134,7 @@ fn start(
         owners,
         net,
         disks: devices.disks,
-        started: handover.and_then(|said| said.slot),
+        started: started_from(handover.as_ref()),
         platform: Box::new(Machine {
             bound,
             trust,
@@ -137,6 +150,15 @@ fn start(
     capsules.begin();
     capsules.report_refusals();
     Ok(())
+}
+
+/// What the loader started this node from, as far as it says.
+fn started_from(handover: Option<&Handover>) -> Started {
+    match handover.map(|said| said.slot) {
+        None => Started::Untold,
+        Some(None) => Started::Network,
+        Some(Some(slot)) => Started::Slot(slot),
+    }
 }
 
 fn no_memory() -> String {

@@ -69,9 +69,9 @@ pub use slots::{
     SlotInfo, SlotStatus, SlotsInfo, UPDATE_CHUNK_BYTES_MAX, UpdateProgress, UpdateRefusal,
 };
 pub use state::{
-    BootStep, CapsuleInfo, CapsuleState, CrashRecord, ExitCause, ExitStatus, ExitSummary,
-    LimitKind, Limits, ManifestEntry, ManifestRole, NodeInfo, PortState, Protocol, Refusal,
-    SettingsInfo, StartCause, UnknownCall, Usage, WatchdogInfo,
+    BootStep, CapsuleHealth, CapsuleInfo, CapsuleState, CrashRecord, ExitCause, ExitStatus,
+    ExitSummary, LimitKind, Limits, ManifestEntry, ManifestRole, NodeInfo, PortState, Protocol,
+    Refusal, SettingsInfo, StartCause, UnknownCall, Usage, WatchdogInfo,
 };
 
 /// Most bytes of state that [`Request::SaveState`] takes.
@@ -219,6 +219,14 @@ pub enum Request {
     },
     /// Answered by [`Reply::Profile`].
     ReadProfile,
+    /// What the 3Bot knows of a running capsule and the kernel does not, for whoever stands
+    /// before the machine. Answered by [`Reply::Done`].
+    Judge {
+        /// Whom.
+        capsule: CapsuleId,
+        /// How it does.
+        health: CapsuleHealth,
+    },
     /// Has the node sign a challenge with its own key. Answered by [`Reply::Proof`], or by
     /// [`ControlError::Unsupported`] where it has none.
     ProveIdentity {

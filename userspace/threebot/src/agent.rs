@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 use skep_api::control::{
-    CapsuleId, ControlError, KillScope, ManifestEntry, Refusal, STOP_GRACE_MS_MAX,
+    CapsuleHealth, CapsuleId, ControlError, KillScope, ManifestEntry, Refusal, STOP_GRACE_MS_MAX,
 };
 use skep_api::manifest::Manifest;
 use skep_api::owner::Verifier;
@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::runtime::{Control, Failure};
 use crate::supervisor::{
-    Action, Command, CommandError, Input, ProbeKind, RecordKind, StartError, Supervisor,
+    Action, Command, CommandError, Input, ProbeKind, RecordKind, StartError, Supervisor, Unit,
 };
 
 mod begin;
@@ -53,6 +53,8 @@ pub struct Agent {
     execs: exec::Execs,
     names: RefCell<BTreeMap<CapsuleId, String>>,
     quiet: RefCell<events::Quiet>,
+    /// What the kernel was last told of running capsules.
+    judged: RefCell<BTreeMap<u32, CapsuleHealth>>,
     /// The supervisor's deadline may have changed.
     changed: Notify,
     /// There is something to save.
@@ -136,8 +138,27 @@ impl Agent {
                 }
             }
         }
+        self.judge();
         self.changed.notify_one();
         self.unsaved.notify_one();
+    }
+
+    /// Tells the kernel how capsules do, where that has changed.
+    fn judge(self: &Rc<Self>) {
+        let supervisor = self.supervisor.borrow();
+        let running: BTreeMap<u32, CapsuleHealth> = supervisor
+            .units()
+            .filter_map(Unit::running_health)
+            .collect();
+        let before = self.judged.replace(running.clone());
+        for (instance, health) in running {
+            if before.get(&instance) != Some(&health) {
+                // One that has just ended needs none.
+                self.spawn(move |agent| async move {
+                    let _ = agent.control.judge(CapsuleId(instance), health).await;
+                });
+            }
+        }
     }
 
     pub(crate) fn spawn<F: Future<Output = ()> + 'static>(

@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 
 use crate::agent::Agent;
 
+mod boot;
 mod command;
 mod profile;
 mod reply;

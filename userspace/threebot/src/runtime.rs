@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use skep_api::control::hardware::Hardware;
 use skep_api::control::{
-    CapsuleId, CapsuleInfo, CapsuleSummary, ControlError, CrashRecord, EventMask, EventRecord,
-    ExecId, KillScope, ManifestEntry, ManifestSource, NodeInfo, Profile, Reply, Request, SlotsInfo,
+    CapsuleHealth, CapsuleId, CapsuleInfo, CapsuleSummary, ControlError, CrashRecord, EventMask,
+    EventRecord, ExecId, KillScope, ManifestEntry, ManifestSource, NodeInfo, Profile, Reply,
+    Request, SlotsInfo,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -185,6 +186,16 @@ impl Control {
             signal,
             grace_ms,
         };
+        expect!(self.ask(request).await, Reply::Done => ())
+    }
+
+    /// See [`Request::Judge`].
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`].
+    pub async fn judge(&self, capsule: CapsuleId, health: CapsuleHealth) -> Result<(), Failure> {
+        let request = Request::Judge { capsule, health };
         expect!(self.ask(request).await, Reply::Done => ())
     }
 

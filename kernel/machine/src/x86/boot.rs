@@ -22,7 +22,7 @@ use bootloader_api::info::{FrameBufferInfo, MemoryRegionKind, Optional};
 use bootloader_api::{BootInfo, entry_point};
 use core::mem::size_of;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 static CONFIG: BootloaderConfig = {
     let mut c = BootloaderConfig::new_default();
@@ -77,6 +77,13 @@ pub(crate) struct State {
 }
 
 static STATE: Once<State> = Once::new();
+/// The TSC when the kernel was entered.
+static ENTERED: AtomicU64 = AtomicU64::new(0);
+
+/// What the TSC showed when the kernel was entered.
+pub(crate) fn entered() -> u64 {
+    ENTERED.load(Relaxed)
+}
 
 #[expect(
     clippy::unreachable,
@@ -169,6 +176,7 @@ fn fail(why: &str) -> ! {
 
 /// The first Rust code of the kernel, on the loader's stack and tables.
 fn start(info: &'static mut BootInfo) -> ! {
+    ENTERED.store(clock::tsc(), Relaxed);
     control::init();
     percpu::install_boot();
     uart::early_write(b"Skep ");

@@ -57,6 +57,15 @@ fn tsc_ns() -> u64 {
     Scale(TSC_TO_NS.load(Relaxed)).apply(ticks) + 1
 }
 
+/// What [`monotonic_ns`] is, or would have been, when the TSC showed `tsc`: less than nothing
+/// before [`init`].
+pub(crate) fn ns_of(tsc: u64) -> i64 {
+    let base = TSC_BASE.load(Relaxed);
+    let ns = Scale(TSC_TO_NS.load(Relaxed)).apply(tsc.abs_diff(base));
+    let ns = i64::try_from(ns).unwrap_or(i64::MAX);
+    if tsc < base { -ns } else { ns }
+}
+
 /// Nanoseconds since boot.
 #[inline]
 pub(crate) fn monotonic_ns() -> u64 {

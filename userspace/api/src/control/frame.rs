@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::{Message, Request};
 
 /// Raised with any change of the messages; both sides must have the same.
-pub const PROTOCOL_VERSION: u16 = 8;
+pub const PROTOCOL_VERSION: u16 = 9;
 /// Most bytes of a whole frame, header included.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 /// Bytes before the body.

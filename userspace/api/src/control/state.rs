@@ -288,13 +288,28 @@ pub struct UnknownCall {
     pub count: u64,
 }
 
+/// How a running capsule does, by its probes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CapsuleHealth {
+    /// Nobody has said.
+    #[default]
+    Unknown,
+    /// It has yet to do its work for the first time.
+    Starting,
+    /// It does its work.
+    Ready,
+    /// Its last probe failed.
+    Failing,
+}
+
 /// When a step of the boot was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootStep {
-    /// What, such as `memory` or `3bot started`.
+    /// What, such as `devices` or `system capsule started`.
     pub name: String,
-    /// Nanoseconds since the kernel was entered.
-    pub done_ns: u64,
+    /// When on the node's clock, in nanoseconds since it began; what was before the kernel had
+    /// one is less than 0.
+    pub done_ns: i64,
 }
 
 /// What the machine room wrote down when the kernel last panicked.

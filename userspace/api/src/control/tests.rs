@@ -36,7 +36,7 @@ fn wire_bytes_are_fixed() {
         grace_ms: 5000,
     };
     let expected = [
-        6, 0, 0, 0, 8, 0, 0, 0, 9, 0, 0, 0, 3, 0xac, 2, 15, 0x88, 0x27,
+        6, 0, 0, 0, 9, 0, 0, 0, 9, 0, 0, 0, 3, 0xac, 2, 15, 0x88, 0x27,
     ];
     assert_eq!(encode_request(9, &stop).expect("fits"), expected);
     let event = EventRecord {
@@ -44,7 +44,7 @@ fn wire_bytes_are_fixed() {
         time_ns: 2,
         event: Event::Ping { token: 3 },
     };
-    let expected = [5, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 11, 3];
+    let expected = [5, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 11, 3];
     assert_eq!(
         encode_message(0, &Message::Event(event)).expect("fits"),
         expected
@@ -71,6 +71,10 @@ fn requests_survive_the_wire() {
             bytes: vec![0xff; STATE_BYTES_MAX],
         },
         Request::PowerOff,
+        Request::Judge {
+            capsule: CapsuleId(3),
+            health: CapsuleHealth::Failing,
+        },
     ] {
         assert_eq!(round_trip(&request), Ok(request));
     }
@@ -189,7 +193,7 @@ fn other_versions_and_leftovers_are_named() {
     assert_eq!(head.id, 5);
     assert_eq!(
         decode_request(&head, body),
-        Err(ControlError::Version { kernel: 8 })
+        Err(ControlError::Version { kernel: 9 })
     );
     let mut bytes = encode_request(5, &Request::NodeInfo).expect("fits");
     bytes.push(0);

@@ -217,15 +217,17 @@ fn wrong(status: &Status) -> String {
 
 /// The steps of a node's boot: when each was done, and what it took.
 pub(super) fn boot(status: &Status) -> String {
-    let steps = status.node.iter().flat_map(|node| &node.boot);
+    let steps: Vec<_> = status.node.iter().flat_map(|node| &node.boot).collect();
     let mut rows = vec![["STEP", "TOOK", "DONE AFTER"].map(String::from)];
-    let mut before = 0.0;
+    // Usually the machine's power, before the kernel had a clock.
+    let began = steps.first().map_or(0.0, |step| step.done_ms.min(0.0));
+    let mut before = began;
     for step in steps {
         let took = step.done_ms - before;
         rows.push([
             plain(&step.step),
             format!("{took:.1} ms"),
-            format!("{:.1} ms", step.done_ms),
+            format!("{:.1} ms", step.done_ms - began),
         ]);
         before = step.done_ms;
     }
@@ -305,7 +307,7 @@ mod tests {
         "node": {"name": "node", "kernel": "skep 0.1.0", "agent": "threebot 0.1.0", "uptime_ms": 61000,
             "memory_total_bytes": 134217728, "memory_free_bytes": 67108864, "cpus": 2,
             "addresses": ["10.0.2.15/24"],
-            "boot": [{"step": "machine", "done_ms": 12.5}, {"step": "ramdisk", "done_ms": 20.25}],
+            "boot": [{"step": "power on", "done_ms": -900}, {"step": "machine", "done_ms": 12.5}, {"step": "ramdisk", "done_ms": 20.25}],
             "settings": {"disk": "vda", "problem": "skep.toml on vda: line 3, name: 3 is not"}},
         "capsules": [
             {"name": "nginx", "state": "running", "health": "ready", "reason": null,
@@ -340,8 +342,9 @@ mod tests {
     fn a_boot_is_told_step_by_step() {
         let text = boot(&serde_json::from_str(STATUS).unwrap());
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[1], "machine  12.5 ms  12.5 ms");
-        assert_eq!(lines[2], "ramdisk  7.8 ms   20.2 ms");
+        assert_eq!(lines[1], "power on  0.0 ms    0.0 ms");
+        assert_eq!(lines[2], "machine   912.5 ms  912.5 ms");
+        assert_eq!(lines[3], "ramdisk   7.8 ms    920.2 ms");
     }
 
     #[test]

@@ -70,6 +70,7 @@ impl Agent {
             execs: exec::Execs::default(),
             names: RefCell::new(BTreeMap::new()),
             quiet: RefCell::new(events::Quiet::default()),
+            judged: RefCell::default(),
             changed: Notify::new(),
             unsaved: Notify::new(),
             resyncing: Cell::new(false),

@@ -8,6 +8,7 @@ use skep_api::control::{CapsuleId, CapsuleInfo, CrashRecord, NodeInfo, StartCaus
 use skep_api::hash::hex;
 use skep_api::identity::{CHALLENGE_BYTES_MAX, CHALLENGE_BYTES_MIN, Identity, Kept};
 
+use super::boot;
 use super::command::failed;
 use super::reply::Problem;
 use crate::agent::Agent;
@@ -37,7 +38,7 @@ pub(super) struct NodeView {
     cpu_busy_ms: u64,
     addresses: Vec<String>,
     unknown_calls: Vec<UnknownCallView>,
-    boot: Vec<BootView>,
+    boot: Vec<boot::Step>,
     start_cause: &'static str,
     watchdog: Option<WatchdogView>,
     settings: SettingsView,
@@ -79,12 +80,6 @@ struct WatchdogView {
     device: String,
     timeout_ms: u32,
     withheld: Option<String>,
-}
-
-#[derive(Serialize)]
-struct BootView {
-    step: String,
-    done_ms: f64,
 }
 
 #[derive(Serialize)]
@@ -265,7 +260,6 @@ pub(super) async fn hardware(agent: &Agent) -> Result<Hardware, Problem> {
 
 fn node_view(agent: &Agent, node: NodeInfo) -> NodeView {
     let unknown = node.unknown_calls.into_iter();
-    let steps = node.boot_steps.into_iter();
     NodeView {
         name: agent.node_name.clone(),
         kernel: node.kernel,
@@ -284,12 +278,7 @@ fn node_view(agent: &Agent, node: NodeInfo) -> NodeView {
                 count: call.count,
             })
             .collect(),
-        boot: steps
-            .map(|step| BootView {
-                step: step.name,
-                done_ms: step.done_ns as f64 / 1e6,
-            })
-            .collect(),
+        boot: boot::steps(node.boot_steps, &agent.journal.borrow()),
         start_cause: match node.start_cause {
             StartCause::Other => "other",
             StartCause::Crash => "crash",

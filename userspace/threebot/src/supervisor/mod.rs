@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub mod backoff;
+mod health;
 mod order;
 pub mod probing;
 pub mod spec;
