@@ -1,13 +1,16 @@
 //! Boots: every firmware, several numbers of CPUs, little and much memory, large
 //! and missing ramdisks.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use skep_qemu::{
-    Firmware, Machine, http,
+    Artifacts, Firmware, Machine, Node,
+    command::output,
+    http,
     ramdisk::{Image, Ramdisk, standard_manifest},
     seconds,
 };
-use std::{path::PathBuf, thread};
+use std::{path::PathBuf, process::Command, thread, time::Instant};
 
 /// Port of nginx's page.
 const NGINX: u16 = 8081;
@@ -52,6 +55,7 @@ fn serves(name: &str, firmware: Firmware, cpus: u32) -> Result<()> {
         page.text()
     );
     println!("first page after {:.3} s", node.uptime().as_secs_f64());
+    tells_its_steps(&node, firmware)?;
     let address = node.address(NGINX);
     thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
@@ -63,6 +67,60 @@ fn serves(name: &str, firmware: Firmware, cpus: u32) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// The node tells what its boot took, from the power on, and no longer than it did.
+fn tells_its_steps(node: &Node, firmware: Firmware) -> Result<()> {
+    let deadline = Instant::now() + seconds(20);
+    let steps = loop {
+        let steps = steps(node)?;
+        if steps.iter().any(|(name, _)| name == "nginx ready") {
+            break steps;
+        }
+        ensure!(Instant::now() < deadline, "nginx is never ready: {steps:?}");
+        thread::sleep(seconds(1));
+    };
+    let took = node.uptime().as_secs_f64() * 1000.0;
+    let mut wanted = vec!["power on", "kernel entered", "machine", "devices"];
+    if firmware == Firmware::Uefi {
+        wanted.splice(1..1, ["firmware", "release read and checked"]);
+    }
+    wanted.push("nginx started");
+    wanted.push("nginx ready");
+    let mut at = steps.iter();
+    for name in &wanted {
+        ensure!(
+            at.any(|(step, _)| step == name),
+            "no {name} in its place: {steps:?}"
+        );
+    }
+    ensure!(
+        steps.iter().any(|(name, _)| name == "first address"),
+        "{steps:?}"
+    );
+    let (first, last) = (steps[0].1, steps[steps.len() - 1].1);
+    ensure!(
+        first < 0.0 && last > 0.0 && last - first < took,
+        "{:.0} ms for what took {took:.0}: {steps:?}",
+        last - first
+    );
+    let url = format!("http://{}", node.address(8080));
+    let mut skep = Command::new(Artifacts::new().cli());
+    let shown = output(skep.args(["status", "--boot", "--node", &url]))?;
+    println!("{shown}");
+    ensure!(shown.lines().count() > wanted.len(), "{shown}");
+    Ok(())
+}
+
+/// The steps of its boot, each with the milliseconds after which it was done.
+fn steps(node: &Node) -> Result<Vec<(String, f64)>> {
+    let told = node.api().get("node")?;
+    let steps = told["boot"].as_array().context("no steps")?.iter();
+    let step = |step: &Value| {
+        let name = step["step"].as_str()?.to_string();
+        Some((name, step["done_ms"].as_f64()?))
+    };
+    steps.map(|told| step(told).context("no step")).collect()
 }
 
 /// Boots a node with this much memory and expects nginx's page.
