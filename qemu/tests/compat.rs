@@ -36,11 +36,6 @@ fn limits() -> Result<()> {
 }
 
 #[test]
-fn memory() -> Result<()> {
-    check("memory")
-}
-
-#[test]
 #[ignore = "long: `scripts/test compat` runs it"]
 fn perl() -> Result<()> {
     check("perl")
