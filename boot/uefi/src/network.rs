@@ -161,7 +161,10 @@ fn fetch(device: Handle, url: &str) -> uefi::Result<Result<&'static [u8], Failur
             return Ok(Ok(memory));
         }
         part = Vec::new();
-        http.response_more(&mut part)?;
+        if http.response_more(&mut part)?.is_empty() {
+            // It has said how long the file is, and sends no more of it.
+            return Ok(Err(Failure::NotFetched));
+        }
     }
 }
 

@@ -114,7 +114,10 @@ impl Disks {
             let health = disk.device.health().ok();
             let failing = health.as_ref().filter(|h| h.is_failing);
             let reason = failing.map(|h| h.reason.clone());
-            *disk.health.lock() = health;
+            let before = core::mem::replace(&mut *disk.health.lock(), health);
+            if let (Some(reason), false) = (&reason, before.is_some_and(|h| h.is_failing)) {
+                log::warn!("{}: the disk says that it fails: {reason}", disk.id.name());
+            }
             is_told &= disk.tell_failure(reason, self.hub.get());
         }
         is_told
@@ -206,7 +209,6 @@ impl NodeDisk {
         }
         let device = String::from(self.id.name());
         let detail = format!("the disk says that it fails: {reason}");
-        log::warn!("{device}: {detail}");
         let event = Event::DeviceError { device, detail };
         let Some(hub) = hub.filter(|hub| hub.is_heard(&event)) else {
             return false;

@@ -126,7 +126,8 @@ impl Thread {
         // First: who makes a thread looks at it again when the machine's thread can be found.
         self.schedule.0.store(Kept::packed(schedule), SeqCst);
         if let Some(machine) = self.machine() {
-            machine.set_share(schedule.share());
+            // Not `schedule`: another thread may have come after it.
+            machine.set_share(self.schedule().share());
         }
     }
 }

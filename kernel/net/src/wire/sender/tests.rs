@@ -220,16 +220,18 @@ proptest! {
     }
 }
 
+/// A segment as long as the link takes it, with all that follows the same.
+const FULL: Step = Step {
+    data: 1460,
+    flags: 0x10,
+    options: 0,
+    changes: 3,
+};
+
 /// Room that is promised on another CPU is not counted twice, and none stays promised.
 #[test]
 fn two_who_send_at_one_time_lose_nothing() {
-    let step = Step {
-        data: 1460,
-        flags: 0x10,
-        options: 0,
-        changes: 3,
-    };
-    let packets = packets(&[step; 8]);
+    let packets = packets(&[FULL; 8]);
     for room in 1..=17 {
         let tap = tap(60 << 10, room);
         let node = node_on(&tap);
@@ -253,14 +255,8 @@ fn two_who_send_at_one_time_lose_nothing() {
 /// Room that one CPU was told of is not another's, until it is not needed any more.
 #[test]
 fn the_last_room_is_one_senders() {
-    let step = Step {
-        data: 1460,
-        flags: 0x10,
-        options: 0,
-        changes: 3,
-    };
-    let data = packets(&[step]).remove(0);
-    let answer = packets(&[Step { data: 0, ..step }]).remove(0);
+    let data = packets(&[FULL]).remove(0);
+    let answer = packets(&[Step { data: 0, ..FULL }]).remove(0);
     for joined_max in [0, 60 << 10] {
         let tap = tap(joined_max, 1);
         let node = node_on(&tap);
@@ -286,13 +282,7 @@ fn the_last_room_is_one_senders() {
 /// The node may move to a link that takes less than the one for which segments were joined.
 #[test]
 fn a_link_gets_nothing_longer_than_it_takes() {
-    let step = Step {
-        data: 1460,
-        flags: 0x10,
-        options: 0,
-        changes: 3,
-    };
-    let packets = packets(&[step; 8]);
+    let packets = packets(&[FULL; 8]);
     for (joined_max, wanted) in [(4000, 0), (60 << 10, 8)] {
         let tap = tap(joined_max, 100);
         let node = node_on(&tap);
