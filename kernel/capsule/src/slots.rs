@@ -261,17 +261,22 @@ impl Inner {
     /// holds is not looked at: the capsule may have written anything there, and who asks here
     /// would wait for a disk that does not answer.
     fn find(&mut self, disks: &Disks) {
-        if self.disk.is_some() || matches!(self.started, Started::Network) {
+        if self.disk.is_some() {
             return;
         }
+        let told = match self.started {
+            Started::Network => return,
+            Started::Untold => None,
+            Started::Slot(slot) => Some(slot),
+        };
         for (id, device) in disks.open_to(HOLDER) {
             let Some(mut disk) = SlotDisk::open(&device) else {
                 continue;
             };
-            let found = match &self.started {
-                Started::Slot(slot) if slot.disk == disk.guid => disk.set_running(*slot),
-                Started::Slot(_) | Started::Network => continue,
-                Started::Untold => disk.find_running(),
+            let found = match told {
+                Some(slot) if slot.disk == disk.guid => disk.set_running(slot),
+                Some(_) => continue,
+                None => disk.find_running(),
             };
             // A capsule may have been given it while it was read.
             if found.is_some() && disks.reserve(&id, HOLDER) {
