@@ -159,10 +159,7 @@ impl DmaBuffer {
 }
 
 fn zeroed(len: usize) -> Result<Block, AllocError> {
-    let block = Block::alloc(Block::order_for(len.max(1))).ok_or(AllocError::OutOfMemory)?;
-    // SAFETY: the block was free, so nothing else refers to its pages.
-    unsafe { block.ptr().write_bytes(0, block.len()) };
-    Ok(block)
+    Block::zeroed(Block::order_for(len.max(1))).ok_or(AllocError::OutOfMemory)
 }
 
 /// The physical address behind a pointer into the direct map, where frames,

@@ -14,13 +14,10 @@ pub(super) struct Kernel;
 unsafe impl Hal for Kernel {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let order = pages.next_power_of_two().trailing_zeros() as usize;
-        match Block::alloc(order) {
+        match Block::zeroed(order) {
             Some(block) => {
-                // SAFETY: the block was free; its pages are mapped, not at zero.
-                let ptr = unsafe {
-                    block.ptr().write_bytes(0, block.len());
-                    NonNull::new_unchecked(block.ptr())
-                };
+                // SAFETY: a block's pages are mapped, not at zero.
+                let ptr = unsafe { NonNull::new_unchecked(block.ptr()) };
                 (block.leak() as PhysAddr, ptr)
             }
             // An address of zero tells the crate that there was no memory.

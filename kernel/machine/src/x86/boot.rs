@@ -537,7 +537,11 @@ fn free_loader(s: &State) {
             if run > 0 {
                 // SAFETY: the loader's own pages: tables, stack, boot information
                 // that was copied; nobody uses them now.
-                unsafe { frame::add_range(n..n + run) };
+                unsafe {
+                    // Its code, too: see `Block::zeroed`.
+                    super::phys_ptr(n * PAGE_SIZE).write_bytes(0, run * PAGE_SIZE);
+                    frame::add_range(n..n + run);
+                }
             }
             n += run + 1;
         }

@@ -38,10 +38,7 @@ pub(super) unsafe fn table<'a>(entry: u64) -> &'a Table {
 
 /// Physical address of a new table of zeros.
 pub(super) fn new_table() -> Option<usize> {
-    let block = Block::alloc(0)?;
-    // SAFETY: the block is ours and one page long.
-    unsafe { super::zero_page(block.ptr()) };
-    Some(block.leak())
+    Some(Block::zeroed(0)?.leak())
 }
 
 /// Gives a table's page back.

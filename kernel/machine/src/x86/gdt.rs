@@ -44,7 +44,7 @@ static TABLES: [Once<Tables>; crate::cpu::CPUS_MAX] = [const { Once::new() }; cr
 pub(super) fn init() {
     let mut tss = Box::new(TaskStateSegment::new());
     for slot in [IST_DOUBLE_FAULT, IST_NMI, IST_MACHINE_CHECK, IST_DEBUG] {
-        let stack = Block::alloc(IST_STACK_ORDER).expect("boot: no memory for trap stacks");
+        let stack = Block::zeroed(IST_STACK_ORDER).expect("boot: no memory for trap stacks");
         let top = stack.ptr() as u64 + stack.len() as u64;
         stack.leak();
         tss.interrupt_stack_table[usize::from(slot)] = VirtAddr::new(top);

@@ -125,7 +125,7 @@ fn refill(mine: &mut Stack, class: usize) {
     let mut shared = SHARED[class].lock();
     if shared.len == 0 {
         let order = usize::from(CLASSES[class] > 512) * 2;
-        let Some(block) = Block::alloc(order) else {
+        let Some(block) = Block::zeroed(order) else {
             return;
         };
         let (base, len) = (block.ptr(), block.len());
@@ -178,7 +178,7 @@ impl Arenas {
     }
 
     fn open() -> Option<linked_list_allocator::Heap> {
-        let block = Block::alloc(ARENA_ORDER)?;
+        let block = Block::zeroed(ARENA_ORDER)?;
         let (base, len) = (block.ptr(), block.len());
         block.leak();
         let mut heap = linked_list_allocator::Heap::empty();

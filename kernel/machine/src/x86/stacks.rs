@@ -111,7 +111,7 @@ fn back(top: usize) -> Option<()> {
     if frame::is_short() {
         return None;
     }
-    let block = Block::alloc(ORDER)?;
+    let block = Block::zeroed(ORDER)?;
     for (i, va) in pages(top).enumerate() {
         let page = (block.phys() + i * PAGE_SIZE) as u64;
         kmap::map_page(va, page | PRESENT | WRITABLE | GLOBAL | NO_EXEC)?;
