@@ -136,6 +136,12 @@ pub const PROGRAMS: &[Program] = &[
         include_str!("../tests/compat/limits.py"),
     ),
     program(
+        "memory",
+        &["python3", "coreutils"],
+        &["/usr/bin/python3", "/script"],
+        include_str!("../tests/compat/memory.py"),
+    ),
+    program(
         "perl",
         &["perl", "dash", "coreutils", "netbase"],
         &["/usr/bin/perl", "/script"],

@@ -36,6 +36,11 @@ fn limits() -> Result<()> {
 }
 
 #[test]
+fn memory() -> Result<()> {
+    check("memory")
+}
+
+#[test]
 #[ignore = "long: `scripts/test compat` runs it"]
 fn perl() -> Result<()> {
     check("perl")

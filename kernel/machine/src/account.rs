@@ -159,6 +159,14 @@ impl Account {
         charge(self.slot, pages)
     }
 
+    /// Pages that may still be charged, a moment ago.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        let slot = self.slot();
+        let used = pages_of(slot.held.load(Relaxed));
+        slot.limit.load(Relaxed).saturating_sub(used)
+    }
+
     /// As [`Account::charge`], given back when the [`PageCharge`] is dropped.
     ///
     /// # Errors

@@ -4,6 +4,8 @@
 pub const PAGE_SIZE: usize = 4096;
 /// `log2` of [`PAGE_SIZE`].
 pub const PAGE_SHIFT: usize = 12;
+/// Bytes in a huge page.
+pub const HUGE_PAGE_SIZE: usize = 2 << 20;
 /// First address a program may map (the pages below catch null pointers).
 pub const USER_START: usize = 0x1_0000;
 /// End of the addresses a program may map: one page short of 2^47, because a

@@ -32,6 +32,8 @@ bitflags! {
         const WIPE_ON_FORK = 1 << 6;
         /// Left out of core dumps (`MADV_DONTDUMP`).
         const DONT_DUMP = 1 << 7;
+        /// In huge pages where they fit (`MADV_HUGEPAGE`).
+        const HUGE = 1 << 9;
         /// Of the kernel's making: cannot be resized or advised (`[vdso]`).
         const SPECIAL = 1 << 8;
     }

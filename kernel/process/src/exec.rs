@@ -63,6 +63,9 @@ fn commit(me: &Arc<Thread>, regs: &mut UserRegs, ready: Ready) {
         exit::leave_memory(me, &old);
     }
     thread::set_space(ready.space.page_table().clone());
+    ready
+        .space
+        .set_small_pages_only(me.process().small_pages_only());
     me.space.set(ready.space);
     process.release_parent();
     me.set_robust_list(0);

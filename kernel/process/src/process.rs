@@ -345,6 +345,9 @@ impl Process {
     /// Sets that.
     pub fn set_small_pages_only(&self, only: bool) {
         self.small_pages_only.store(only, Relaxed);
+        if let Some(space) = self.first_thread().and_then(|t| t.space.get()) {
+            space.set_small_pages_only(only);
+        }
     }
 
     /// Whether it keeps capabilities when it gives up being root

@@ -265,9 +265,9 @@ pub(crate) fn sys_madvise(ctx: &mut Ctx<'_>, addr: usize, len: usize, advice: us
         | abi::MADV_RANDOM
         | abi::MADV_SEQUENTIAL
         | abi::MADV_COLD
-        | abi::MADV_PAGEOUT
-        | abi::MADV_HUGEPAGE
-        | abi::MADV_NOHUGEPAGE => Advice::Hint,
+        | abi::MADV_PAGEOUT => Advice::Hint,
+        abi::MADV_HUGEPAGE => Advice::HugePage,
+        abi::MADV_NOHUGEPAGE => Advice::NoHugePage,
         abi::MADV_WILLNEED => Advice::WillNeed,
         abi::MADV_DONTNEED => Advice::DontNeed,
         abi::MADV_FREE => Advice::Free,

@@ -32,11 +32,11 @@ const FIXED: [(&str, &str); 11] = [
     ("devices/system/node/possible", "0"),
     (
         "kernel/mm/transparent_hugepage/enabled",
-        "always madvise [never]",
+        "always [madvise] never",
     ),
     (
         "kernel/mm/transparent_hugepage/defrag",
-        "always defer defer+madvise madvise [never]",
+        "always defer defer+madvise [madvise] never",
     ),
     (
         "kernel/mm/transparent_hugepage/shmem_enabled",

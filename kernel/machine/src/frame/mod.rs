@@ -16,7 +16,6 @@ use crate::account::{self, Account};
 use crate::addr::PAGE_SIZE;
 use crate::arch;
 use crate::error::AllocError;
-#[cfg(target_os = "none")]
 use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicUsize, Ordering};
 
@@ -283,6 +282,69 @@ impl Frame {
         meta(number as u32).refs.fetch_add(1, Ordering::Relaxed);
         Frame {
             number: number as u32,
+        }
+    }
+}
+
+/// Frames of a huge page.
+pub const HUGE_FRAMES: usize = 512;
+/// Of blocks as long as a huge page; they begin where one may.
+const HUGE_ORDER: usize = 9;
+
+/// The frames of a huge page: one piece of memory, full of zeros. Each is counted and given back
+/// like any other.
+#[derive(Debug)]
+pub struct HugeFrames {
+    first: u32,
+}
+
+impl HugeFrames {
+    /// All of them, charged to `account`.
+    ///
+    /// # Errors
+    /// The account is at its limit, or there is no such piece left.
+    pub fn zeroed(account: &Account) -> Result<HugeFrames, AllocError> {
+        // Neither the reserve of the machine nor the last of an account goes into what is only
+        // a convenience: single frames are to be had when others ask at the same time.
+        if available() < 2 * HUGE_FRAMES {
+            return Err(AllocError::OutOfMemory);
+        }
+        if account.room() < 2 * HUGE_FRAMES {
+            return Err(AllocError::OverLimit);
+        }
+        account.charge(HUGE_FRAMES)?;
+        let Some(block) = buddy::Block::alloc(HUGE_ORDER) else {
+            account.uncharge(HUGE_FRAMES);
+            return Err(AllocError::OutOfMemory);
+        };
+        let first = (block.leak() / PAGE_SIZE) as u32;
+        for number in first..first + HUGE_FRAMES as u32 {
+            // SAFETY: the frame was free, so nothing else refers to its page.
+            unsafe { arch::zero_page(arch::phys_ptr(number as usize * PAGE_SIZE)) };
+            let m = meta(number);
+            m.account.store(account.id(), Ordering::Relaxed);
+            m.refs.store(1, Ordering::Release);
+        }
+        Ok(HugeFrames { first })
+    }
+
+    /// Their physical address.
+    #[cfg(target_os = "none")]
+    pub(crate) fn phys(&self) -> u64 {
+        u64::from(self.first) * PAGE_SIZE as u64
+    }
+
+    /// Each of them, in order.
+    pub(crate) fn into_frames(self) -> impl Iterator<Item = Frame> {
+        let first = ManuallyDrop::new(self).first;
+        (first..first + HUGE_FRAMES as u32).map(|number| Frame { number })
+    }
+}
+
+impl Drop for HugeFrames {
+    fn drop(&mut self) {
+        for number in self.first..self.first + HUGE_FRAMES as u32 {
+            drop(Frame { number });
         }
     }
 }

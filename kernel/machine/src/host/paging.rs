@@ -1,8 +1,8 @@
 //! A page table as a map.
 
-use crate::addr::{PAGE_SHIFT, USER_END, USER_START};
+use crate::addr::{HUGE_PAGE_SIZE, PAGE_SHIFT, USER_END, USER_START};
 use crate::error::AllocError;
-use crate::frame::Frame;
+use crate::frame::{Frame, HugeFrames};
 use crate::paging::{Access, MapOutcome, Mapping, WriteFault};
 use crate::{Account, sync::SpinLock};
 use alloc::collections::{BTreeMap, btree_map};
@@ -102,6 +102,39 @@ impl PageTable {
                 Ok(MapOutcome::Mapped)
             }
         }
+    }
+
+    /// Whether nothing is mapped in the 2 MiB of `va`.
+    pub fn is_free_for_huge(&self, va: usize) -> bool {
+        let start = va & !(HUGE_PAGE_SIZE - 1);
+        let span = pages(&(start..start + HUGE_PAGE_SIZE));
+        valid(va) && self.pages.lock().range(span).next().is_none()
+    }
+
+    /// Maps `frames` at `va`, a multiple of their length, unless something is mapped there.
+    ///
+    /// # Errors
+    /// None: a map has no tables.
+    pub fn map_huge(
+        &self,
+        va: usize,
+        frames: HugeFrames,
+        access: Access,
+    ) -> Result<MapOutcome, AllocError> {
+        if !va.is_multiple_of(HUGE_PAGE_SIZE) || !self.is_free_for_huge(va) {
+            return Ok(MapOutcome::Occupied);
+        }
+        let mut pages = self.pages.lock();
+        let numbers = va >> PAGE_SHIFT..;
+        for (number, frame) in numbers.zip(frames.into_frames()) {
+            pages.insert(number, Entry::new(frame, access));
+        }
+        Ok(MapOutcome::Mapped)
+    }
+
+    /// Bytes of `range` that huge pages map: a map has none.
+    pub fn huge_bytes(&self, _: Range<usize>) -> usize {
+        0
     }
 
     /// What is mapped at `va`.

@@ -1,6 +1,6 @@
 //! User page tables.
 //!
-//! Four levels. Every leaf owns a reference to its frame; every table counts the
+//! Four levels; [`super::huge`] takes the last one away where it can. Every leaf owns a reference to its frame; every table counts the
 //! entries in use in it and goes when the last one does, so that address space
 //! touched and left costs nothing. The upper half of the top table is the
 //! kernel's and the same everywhere.
@@ -9,8 +9,10 @@
 //! changed entry owned is let go only after every CPU has forgotten the entry.
 
 use super::entry::{
-    self, ACCESSED, DIRTY, PRESENT, Table, USER, WRITABLE, access_of, index, leaf, owns,
+    self, ACCESSED, DIRTY, HUGE, PRESENT, Table, USER, WRITABLE, access_of, index, leaf, owns,
 };
+use super::huge::Spans;
+use super::tables;
 use super::tlb::{self, Gather};
 use crate::account::Account;
 use crate::addr::{PAGE_SIZE, USER_END, USER_START};
@@ -26,8 +28,9 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 /// User mappings of one address space.
 pub struct PageTable {
     root: usize,
-    lock: SpinLock<()>,
-    resident: AtomicUsize,
+    /// Guards the tables.
+    pub(super) lock: SpinLock<Spans>,
+    pub(super) resident: AtomicUsize,
     /// CPUs whose CR3 may point here, bit by bit.
     pub(super) active: AtomicU64,
     /// Pays for the tables.
@@ -36,10 +39,10 @@ pub struct PageTable {
 
 const TOP: usize = 3;
 /// Entries changed under the lock at one go, with others waiting meanwhile.
-const BATCH: usize = 2048;
-const TABLE: u64 = PRESENT | WRITABLE | USER;
+pub(super) const BATCH: usize = 2048;
+pub(super) const TABLE: u64 = PRESENT | WRITABLE | USER;
 
-fn valid(va: usize) -> bool {
+pub(super) fn valid(va: usize) -> bool {
     (USER_START..USER_END).contains(&va)
 }
 
@@ -59,7 +62,7 @@ impl PageTable {
         super::kmap::copy_kernel_half(root);
         Ok(Arc::new(PageTable {
             root,
-            lock: SpinLock::new(()),
+            lock: SpinLock::new(Spans::default()),
             resident: AtomicUsize::new(0),
             active: AtomicU64::new(0),
             account: Once::new(),
@@ -76,20 +79,21 @@ impl PageTable {
         self.root
     }
 
-    fn top(&self) -> &Table {
+    pub(super) fn top(&self) -> &Table {
         // SAFETY: the root is a table of ours, freed in `drop` only.
         unsafe { entry::table(self.root as u64) }
     }
 
-    /// The leaf slot of `va`, if its tables exist.
+    /// The leaf slot of `va`, if its tables exist; in a huge page one that is only read.
     #[inline]
-    fn find(&self, va: usize) -> Option<&AtomicU64> {
+    fn find(&self, spans: &Spans, va: usize) -> Option<&AtomicU64> {
         let mut t = self.top();
         for level in (1..=TOP).rev() {
             let e = entry::load(t, va, level);
             if e & PRESENT == 0 {
                 return None;
             }
+            let e = spans.beneath(e, va);
             // SAFETY: present upper entries of the user half point to our tables,
             // which go only under the lock that the caller holds.
             t = unsafe { entry::table(e) };
@@ -97,9 +101,10 @@ impl PageTable {
         Some(&t[index(va, 0)])
     }
 
-    /// The leaf slot of `va` and its table's address, making tables as needed.
+    /// The leaf slot of `va` and its table's address, making tables as needed; in a huge page
+    /// a slot that is only read.
     #[inline]
-    fn make(&self, va: usize) -> Result<(&AtomicU64, usize), AllocError> {
+    pub(super) fn make(&self, spans: &Spans, va: usize) -> Result<(&AtomicU64, usize), AllocError> {
         let mut phys = self.root;
         let mut t = self.top();
         for level in (1..=TOP).rev() {
@@ -118,6 +123,7 @@ impl PageTable {
                     tables::used(phys);
                 }
             }
+            let e = spans.beneath(e, va);
             phys = (e & entry::ADDRESS) as usize;
             // SAFETY: as in `find`.
             t = unsafe { entry::table(e) };
@@ -150,8 +156,9 @@ impl PageTable {
         if !valid(va) {
             return Ok(());
         }
-        let _guard = self.lock.lock();
-        let (slot, table) = self.make(va)?;
+        let mut spans = self.lock.lock();
+        self.split(&mut spans, va);
+        let (slot, table) = self.make(&spans, va)?;
         let old = slot.swap(self.owned(frame, access), Relaxed);
         if owns(old) {
             tlb::replaced(self, va, old);
@@ -175,8 +182,8 @@ impl PageTable {
         if !valid(va) {
             return Ok(MapOutcome::Occupied);
         }
-        let _guard = self.lock.lock();
-        let (slot, table) = self.make(va)?;
+        let spans = self.lock.lock();
+        let (slot, table) = self.make(&spans, va)?;
         if owns(slot.load(Relaxed)) {
             return Ok(MapOutcome::Occupied);
         }
@@ -202,8 +209,8 @@ impl PageTable {
         if !valid(va) {
             return None;
         }
-        let _guard = self.lock.lock();
-        mapping(self.find(va)?.load(Relaxed))
+        let spans = self.lock.lock();
+        mapping(self.find(&spans, va)?.load(Relaxed))
     }
 
     /// Resolves a write to a private page that is mapped read-only: copies it, charged
@@ -220,8 +227,8 @@ impl PageTable {
         if !valid(va) {
             return Ok(WriteFault::NotMapped);
         }
-        let _guard = self.lock.lock();
-        let Some(slot) = self.find(va) else {
+        let spans = self.lock.lock();
+        let Some(slot) = self.find(&spans, va) else {
             return Ok(WriteFault::NotMapped);
         };
         let old = slot.load(Relaxed);
@@ -229,7 +236,7 @@ impl PageTable {
             return Ok(WriteFault::NotMapped);
         }
         if old & WRITABLE != 0 {
-            // Another CPU was faster; a copy would be taken from a device that fills it.
+            // Another CPU was faster, as always in a huge page; a copy would be taken from a device that fills it.
             return Ok(WriteFault::MadeWritable);
         }
         // SAFETY: the leaf owns its frame and the lock keeps it so.
@@ -254,9 +261,10 @@ impl PageTable {
     /// writable.
     pub fn protect(&self, range: Range<usize>, access: Access, keep_shared: bool) {
         Self::in_batches(cut(&range), |rest| {
-            let _guard = self.lock.lock();
+            let mut spans = self.lock.lock();
+            self.split_first(&mut spans, &rest);
             let mut gather = Gather::new(self);
-            self.walk(rest, BATCH, |va, slot, _| {
+            self.walk(None, rest, BATCH, |va, slot, _| {
                 let old = slot.load(Relaxed);
                 // SAFETY: `walk` gives leaves that own a frame, under the lock.
                 let frame = unsafe { entry::share(old) };
@@ -283,9 +291,10 @@ impl PageTable {
     }
 
     fn unmap_batch(&self, rest: Range<usize>) -> usize {
-        let _guard = self.lock.lock();
+        let mut spans = self.lock.lock();
+        self.split_first(&mut spans, &rest);
         let mut gather = Gather::new(self);
-        self.walk(rest, BATCH, |va, slot, table| {
+        self.walk(None, rest, BATCH, |va, slot, table| {
             let old = slot.swap(0, Relaxed);
             self.resident.fetch_sub(1, Relaxed);
             gather.leaf(va, old);
@@ -305,7 +314,7 @@ impl PageTable {
         let mut t = self.top();
         while depth < TOP {
             let e = entry::load(t, va, TOP - depth);
-            if e & PRESENT == 0 {
+            if e & PRESENT == 0 || e & HUGE != 0 {
                 break;
             }
             depth += 1;
@@ -331,8 +340,10 @@ impl PageTable {
 
     /// Calls `f` with address, slot and leaf table of leaves of `range` that own a
     /// frame, until the table in which `max` is reached; where to go on. The lock is held.
+    /// Without `spans` it stops before a huge page, with them it goes through it, to read.
     fn walk<'a>(
         &'a self,
+        spans: Option<&Spans>,
         range: Range<usize>,
         max: usize,
         mut f: impl FnMut(usize, &'a AtomicU64, usize),
@@ -343,10 +354,16 @@ impl PageTable {
             let mut t = self.top();
             let mut phys = self.root;
             for level in (1..=TOP).rev() {
-                let e;
+                let mut e;
                 (va, e) = entry::next(t, va, level);
                 if e == 0 || va >= range.end {
                     continue 'next;
+                }
+                if e & HUGE != 0 {
+                    match spans {
+                        Some(spans) => e = spans.beneath(e, va),
+                        None => return va,
+                    }
                 }
                 phys = (e & entry::ADDRESS) as usize;
                 // SAFETY: as in `find`.
@@ -416,19 +433,20 @@ impl PageTable {
         rest: Range<usize>,
         copy_on_write: bool,
     ) -> Result<usize, AllocError> {
-        let _guard = self.lock.lock();
-        let _child = child.lock.lock();
+        let mut spans = self.lock.lock();
+        let theirs = child.lock.lock();
+        self.split_first(&mut spans, &rest);
         let mut gather = Gather::new(self);
         let mut result = Ok(());
         // The child's leaf table, found again only when the walk leaves it.
         let mut at: Option<(usize, &Table, usize)> = None;
-        let next = self.walk(rest, BATCH, |va, slot, _| {
+        let next = self.walk(None, rest, BATCH, |va, slot, _| {
             if result.is_err() {
                 return;
             }
             let span = va & !0x1f_ffff;
             if at.is_none_or(|(s, ..)| s != span) {
-                match child.make(va) {
+                match child.make(&theirs, va) {
                     // SAFETY: a table of the child, whose lock is held.
                     Ok((_, t)) => at = Some((span, unsafe { entry::table(t as u64) }, t)),
                     Err(e) => return result = Err(e),
@@ -479,15 +497,17 @@ impl PageTable {
         rest: Range<usize>,
         target: impl Fn(usize) -> usize,
     ) -> Result<usize, AllocError> {
-        let _guard = self.lock.lock();
+        let mut spans = self.lock.lock();
+        self.split_first(&mut spans, &rest);
         let mut gather = Gather::new(self);
         let mut result = Ok(());
-        let next = self.walk(rest, BATCH, |va, slot, table| {
+        let next = self.walk(None, rest, BATCH, |va, slot, table| {
             let to = target(va);
             if result.is_err() || !valid(to) {
                 return;
             }
-            let (there, there_table) = match self.make(to) {
+            self.split(&mut spans, to);
+            let (there, there_table) = match self.make(&spans, to) {
                 Ok(found) => found,
                 Err(e) => return result = Err(e),
             };
@@ -513,15 +533,15 @@ impl PageTable {
             let mut found: [Option<(usize, Mapping)>; 16] = [const { None }; 16];
             let mut n = 0;
             let mut next = rest.start;
-            let guard = self.lock.lock();
-            let end = self.walk(rest, 16, |at, slot, _| {
+            let spans = self.lock.lock();
+            let end = self.walk(Some(&spans), rest, 16, |at, slot, _| {
                 if n < found.len() {
                     found[n] = mapping(slot.load(Relaxed)).map(|m| (at, m));
                     next = at + PAGE_SIZE;
                 }
                 n += 1;
             });
-            drop(guard);
+            drop(spans);
             let full = n > found.len();
             for (at, m) in found.into_iter().flatten() {
                 f(at, m);
@@ -538,9 +558,10 @@ impl PageTable {
             !ACCESSED
         };
         Self::in_batches(cut(&range), |rest| {
-            let _guard = self.lock.lock();
+            let mut spans = self.lock.lock();
+            self.split_first(&mut spans, &rest);
             let mut gather = Gather::new(self);
-            self.walk(rest, BATCH, |va, slot, _| {
+            self.walk(None, rest, BATCH, |va, slot, _| {
                 slot.fetch_and(mask, Relaxed);
                 gather.changed(va);
             })
@@ -573,27 +594,5 @@ impl Drop for PageTable {
         // SAFETY: no CPU has it in CR3 (each that had held an `Arc`), and it has
         // no tables left below.
         unsafe { entry::free_table(self.root) };
-    }
-}
-
-/// Entries in use, counted in the frame table: a table's frame is no counted
-/// frame otherwise, so its count is free for this.
-mod tables {
-    use crate::addr::PAGE_SIZE;
-    use crate::frame::spare_count;
-    use core::sync::atomic::Ordering::Relaxed;
-
-    /// One entry more is in use in the table at `phys`.
-    pub(super) fn used(phys: usize) {
-        spare_count(phys / PAGE_SIZE).fetch_add(1, Relaxed);
-    }
-
-    /// One fewer; whether the table is empty now.
-    pub(super) fn unused(phys: usize) -> bool {
-        spare_count(phys / PAGE_SIZE).fetch_sub(1, Relaxed) == 1
-    }
-
-    pub(super) fn entries(phys: usize) -> u32 {
-        spare_count(phys / PAGE_SIZE).load(Relaxed)
     }
 }

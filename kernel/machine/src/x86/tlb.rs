@@ -112,7 +112,7 @@ pub(super) fn replaced(space: &PageTable, va: usize, old: u64) {
 }
 
 /// Makes every CPU forget `pages` of `space`, or all of it if there are none.
-fn forget(space: &PageTable, pages: &[usize]) {
+pub(super) fn forget(space: &PageTable, pages: &[usize]) {
     // The entries were changed before the mask is read: a CPU that starts to use
     // the space after that sees the new ones.
     core::sync::atomic::fence(Ordering::SeqCst);

@@ -13,8 +13,12 @@ use machine::paging::Access;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
     /// A hint this kernel has no use for: `NORMAL`, `RANDOM`, `SEQUENTIAL`,
-    /// `COLD`, `PAGEOUT`, `HUGEPAGE`, `NOHUGEPAGE`, `COLLAPSE`.
+    /// `COLD`, `PAGEOUT`.
     Hint,
+    /// `HUGEPAGE`.
+    HugePage,
+    /// `NOHUGEPAGE`.
+    NoHugePage,
     /// `WILLNEED`: pages of objects are brought in.
     WillNeed,
     /// `DONTNEED`: pages are dropped; private ones are zero or the file's again.
@@ -63,6 +67,8 @@ impl AddressSpace {
             Advice::KeepOnFork => (AreaFlags::empty(), AreaFlags::WIPE_ON_FORK),
             Advice::DontDump => (AreaFlags::DONT_DUMP, AreaFlags::empty()),
             Advice::DoDump => (AreaFlags::empty(), AreaFlags::DONT_DUMP),
+            Advice::HugePage => (AreaFlags::HUGE, AreaFlags::empty()),
+            Advice::NoHugePage => (AreaFlags::empty(), AreaFlags::HUGE),
             Advice::DontNeed | Advice::Free => return self.discard(range, advice),
             Advice::Remove => return self.punch(range),
             Advice::WillNeed => return self.will_need(range),

@@ -5,7 +5,8 @@ use crate::area::{Area, AreaFlags, GUARD, hardware};
 use crate::{Backing, Error, FaultError};
 use core::ops::Range;
 use core::sync::atomic::Ordering::Relaxed;
-use machine::addr::{PAGE_SHIFT, PAGE_SIZE, USER_START, page_floor};
+use machine::addr::{HUGE_PAGE_SIZE, PAGE_SHIFT, PAGE_SIZE, USER_START, page_floor};
+use machine::frame::HugeFrames;
 use machine::paging::{Access, MapOutcome, WriteFault};
 use machine::sync::Once;
 use machine::thread::{self, PageFault};
@@ -104,8 +105,33 @@ impl AddressSpace {
         if before == Before::Unknown && self.write_present(area, va)? {
             return Ok(());
         }
+        if area.flags.contains(AreaFlags::HUGE) && self.map_huge(area, va)? {
+            return Ok(());
+        }
         let frame = Frame::zeroed(&self.account)?;
         self.map_own(area, va, frame, before)
+    }
+
+    /// Maps a huge page of the area's own where nothing was, if one fits and is to be had.
+    /// Whether the page of `va` is there now.
+    #[cold]
+    fn map_huge(&self, area: &Area, va: usize) -> Result<bool, FaultError> {
+        let start = va & !(HUGE_PAGE_SIZE - 1);
+        let access = area.hardware();
+        let fits = area.start <= start && area.end - start >= HUGE_PAGE_SIZE;
+        let is_data = access.contains(Access::WRITE) && !access.contains(Access::EXEC);
+        if !fits || !is_data || self.small_pages_only() {
+            return Ok(false);
+        }
+        if !self.table.is_free_for_huge(start) {
+            return Ok(false);
+        }
+        // Without one the program gets along as before.
+        let Ok(frames) = HugeFrames::zeroed(&self.account) else {
+            return Ok(false);
+        };
+        area.note_owned();
+        Ok(self.table.map_huge(start, frames, access)? == MapOutcome::Mapped)
     }
 
     /// Maps a page of the area's own where nothing was. If another thread was
@@ -128,6 +154,9 @@ impl AddressSpace {
     }
 
     fn read_anonymous(&self, area: &Area, va: usize) -> Result<(), FaultError> {
+        if area.flags.contains(AreaFlags::HUGE) && self.map_huge(area, va)? {
+            return Ok(());
+        }
         let frame = match zero_page() {
             Some(frame) => frame,
             None => Frame::zeroed(&self.account)?,

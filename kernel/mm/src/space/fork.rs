@@ -16,6 +16,7 @@ impl AddressSpace {
     /// No memory; this space is unchanged then.
     pub fn fork(&self) -> Result<Arc<AddressSpace>, Error> {
         let child = Self::with_layout(self.account.clone(), self.layout, self.limits())?;
+        child.set_small_pages_only(self.small_pages_only());
         // The writer's lock: no page may become writable meanwhile.
         let state = self.state.write();
         let mut copy = child.state.write();

@@ -25,7 +25,7 @@ use crate::mappings::same;
 use crate::{Error, MappingList};
 use alloc::sync::{Arc, Weak};
 use core::ops::Range;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use machine::Account;
 use machine::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, USER_START, page_ceil};
 use machine::paging::PageTable;
@@ -73,6 +73,8 @@ pub struct AddressSpace {
     layout: Layout,
     state: RwLock<State>,
     limits: SharedLimits,
+    /// No huge pages, whatever areas say.
+    small_pages_only: AtomicBool,
     /// For the lists of those who map an object.
     me: Weak<AddressSpace>,
 }
@@ -133,8 +135,20 @@ impl AddressSpace {
                 stack: AtomicUsize::new(limits.stack),
                 locked: AtomicUsize::new(limits.locked),
             },
+            small_pages_only: AtomicBool::new(false),
             me: me.clone(),
         }))
+    }
+
+    /// Whether it gets no huge pages (`PR_SET_THP_DISABLE`); a fork inherits it.
+    #[must_use]
+    pub fn small_pages_only(&self) -> bool {
+        self.small_pages_only.load(Relaxed)
+    }
+
+    /// Sets that; those that are there stay.
+    pub fn set_small_pages_only(&self, only: bool) {
+        self.small_pages_only.store(only, Relaxed);
     }
 
     /// The page table, for the thread that runs in this space.
@@ -251,6 +265,8 @@ impl Drop for AddressSpace {
     }
 }
 
+#[cfg(test)]
+mod huge_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]

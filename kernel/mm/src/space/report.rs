@@ -79,6 +79,8 @@ pub struct Usage {
     pub private_dirty: usize,
     /// Touched lately.
     pub referenced: usize,
+    /// In huge pages.
+    pub huge: usize,
 }
 
 /// What two waiters on the same futex agree on (futex(2)).
@@ -170,7 +172,10 @@ impl AddressSpace {
     /// The memory behind `range`; walks its pages.
     #[must_use]
     pub fn usage(&self, range: Range<usize>) -> Usage {
-        let mut u = Usage::default();
+        let mut u = Usage {
+            huge: self.table.huge_bytes(range.clone()),
+            ..Usage::default()
+        };
         self.table.for_each(range, |_, page| {
             // One reference is the mapping's, one is that of `page` itself.
             let others = page.frame.references().saturating_sub(2);

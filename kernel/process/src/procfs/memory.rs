@@ -86,7 +86,7 @@ fn usage(size: usize, u: &Usage, locked: usize, out: &mut Text) -> fmt::Result {
         ("Private_Dirty", u.private_dirty),
         ("Referenced", u.referenced),
         ("Anonymous", private),
-        ("AnonHugePages", 0),
+        ("AnonHugePages", u.huge),
         ("Swap", 0),
         ("SwapPss", 0),
         ("Locked", locked),
@@ -112,6 +112,7 @@ fn flags(region: &Region, out: &mut Text) -> fmt::Result {
         (region.flags.contains(AreaFlags::LOCKED), "lo"),
         (region.flags.contains(AreaFlags::DONT_FORK), "dc"),
         (region.flags.contains(AreaFlags::NO_RESERVE), "nr"),
+        (region.flags.contains(AreaFlags::HUGE), "hg"),
     ];
     out.write_str("VmFlags:")?;
     for (_, name) in known.iter().filter(|(on, _)| *on) {
