@@ -12,6 +12,7 @@ use crate::error::{AllocError, WaitError};
 pub use crate::nice::Share;
 use crate::nice::WEIGHT_0;
 use crate::paging::PageTable;
+use crate::run_time::Ticks;
 use crate::sync::{Once, SpinLock};
 use crate::wait::Until;
 use crate::{arch, time::Instant};
@@ -52,8 +53,8 @@ pub struct Thread {
     pub(crate) watches_switches: AtomicU8,
     /// Nanoseconds it has run.
     pub(crate) run_ns: AtomicU64,
-    /// Nanoseconds of these in the kernel, sampled.
-    pub(crate) kernel_ns: AtomicU64,
+    /// Where that was.
+    pub(crate) ticks: Ticks,
     /// Paid for its kernel stack.
     stack: SpinLock<Option<PageCharge>>,
     pub(crate) arch: arch::ThreadState,
@@ -427,7 +428,7 @@ impl Builder {
             due: AtomicU8::new(0),
             watches_switches: AtomicU8::new(0),
             run_ns: AtomicU64::new(0),
-            kernel_ns: AtomicU64::new(0),
+            ticks: Ticks::default(),
             stack: SpinLock::new(self.stack),
             arch,
         };

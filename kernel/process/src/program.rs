@@ -90,7 +90,7 @@ impl Executable {
             Some(path.clone()),
             FileCharge::kernel(),
         );
-        match file.ops().clone().mapping(&file)? {
+        match file.ops().clone().mapping(&file, false)? {
             Mappable::Object(backing) => Ok(Executable {
                 file,
                 backing,

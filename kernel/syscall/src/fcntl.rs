@@ -10,7 +10,7 @@ use vfs::cred::Caps;
 use vfs::file::{OpenFile, OpenFlags};
 use vfs::locks::{Owner, Record};
 use vfs::pipe::PipeEnd;
-use vfs::seals::Seal;
+use vfs::seals::{Seal, Seals};
 use vfs::tmpfs::TmpFile;
 
 /// Commands whose numbers the headers spread over several files.
@@ -73,7 +73,7 @@ pub(crate) fn sys_fcntl(ctx: &mut Ctx<'_>, fd: usize, command: usize, arg: usize
         }
         F_GETPIPE_SZ => Ok(pipe_end(&file)?.capacity()),
         F_ADD_SEALS => add_seals(&file, arg),
-        F_GET_SEALS => Ok(sealed(&file)?.1.get().bits() as usize),
+        F_GET_SEALS => Ok(sealed(&file)?.get().bits() as usize),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -92,19 +92,16 @@ fn pipe_end(file: &OpenFile) -> Result<&PipeEnd, Errno> {
     file.downcast().ok_or(Errno::EBADF)
 }
 
-fn sealed(file: &OpenFile) -> Result<(&TmpFile, &vfs::seals::Seals), Errno> {
+fn sealed(file: &OpenFile) -> Result<&Seals, Errno> {
     let memory: &TmpFile = file.downcast().ok_or(Errno::EINVAL)?;
-    Ok((memory, memory.seals().ok_or(Errno::EINVAL)?))
+    memory.seals().ok_or(Errno::EINVAL)
 }
 
 fn add_seals(file: &OpenFile, arg: usize) -> SysResult {
-    let (memory, seals) = sealed(file)?;
+    let seals = sealed(file)?;
     let new = u32::try_from(arg).ok().and_then(Seal::from_bits);
     let new = new.ok_or(Errno::EINVAL)?;
     file.check_write().map_err(|_| Errno::EPERM)?;
-    if new.contains(Seal::WRITE) && memory.has_mappings() {
-        return Err(Errno::EBUSY);
-    }
     seals.add(new)?;
     Ok(0)
 }

@@ -12,7 +12,7 @@ use mm::{
     Populate, RemapRequest, RemapTarget, Source, SyncMode,
 };
 use vfs::file::{Mappable, OpenFile};
-use vfs::seals::Seal;
+use vfs::seals::Seals;
 use vfs::tmpfs::TmpFile;
 
 /// `personality(READ_IMPLIES_EXEC)`.
@@ -170,14 +170,15 @@ fn add_file(request: &mut MapRequest, file: &OpenFile, offset: u64) -> Result<()
         && file
             .downcast::<TmpFile>()
             .and_then(TmpFile::seals)
-            .is_some_and(|s| s.get().intersects(Seal::WRITE | Seal::FUTURE_WRITE));
+            .is_some_and(Seals::seal_writes);
     if sealed && writes {
         return Err(Errno::EPERM);
     }
     if shared && !mode.writes() || sealed {
         request.max_access -= Access::WRITE;
     }
-    match file.ops().clone().mapping(file)? {
+    let to_write = shared && request.max_access.contains(Access::WRITE);
+    match file.ops().clone().mapping(file, to_write)? {
         Mappable::Object(backing) => request.source = Source::Object { backing, offset },
         Mappable::Anonymous => request.source = Source::Anonymous,
     }

@@ -242,7 +242,7 @@ impl FileOps for Memory {
         }
     }
 
-    fn mapping(self: Arc<Self>, _: &OpenFile) -> Result<Mappable> {
+    fn mapping(self: Arc<Self>, _: &OpenFile, _: bool) -> Result<Mappable> {
         match *self {
             Memory::Zero => Ok(Mappable::Anonymous),
             _ => Err(Error::NotSuchDevice),

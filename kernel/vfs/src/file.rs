@@ -131,11 +131,13 @@ pub trait FileOps: Any + Send + Sync {
         Err(Error::Invalid)
     }
 
-    /// What mmap(2) maps.
+    /// What mmap(2) maps; `to_write` says that it is shared and may be written through, now or
+    /// after an mprotect(2).
     ///
     /// # Errors
-    /// [`Error::NotSuchDevice`] for what cannot be mapped.
-    fn mapping(self: Arc<Self>, _file: &OpenFile) -> Result<Mappable> {
+    /// [`Error::NotSuchDevice`] for what cannot be mapped, [`Error::NotPermitted`] for what is
+    /// sealed against writing.
+    fn mapping(self: Arc<Self>, _file: &OpenFile, _to_write: bool) -> Result<Mappable> {
         Err(Error::NotSuchDevice)
     }
 

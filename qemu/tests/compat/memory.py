@@ -1,5 +1,5 @@
 # Memory: addresses by chance, guards of stacks, huge pages under all that can happen to memory, with threads and forks.
-import ctypes, mmap, os, random, re, resource, signal, subprocess, sys, threading
+import ctypes, errno, fcntl, mmap, os, random, re, resource, signal, subprocess, sys, threading
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p
@@ -235,3 +235,39 @@ for seed in range(6):
     print("walk", seed, child(lambda: walk(seed)))
 print("together", child(together))
 print(child(as_told))
+
+
+print("== seals")
+
+
+def tried(what, *arguments):
+    try:
+        return what(*arguments)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+
+
+def sealed():
+    """What can be sealed under which mappings, and what seals stop."""
+    fd = os.memfd_create("sealed", os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, PAGE)
+    reader = os.open("/proc/self/fd/%d" % fd, os.O_RDONLY)
+    to_write = lambda of=fd: mmap.mmap(of, PAGE, mmap.MAP_SHARED, RW)
+    to_read = lambda of=fd: mmap.mmap(of, PAGE, mmap.MAP_SHARED, mmap.PROT_READ)
+    own = lambda: mmap.mmap(fd, PAGE, mmap.MAP_PRIVATE, RW)
+    seal = lambda seals: tried(fcntl.fcntl, fd, fcntl.F_ADD_SEALS, seals)
+    print("by a reader:", tried(fcntl.fcntl, reader, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK))
+    first, half = to_write(), to_read()
+    print("written:", seal(fcntl.F_SEAL_WRITE), fcntl.fcntl(fd, fcntl.F_GET_SEALS))
+    first.close()
+    print("might be written:", seal(fcntl.F_SEAL_WRITE))
+    half.close()
+    private, only_read = own(), to_read(reader)
+    private[0] = 7
+    print("a child's:", child(lambda: os._exit(3 if seal(fcntl.F_SEAL_GROW) == 0 else 4)))
+    print("sealed:", seal(fcntl.F_SEAL_WRITE), fcntl.fcntl(fd, fcntl.F_GET_SEALS))
+    print(private[0], only_read[0], own()[0], tried(to_write), tried(os.write, fd, b"x"))
+    print(tried(os.pwrite, fd, b"x", PAGE), tried(os.ftruncate, fd, 10), seal(fcntl.F_SEAL_SEAL), seal(fcntl.F_SEAL_SHRINK), flush=True)
+
+
+print(child(sealed))

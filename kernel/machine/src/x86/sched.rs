@@ -36,6 +36,8 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Rel
 
 /// A turn while others wait.
 const SLICE_NS: u64 = 4_000_000;
+/// Time between two looks at whether a busy CPU runs a program or the kernel (Linux: 4 or 10 ms).
+const TICK_NS: u64 = 10_000_000;
 /// How far a sleeper may lag behind, so that it runs soon but cannot hoard.
 const CREDIT_NS: u64 = 3_000_000;
 /// A woken thread pre-empts only one that is this far ahead of it.
@@ -85,6 +87,8 @@ pub(super) struct Queue {
     /// What the clock event of this CPU is set to.
     armed: u64,
     slice_end: u64,
+    /// When what this CPU runs is next counted as user's or kernel's time, if it is busy then.
+    tick_at: u64,
     /// When this CPU is to be sampled, if it is busy then.
     sample_at: u64,
     /// When this CPU may next give work away.
@@ -103,6 +107,7 @@ static QUEUES: Each<IrqLock<Queue>> = Each::new(
             idle: true,
             armed: u64::MAX,
             slice_end: u64::MAX,
+            tick_at: 0,
             sample_at: u64::MAX,
             spread_at: 0,
         })
@@ -311,6 +316,12 @@ fn limit_turn(q: &mut Queue) {
     }
 }
 
+/// The first tick after `now`. They keep their places in time, so that who begins to run with a
+/// timer of its own is not always between two.
+fn next_tick(now: u64) -> u64 {
+    (now / TICK_NS + 1) * TICK_NS
+}
+
 /// Sets the CPU's clock event to what comes first.
 ///
 /// While the CPU has work, one that comes too early is left: most deadlines are taken
@@ -323,7 +334,7 @@ fn arm(q: &mut Queue) {
         .first()
         .map_or(u64::MAX, |(d, _)| d)
         .min(q.slice_end)
-        .min(if q.idle { u64::MAX } else { q.sample_at });
+        .min(if q.idle { u64::MAX } else { q.sample_at.min(q.tick_at) });
     if due < q.armed || (q.idle && due != q.armed) {
         q.armed = due;
         clock::arm((due != u64::MAX).then_some(Instant(due)));
@@ -450,9 +461,12 @@ pub(super) fn reschedule(leave: Leave) {
     } else {
         u64::MAX
     };
+    // What has passed came while it was idle.
     if q.sample_at <= now {
-        // It was idle then.
         q.sample_at = sample::next(now);
+    }
+    if q.tick_at <= now {
+        q.tick_at = next_tick(now);
     }
     arm(&mut q);
     LOAD.of(cpu)
@@ -499,9 +513,11 @@ pub(super) fn clock_event(place: Place) {
                 if now >= q.slice_end {
                     q.slice_end = u64::MAX;
                     percpu::here().need_resched.store(true, Relaxed);
-                    if in_kernel && !q.idle {
-                        // A sample: whose turn ends in the kernel has spent it there.
-                        crate::thread::current().charge_kernel(SLICE_NS);
+                }
+                if now >= q.tick_at {
+                    q.tick_at = next_tick(now);
+                    if !q.idle {
+                        crate::thread::current().met(in_kernel);
                     }
                 }
                 if now >= q.sample_at {

@@ -266,7 +266,7 @@ fn the_end_is_the_end() {
     let appended = appends.unwrap().write(&mut Source::kernel(b"x"));
     assert_eq!(appended, Err(Error::NoSpace));
     assert!(matches!(
-        file.ops().clone().mapping(&file),
+        file.ops().clone().mapping(&file, false),
         Err(Error::NotSuchDevice)
     ));
 }

@@ -324,7 +324,7 @@ fn devices_do_what_they_are_known_for() {
     let sem = OpenFlags::CREATE | OpenFlags::READ_WRITE;
     c.open("/dev/shm/sem.x", sem).unwrap();
     let null: &Arc<dyn FileOps> = zero.ops();
-    assert!(null.clone().mapping(&zero).is_ok());
+    assert!(null.clone().mapping(&zero, false).is_ok());
 }
 
 #[test]

@@ -100,12 +100,6 @@ impl TmpFile {
         self.memfd.get().map(|m| &m.0)
     }
 
-    /// Whether a shared mapping can write to it now.
-    #[must_use]
-    pub fn has_mappings(&self) -> bool {
-        !self.mappings.is_empty()
-    }
-
     /// Its size in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -498,10 +492,18 @@ impl FileOps for TmpFile {
         Ok(self)
     }
 
-    fn mapping(self: Arc<Self>, file: &OpenFile) -> Result<Mappable> {
+    fn mapping(self: Arc<Self>, file: &OpenFile, to_write: bool) -> Result<Mappable> {
+        let counted = match self.seals() {
+            Some(seals) if to_write => {
+                seals.begin_writer()?;
+                true
+            }
+            _ => false,
+        };
         Ok(Mappable::Object(Arc::new(FileMapping {
             path: file.path().cloned(),
             file: self,
+            counted,
         })))
     }
 }
@@ -510,6 +512,18 @@ impl FileOps for TmpFile {
 struct FileMapping {
     file: Arc<TmpFile>,
     path: Option<Path>,
+    /// Among those that may write, which hold off seals.
+    counted: bool,
+}
+
+impl Drop for FileMapping {
+    fn drop(&mut self) {
+        if self.counted
+            && let Some(seals) = self.file.seals()
+        {
+            seals.end_writer();
+        }
+    }
 }
 
 impl Backing for FileMapping {

@@ -18,6 +18,7 @@ use std::string::ToString;
 use std::vec;
 use std::vec::Vec;
 
+mod seals;
 mod space;
 
 struct World {

@@ -104,7 +104,7 @@ fn a_mapping_without_space_is_an_error_of_the_bus() {
         .open("/f", OpenFlags::CREATE | OpenFlags::READ_WRITE)
         .unwrap();
     file.ops().truncate(&file, 1 << 20).unwrap();
-    let Mappable::Object(mapping) = file.ops().clone().mapping(&file).unwrap() else {
+    let Mappable::Object(mapping) = file.ops().clone().mapping(&file, true).unwrap() else {
         panic!("no mapping");
     };
     mapping.page(0, true).unwrap();
