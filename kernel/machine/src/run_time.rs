@@ -101,14 +101,47 @@ mod tests {
     #[test]
     fn time_is_divided_as_it_was_met() {
         let told = |all, user, kernel| Split::of(all, user, kernel, Split::default());
-        assert_eq!(told(700, 0, 0), Split { user: 700, kernel: 0 });
-        assert_eq!(told(700, 9, 0), Split { user: 700, kernel: 0 });
-        assert_eq!(told(700, 0, 1), Split { user: 0, kernel: 700 });
-        assert_eq!(told(700, 3, 4), Split { user: 300, kernel: 400 });
+        assert_eq!(
+            told(700, 0, 0),
+            Split {
+                user: 700,
+                kernel: 0
+            }
+        );
+        assert_eq!(
+            told(700, 9, 0),
+            Split {
+                user: 700,
+                kernel: 0
+            }
+        );
+        assert_eq!(
+            told(700, 0, 1),
+            Split {
+                user: 0,
+                kernel: 700
+            }
+        );
+        assert_eq!(
+            told(700, 3, 4),
+            Split {
+                user: 300,
+                kernel: 400
+            }
+        );
         let most = told(u64::MAX, u64::MAX, u64::MAX);
         assert_eq!(most.user, most.kernel + 1);
         // One in the kernel after much in user mode takes nothing from what was told.
-        let before = Split { user: 700, kernel: 0 };
-        assert_eq!(Split::of(710, 0, 1, before), Split { user: 700, kernel: 10 });
+        let before = Split {
+            user: 700,
+            kernel: 0,
+        };
+        assert_eq!(
+            Split::of(710, 0, 1, before),
+            Split {
+                user: 700,
+                kernel: 10
+            }
+        );
     }
 }

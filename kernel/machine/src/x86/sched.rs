@@ -334,7 +334,11 @@ fn arm(q: &mut Queue) {
         .first()
         .map_or(u64::MAX, |(d, _)| d)
         .min(q.slice_end)
-        .min(if q.idle { u64::MAX } else { q.sample_at.min(q.tick_at) });
+        .min(if q.idle {
+            u64::MAX
+        } else {
+            q.sample_at.min(q.tick_at)
+        });
     if due < q.armed || (q.idle && due != q.armed) {
         q.armed = due;
         clock::arm((due != u64::MAX).then_some(Instant(due)));
