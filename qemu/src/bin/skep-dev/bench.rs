@@ -43,7 +43,8 @@ fn out() -> PathBuf {
 pub(crate) fn bench(words: &[String]) -> Result<ExitCode> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
-        ["publish"] => publish::publish(&out())?,
+        ["publish"] => publish::publish(&out(), "")?,
+        ["publish", tag] => publish::publish(&out(), tag)?,
         ["prepare"] => {
             build_parts(&[Part::User])?;
             programs::prepare(&out())?;

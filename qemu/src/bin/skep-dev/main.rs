@@ -25,7 +25,7 @@ usage: skep-dev build [PART...]     build everything, or: kernel user direct ima
        skep-dev bench ARGUMENT...   those of the shared harness; `skep` names this node
        skep-dev bench prepare       adds PostgreSQL and Node.js to the harness's disk
        skep-dev bench prepare-linux makes what the Linux systems here boot from
-       skep-dev bench publish       writes what was recorded to docs/performance.md";
+       skep-dev bench publish [TAG] writes what was recorded to docs/performance.md";
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();

@@ -1,8 +1,11 @@
-//! `skep-dev bench publish`: the recorded micro-benchmarks as a table and a chart.
+//! `skep-dev bench publish [TAG]`: what was recorded as tables and charts.
 //!
 //! Takes the newest count of guest instructions that the harness has recorded for each
-//! operation and system, and writes them, losers first, between two marks of
-//! `docs/performance.md`, and as bars to `docs/figures/micro.svg`.
+//! operation and system, and all samples of a tag that were measured by the clock
+//! ([`timed`]), and writes them, losers first, between marks of
+//! `docs/performance.md`, and as bars to `docs/figures/`.
+
+mod timed;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -10,9 +13,8 @@ use skep_qemu::Artifacts;
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
 const DOCUMENT: &str = "docs/performance.md";
-const CHART: &str = "docs/figures/micro.svg";
-const BEGIN: &str = "<!-- micro: written by scripts/bench publish -->";
-const END: &str = "<!-- micro: end -->";
+const CHARTS: &str = "docs/figures";
+const MARK: &str = "micro";
 
 /// Operations that stay in user mode: the control, not a result.
 const CONTROL: [&str; 3] = ["cpu_loop", "memcpy_64k", "memcpy_4m"];
@@ -44,26 +46,32 @@ impl Row {
     }
 }
 
-/// Writes both from the results in this folder.
-pub(super) fn publish(results: &Path) -> Result<()> {
+/// Writes all from the results in this folder, of what was timed those with this tag.
+pub(super) fn publish(results: &Path, tag: &str) -> Result<()> {
     let path = results.join("results.jsonl");
     let text = fs::read_to_string(&path)
         .with_context(|| format!("nothing is recorded in {}", path.display()))?;
-    let rows = rows(&text)?;
-    ensure!(
-        !rows.is_empty(),
-        "no micro-benchmark of Skep is recorded; run: bench micro skep linux linux-tiny --icount 0"
-    );
     let root = Artifacts::new().root().to_path_buf();
     let document = root.join(DOCUMENT);
     let old = fs::read_to_string(&document)?;
-    fs::write(&document, replaced(&old, &table(&rows))?)?;
-    let chart_path = root.join(CHART);
-    if let Some(folder) = chart_path.parent() {
-        fs::create_dir_all(folder)?;
+    let (mut new, mut charts) = timed::written(&old, &text, tag)?;
+    let rows = rows(&text)?;
+    if !rows.is_empty() {
+        new = replaced(&new, MARK, &table(&rows))?;
+        charts.insert("micro.svg".to_string(), chart(&rows));
     }
-    fs::write(&chart_path, chart(&rows))?;
-    println!("{} operations in {DOCUMENT} and {CHART}", rows.len());
+    ensure!(
+        !charts.is_empty(),
+        "nothing of Skep and Linux is recorded{}; run: scripts/bench all skep linux [--tag TAG], \
+         scripts/bench micro skep linux linux-tiny --icount 0",
+        if tag.is_empty() { "" } else { " with this tag" },
+    );
+    fs::write(&document, new)?;
+    fs::create_dir_all(root.join(CHARTS))?;
+    for (name, chart) in &charts {
+        fs::write(root.join(CHARTS).join(name), chart)?;
+        println!("{CHARTS}/{name}, and its table in {DOCUMENT}");
+    }
     Ok(())
 }
 
@@ -172,14 +180,17 @@ fn grouped(value: f64) -> String {
     out
 }
 
-/// The document with this between its marks.
-fn replaced(document: &str, between: &str) -> Result<String> {
-    let marks = document.split_once(BEGIN).and_then(|(before, rest)| {
-        let (_, after) = rest.split_once(END)?;
+/// The document with this between the marks of this name.
+fn replaced(document: &str, mark: &str, between: &str) -> Result<String> {
+    let begin = format!("<!-- {mark}: written by scripts/bench publish -->");
+    let end = format!("<!-- {mark}: end -->");
+    let marks = document.split_once(&begin).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once(&end)?;
         Some((before, after))
     });
-    let (before, after) = marks.with_context(|| format!("{DOCUMENT} has no marks"))?;
-    Ok(format!("{before}{BEGIN}\n\n{between}\n{END}{after}"))
+    let (before, after) =
+        marks.with_context(|| format!("{DOCUMENT} has no marks for what is {mark}"))?;
+    Ok(format!("{before}{begin}\n\n{between}\n{end}{after}"))
 }
 
 /// Bars of what each operation is of the small Linux, with lines at the same and the goal.
@@ -276,14 +287,18 @@ mod tests {
     #[test]
     fn the_document_keeps_what_is_around_the_marks() {
         let rows = rows(&recorded()).expect("readable");
-        let old = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        let new = replaced(&old, &table(&rows)).expect("has marks");
+        let (begin, end) = (
+            "<!-- micro: written by scripts/bench publish -->",
+            "<!-- micro: end -->",
+        );
+        let old = format!("before\n{begin}\nold\n{end}\nafter\n");
+        let new = replaced(&old, MARK, &table(&rows)).expect("has marks");
         assert!(new.starts_with("before\n") && new.ends_with("\nafter\n"));
         assert!(!new.contains("old\n"));
         assert!(new.contains("| loser | 1,100 |  | 1,000 | 1.10 |  |  |"));
         assert!(new.contains("(1 need more than it)"));
-        assert_eq!(replaced(&new, &table(&rows)).ok(), Some(new));
-        assert!(replaced("no marks", "x").is_err());
+        assert_eq!(replaced(&new, MARK, &table(&rows)).ok(), Some(new));
+        assert!(replaced("no marks", MARK, "x").is_err());
     }
 
     #[test]
