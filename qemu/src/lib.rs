@@ -40,6 +40,7 @@
 pub mod api;
 pub mod artifacts;
 pub mod client;
+pub mod code;
 pub mod command;
 pub mod compat;
 pub mod disks;

@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::Node;
+use crate::{Node, code};
 
 /// Characters that are known.
 const KNOWN: std::ops::RangeInclusive<char> = ' '..='~';
@@ -85,6 +85,14 @@ impl Picture {
             .collect()
     }
 
+    /// The text of the QR code in it.
+    pub fn code(&self) -> Result<String> {
+        code::read(self.width, self.height, |x, y| {
+            let (red, green, blue) = self.pixels[y * self.width + x];
+            red.max(green).max(blue)
+        })
+    }
+
     /// What it says, all rows one after the other: a line that is longer than the
     /// screen is wide is whole again.
     pub fn text(&self) -> String {
@@ -138,6 +146,13 @@ fn alphabet(size: (usize, usize)) -> HashMap<Vec<Rgb>, char> {
     cells
         .map(|(column, character)| (picture.cell((column, 0), size), character))
         .collect()
+}
+
+/// The text of the QR code on the node's screen.
+pub fn screen_code(node: &mut Node) -> Result<String> {
+    let path = node.serial_path().with_file_name("screen.ppm");
+    node.qmp().screendump(&path)?;
+    Picture::open(&path)?.code()
 }
 
 /// Waits until the node's screen says `words`; all that it says then.

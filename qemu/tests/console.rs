@@ -3,11 +3,12 @@
 use anyhow::{Context as _, Result, ensure};
 use skep_qemu::{
     Artifacts, Firmware, Machine, Node,
+    command::output,
     ramdisk::{Image, Ramdisk, standard_manifest},
-    screen::wait_screen,
+    screen::{screen_code, wait_screen},
     seconds,
 };
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 const NGINX: u16 = 8081;
 /// What a node says that has nothing to do.
@@ -83,6 +84,34 @@ fn without_screen_the_serial_line_has_it() -> Result<()> {
     Ok(())
 }
 
+/// What the code says is all that the owner's command line needs, by the address that leads to
+/// the node from here. By the name the node has then, commands find it.
+fn enrols(node: &Node, id: &str) -> Result<()> {
+    let artifacts = Artifacts::new();
+    let list = node.serial_path().with_file_name("nodes.toml");
+    // Of an earlier run.
+    let _ = fs::remove_file(&list);
+    let skep = |words: &[&str]| {
+        let mut skep = Command::new(artifacts.cli());
+        let key = artifacts.owner_key();
+        output(
+            skep.args(words)
+                .env("SKEP_NODES", &list)
+                .env("SKEP_KEY", key),
+        )
+    };
+    let code = format!("http://{}/#{id}", node.address(8080));
+    println!("{}", skep(&["enrol", &code, "--name", "mine"])?);
+    let status = skep(&["status", "--node", "mine"])?;
+    ensure!(status.contains("nginx"), "{status}");
+    let other = code.replace(id, "0000-0000-0000-0000-0000");
+    ensure!(
+        skep(&["enrol", &other]).is_err(),
+        "another node was enrolled"
+    );
+    Ok(())
+}
+
 /// Once the node is up its screen shows the status, not the messages; the keyboard pages
 /// through these and goes back. When the kernel ends, the screen tells of the record that
 /// the API has afterwards.
@@ -96,6 +125,12 @@ fn the_screen_shows_the_status_the_messages_and_the_end() -> Result<()> {
         status.contains("nginx") && !status.contains("clock: TSC"),
         "not the status: {status}"
     );
+    let id = node.api().get("node")?["identity"]["id"].clone();
+    let id = id.as_str().context("no identity")?;
+    ensure!(status.contains(id), "another node ID: {status}");
+    let code = screen_code(&mut node)?;
+    ensure!(code == format!("http://10.0.2.15:8080/#{id}"), "{code}");
+    enrols(&node, id)?;
     node.qmp().press_key("home")?;
     let log = wait_screen(&mut node, "clock: TSC", seconds(30))?;
     ensure!(!log.contains("Node ID"), "not the messages: {log}");

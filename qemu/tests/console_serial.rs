@@ -1,9 +1,8 @@
 //! What somebody sees who connects a terminal to a node's serial line.
 
 use anyhow::{Context as _, Result, ensure};
-use qrcodegen_no_heap::{QrCode, QrCodeEcc, Version};
 use serde_json::{Value, json};
-use skep_qemu::{Machine, Node, seconds, terminal::Terminal};
+use skep_qemu::{Machine, Node, code::read_squares, seconds, terminal::Terminal};
 use std::time::Duration;
 
 const NGINX: u16 = 8081;
@@ -17,27 +16,6 @@ fn serving(name: &str) -> Result<Node> {
     let ready = |capsule: &Value| capsule["health"] == "ready";
     node.api().wait_capsule("nginx", seconds(30), ready)?;
     Ok(node)
-}
-
-/// The code of a text, as squares.
-fn code_of(text: &str) -> Result<Vec<Vec<bool>>> {
-    let (mut work, mut out) = ([0; 1024], [0; 1024]);
-    let level = QrCodeEcc::Medium;
-    let largest = Version::new(10);
-    let code = QrCode::encode_text(
-        text,
-        &mut work,
-        &mut out,
-        level,
-        Version::MIN,
-        largest,
-        None,
-        true,
-    );
-    let code = code.ok().context("the text is too long")?;
-    let side = 0..code.size();
-    let row = |y| side.clone().map(|x| code.get_module(x, y)).collect();
-    Ok(side.clone().map(row).collect())
 }
 
 /// Enter shows what the API says, the code of its address, and that a capsule was killed;
@@ -97,9 +75,12 @@ fn shows_what_the_api_says(node: &Node, terminal: &Terminal, text: &str) -> Resu
     ensure!(row.contains("running for "), "{row}");
     ensure!(text.contains("Last messages"), "no messages:\n{text}");
     ensure!(text.lines().count() <= 24, "more than a screen:\n{text}");
+    let id = said["identity"]["id"].as_str().context("no identity")?;
+    ensure!(text.contains(id), "another node ID:\n{text}");
+    let code = read_squares(&terminal.code()?)?;
     ensure!(
-        terminal.code()? == code_of("http://10.0.2.15:8080/")?,
-        "another code:\n{text}"
+        code == format!("http://10.0.2.15:8080/#{id}"),
+        "{code}:\n{text}"
     );
     Ok(())
 }

@@ -21,7 +21,8 @@ impl Code {
     pub(crate) fn new(text: &str) -> Option<Code> {
         let mut work = vec![0; VERSION_MAX.buffer_len()];
         let mut out = vec![0; VERSION_MAX.buffer_len()];
-        let level = QrCodeEcc::Medium;
+        // The least, and more where it fits: a screen does not get dirty, and a terminal is small.
+        let level = QrCodeEcc::Low;
         let code = QrCode::encode_text(
             text,
             &mut work,

@@ -35,8 +35,9 @@ pub struct StatusPage {
     pub capsules: Vec<String>,
     /// The last messages, oldest first.
     pub messages: Vec<String>,
-    /// The address of the node's status page; empty while the node has none.
-    pub url: String,
+    /// The node's enrolment code: the address of its status page, and behind a `#` the node ID,
+    /// if it has one. `skep enrol` checks it. Empty while the node has no address.
+    pub code: String,
 }
 
 impl Capsules {
@@ -51,7 +52,7 @@ impl Capsules {
             head: self.head(&url),
             capsules: self.list_capsules(),
             messages: last_messages(),
-            url,
+            code: self.code(url),
         })
     }
 
@@ -142,6 +143,13 @@ impl Capsules {
                 format!("http://{address}:{API_PORT}/")
             }
             None => String::new(),
+        }
+    }
+
+    fn code(&self, url: String) -> String {
+        match self.platform.identity() {
+            Some(identity) if !url.is_empty() => format!("{url}#{}", identity.id()),
+            _ => url,
         }
     }
 

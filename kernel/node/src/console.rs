@@ -60,7 +60,7 @@ pub(crate) fn show_status(capsules: &Arc<Capsules>) {
             head: page.head,
             capsules: page.capsules,
             messages: page.messages,
-            code: page.url,
+            code: page.code,
         })
     });
     listen();

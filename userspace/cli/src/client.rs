@@ -1,8 +1,10 @@
 //! The commands that talk to a running node.
 
 mod connection;
+mod enrol;
 mod hardware;
 mod identity;
+mod nodes;
 mod profile;
 mod show;
 mod symbols;
@@ -11,6 +13,7 @@ mod update;
 use crate::manifest::signal;
 use anyhow::{Context, Result};
 use connection::Connection;
+pub(crate) use enrol::{EnrolArgs, run as enrol};
 pub(crate) use identity::{IdentityArgs, run as identity};
 pub(crate) use profile::{ProfileArgs, run as profile};
 use serde::Deserialize;
@@ -27,22 +30,18 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(250);
 /// Which node, and who asks.
 #[derive(Debug, clap::Args)]
 pub(crate) struct NodeArgs {
-    /// Address of the node's 3Bot
+    /// Address of the node's 3Bot, or the name that 'skep enrol' has given it
     #[arg(
         long,
-        value_name = "URL",
+        value_name = "URL or NAME",
         env = "SKEP_NODE",
         default_value = "http://127.0.0.1:8080"
     )]
     node: String,
-    /// Name of the node; part of what is signed, so that no other node can use it
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "SKEP_NODE_NAME",
-        default_value = "node"
-    )]
-    node_name: String,
+    /// The node's own name; part of what is signed, so that no other node can use it [default:
+    /// the enrolled node's, or 'node']
+    #[arg(long, value_name = "NAME", env = "SKEP_NODE_NAME")]
+    node_name: Option<String>,
     /// The owner's secret key; only commands that change something need it
     #[arg(
         short,
@@ -125,8 +124,21 @@ fn signal_number(text: &str) -> Result<u8, String> {
 }
 
 impl NodeArgs {
+    /// To the node that is meant. Of one that was enrolled with a lasting key a proof is asked
+    /// for first.
     fn connect(&self) -> Result<Connection> {
-        Connection::new(&self.node, &self.node_name, &self.key)
+        let name = self.node_name.as_deref();
+        if self.node.contains("://") {
+            return Connection::new(&self.node, name.unwrap_or("node"), &self.key);
+        }
+        let known = nodes::find(&self.node)?;
+        let connection = Connection::new(&known.url, name.unwrap_or(&known.node), &self.key)?;
+        if let Some(id) = &known.id {
+            identity::ask(&connection, Some(id)).with_context(|| {
+                format!("'{}' is not what was enrolled by that name", self.node)
+            })?;
+        }
+        Ok(connection)
     }
 }
 

@@ -60,6 +60,9 @@ enum Action {
     Unpack(image::unpack::UnpackArgs),
     /// Show a node and its capsules
     Status(client::StatusArgs),
+    /// Make a node one of your list, by the code on its screen: it proves who it is and that it
+    /// obeys you (signed)
+    Enrol(client::EnrolArgs),
     /// Have a node prove who it is
     Identity(client::IdentityArgs),
     /// Print what a capsule has written
@@ -113,6 +116,7 @@ fn run(action: &Action) -> Result<()> {
         Action::Inspect(args) => inspect::run(args),
         Action::Unpack(args) => image::unpack::run(args),
         Action::Status(args) => client::status(args),
+        Action::Enrol(args) => client::enrol(args),
         Action::Identity(args) => client::identity(args),
         Action::Logs(args) => client::logs(args),
         Action::Events(args) => client::events(args),

@@ -4,8 +4,10 @@
 mod common;
 
 use common::{fails, ok, workplace};
+use skep_api::identity::{node_id, prove};
 use skep_api::owner::{HEADER_CHALLENGE, HEADER_KEY, HEADER_SIGNATURE};
 use skep_api::owner::{RequestParts, SignedHeaders, Verifier};
+use skep_api::{KeyPair, PublicKey};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -66,6 +68,11 @@ impl Request {
     }
 }
 
+/// The key of every node here.
+fn node_key() -> KeyPair {
+    KeyPair::from_seed([5; 32]).unwrap()
+}
+
 /// Answers as a node of that name and owner would; reports the commands that it took.
 fn serve(listener: &TcpListener, name: &str, owner: [u8; 32], taken: &Sender<String>) {
     let mut verifier = Verifier::new(name.into(), vec![owner], [3; 32]);
@@ -97,6 +104,16 @@ fn answer(
             let challenge = verifier.challenge(0, [9; 8]).to_hex();
             get(&format!(
                 r#"{{"node":"{name}","challenge":"{challenge}","valid_ms":60000}}"#
+            ))
+        }
+        ("GET", "/api/v1/node") => get(&format!(r#"{{"name":"{name}"}}"#)),
+        ("GET", path) if path.starts_with("/api/v1/identity?challenge=") => {
+            let challenge = path.split_once('=').unwrap().1;
+            let bytes = challenge.parse::<PublicKey>().unwrap().0;
+            let pair = node_key();
+            let (key, proof) = (pair.public(), prove(&pair, &bytes));
+            get(&format!(
+                r#"{{"key":"{key}","kept":"owner","problem":null,"signature":"{proof}"}}"#
             ))
         }
         ("GET", "/api/v1/status") => get(&format!(
@@ -139,12 +156,16 @@ fn answer(
 
 /// Starts a node for the owner of the workplace; its address and what it takes.
 fn start(folder: &Path) -> (String, Receiver<String>) {
+    start_named(folder, "node")
+}
+
+fn start_named(folder: &Path, name: &'static str) -> (String, Receiver<String>) {
     let public = std::fs::read_to_string(folder.join("owner.key.pub")).unwrap();
-    let key: skep_api::PublicKey = public.split_whitespace().last().unwrap().parse().unwrap();
+    let key: PublicKey = public.split_whitespace().last().unwrap().parse().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (sender, receiver) = channel();
-    thread::spawn(move || serve(&listener, "node", key.0, &sender));
+    thread::spawn(move || serve(&listener, name, key.0, &sender));
     (url, receiver)
 }
 
@@ -207,4 +228,53 @@ fn strangers_and_strange_nodes_are_refused() {
     assert!(error.contains("no node answers"), "{error}");
     assert!(fails(place.path(), &["status", "--node", "127.0.0.1"]).contains("http://"));
     assert!(fails(place.path(), &["logs", "db", "--node", &url]).contains("no such page"));
+}
+
+#[test]
+fn an_enrolled_node_is_known_by_its_name_and_its_key() {
+    let place = workplace();
+    let (url, taken) = start_named(place.path(), "cellar");
+    let id = node_id(&node_key().public());
+    let code = format!("{url}/#{id}");
+    let said = ok(place.path(), &["enrol", &code, "--name", "attic"]);
+    assert!(said.contains("--node attic"), "{said}");
+    assert_eq!(taken.recv().unwrap(), "/api/v1/owner ");
+    let status = ok(place.path(), &["status", "--node", "attic"]);
+    assert!(status.contains("web   starting"), "{status}");
+    // What is signed has the node's own name, which nobody had to say.
+    let error = fails(place.path(), &["stop", "web", "--node", "attic"]);
+    assert!(error.contains("the challenge was used before"), "{error}");
+    let error = fails(place.path(), &["status", "--node", "cellar"]);
+    assert!(error.contains("no node 'cellar' is known"), "{error}");
+
+    // Whoever has another key is not the node, at its address either.
+    let list = place.path().join("nodes.toml");
+    let text = std::fs::read_to_string(&list).unwrap();
+    std::fs::write(&list, text.replace(&id, "0000-0000-0000-0000-0000")).unwrap();
+    let error = fails(place.path(), &["status", "--node", "attic"]);
+    assert!(error.contains("not what was enrolled"), "{error}");
+    std::fs::write(&list, "[attic]\nurl = 1\n").unwrap();
+    let error = fails(place.path(), &["status", "--node", "attic"]);
+    assert!(error.contains("no list of nodes"), "{error}");
+}
+
+#[test]
+fn a_node_of_somebody_else_or_another_one_is_not_enrolled() {
+    let place = workplace();
+    let (url, taken) = start(place.path());
+    let id = node_id(&node_key().public());
+    ok(place.path(), &["keygen", "-o", "stranger.key"]);
+    let code = format!("{url}/#{id}");
+    let error = fails(place.path(), &["enrol", &code, "--key", "stranger.key"]);
+    assert!(
+        error.contains("obeys stranger.key: the node refuses: the signing key is not"),
+        "{error}"
+    );
+    let other = format!("{url}/#0000-0000-0000-0000-0000");
+    let error = fails(place.path(), &["enrol", &other]);
+    assert!(error.contains("not the one that you expect"), "{error}");
+    let error = fails(place.path(), &["enrol", &url]);
+    assert!(error.contains("no node ID"), "{error}");
+    assert!(taken.try_recv().is_err());
+    assert!(!place.path().join("nodes.toml").exists());
 }

@@ -1,5 +1,6 @@
 //! `skep identity`: a node proves that it has the key it says it has.
 
+use super::connection::Connection;
 use super::show::plain;
 use super::{NodeArgs, parse};
 use crate::key;
@@ -24,11 +25,14 @@ pub(crate) struct IdentityArgs {
 
 /// The node's answer.
 #[derive(Debug, Deserialize)]
-struct Proof {
-    key: PublicKey,
-    kept: Kept,
+pub(super) struct Proof {
+    pub(super) key: PublicKey,
+    pub(super) kept: Kept,
     problem: Option<String>,
     signature: String,
+    /// As it came.
+    #[serde(skip)]
+    answer: String,
 }
 
 pub(crate) fn run(args: &IdentityArgs) -> Result<()> {
@@ -36,17 +40,23 @@ pub(crate) fn run(args: &IdentityArgs) -> Result<()> {
     if args.keep {
         connection.post("/api/v1/node/identity/keep", "")?;
     }
+    let proof = ask(&connection, args.expect.as_deref())?;
+    match args.node.json {
+        true => println!("{}", proof.answer),
+        false => print!("{}", show(&proof)),
+    }
+    Ok(())
+}
+
+/// Has the node prove its key, and that it is the expected one.
+pub(super) fn ask(connection: &Connection, expected: Option<&str>) -> Result<Proof> {
     let challenge = key::random_seed()?;
     // The text form of 32 bytes is that of a key.
     let digits = PublicKey(challenge).to_string();
     let answer = connection.get(&format!("/api/v1/identity?challenge={digits}"))?;
     let proof: Proof = parse(&answer)?;
-    check(&proof, &challenge, args.expect.as_deref())?;
-    match args.node.json {
-        true => println!("{answer}"),
-        false => print!("{}", show(&proof)),
-    }
-    Ok(())
+    check(&proof, &challenge, expected)?;
+    Ok(Proof { answer, ..proof })
 }
 
 /// Whether it is proven, and who was expected.
@@ -96,6 +106,7 @@ mod tests {
             kept: Kept::Boot,
             problem: None,
             signature: prove(pair, challenge).to_string(),
+            answer: String::new(),
         };
         let good = answer(&node, &[7; 32]);
         let id = node_id(&node.public());

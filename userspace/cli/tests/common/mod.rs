@@ -28,6 +28,7 @@ pub fn skep(folder: &Path, args: &[&str]) -> Output {
     ] {
         command.env_remove(name);
     }
+    command.env("SKEP_NODES", "nodes.toml");
     command.current_dir(folder).args(args).output().unwrap()
 }
 

@@ -116,6 +116,8 @@ pub(super) async fn post(agent: &Rc<Agent>, request: Request<Incoming>) -> Resul
             let (request, what) = profile::start(agent, &body)?;
             tell(agent, request, &what).await
         }
+        // Only whether the request is the owner's.
+        Some(["owner"]) => Ok(json(&Taken { done: true })),
         Some(["agent", "restart"]) => Ok(restart_agent(agent)),
         Some(["crash", "clear"]) => {
             tell(agent, control::Request::ClearCrash, "forget the crash").await
