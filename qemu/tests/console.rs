@@ -8,7 +8,7 @@ use skep_qemu::{
     screen::{screen_code, wait_screen},
     seconds,
 };
-use std::{fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, ops::Range, path::Path, process::Command};
 
 const NGINX: u16 = 8081;
 /// What a node says that has nothing to do.
@@ -150,4 +150,80 @@ fn the_screen_shows_the_status_the_messages_and_the_end() -> Result<()> {
     let crash = node.api().get("crash")?;
     ensure!(crash["id"] == id.as_str(), "not record {id}: {crash}");
     Ok(())
+}
+
+/// The screen's memory as QEMU's PCI bus tells it: where it begins and ends.
+fn frame_buffer(node: &mut Node) -> Result<Range<u64>> {
+    let buses = node.qmp().execute("query-pci")?;
+    let devices = buses.as_array().into_iter().flatten();
+    let devices = devices.flat_map(|bus| bus["devices"].as_array().into_iter().flatten());
+    let screen = devices.filter(|device| device["class_info"]["class"] == 0x300);
+    let regions = screen.flat_map(|device| device["regions"].as_array().into_iter().flatten());
+    let mut first = regions.filter(|region| region["bar"] == 0);
+    let first = first.next().context("no screen on the bus")?;
+    let number = |name: &str| first[name].as_u64().context("no number");
+    let start = number("address")?;
+    Ok(start..start + number("size")?)
+}
+
+/// What is drawn goes to the screen's memory in whole lines of the cache, and nothing else of
+/// the kernel's knows that memory by another kind of caching, which processors forbid (SDM
+/// vol. 3, 12.12.4).
+#[test]
+fn the_screens_memory_is_mapped_once_to_combine_writes() -> Result<()> {
+    let mut node = serving("console-memory", true, true)?;
+    wait_screen(&mut node, STARTED, seconds(30))?;
+    let memory = frame_buffer(&mut node)?;
+    let table = node.qmp().monitor("info tlb")?;
+    // "ADDRESS: FRAME XGPDACTUW", with - for what is not set.
+    let parse = |line: &str| {
+        let mut words = line.split([':', ' ']).filter(|word| !word.is_empty());
+        let mut number = || u64::from_str_radix(words.next()?, 16).ok();
+        let (address, frame) = (number()?, number()?);
+        Some((frame, address, words.next()?.to_string()))
+    };
+    let all: Vec<_> = table.lines().filter_map(parse).collect();
+    ensure!(all.len() > 1000, "no table: {table}");
+    let mut frames = BTreeMap::new();
+    for (frame, address, flags) in all {
+        if memory.contains(&frame) {
+            // D and A are set as it is used.
+            let kind: String = flags
+                .chars()
+                .filter(|flag| !"DA-".contains(*flag))
+                .collect();
+            ensure!(kind == "XGW", "{frame:#x} is mapped by {flags}");
+            ensure!(
+                frames.insert(frame, address).is_none(),
+                "{frame:#x} is mapped twice"
+            );
+        }
+    }
+    // 1024 by 768 pixels of three bytes, at least.
+    ensure!(frames.len() >= 576, "only {} pages", frames.len());
+    for address in [frames.first_key_value(), frames.last_key_value()] {
+        let (frame, address) = address.context("none")?;
+        let leaf = leaf(&mut node, *address)?;
+        // Entry 4 of the PAT: its highest bit (7) alone, neither PCD (4) nor PWT (3). QEMU shows no
+        // such bit of small pages.
+        ensure!(leaf & 0x98 == 0x80, "{frame:#x} is mapped by {leaf:#x}");
+    }
+    Ok(())
+}
+
+/// The entry that maps the small page at this address, in the tables of the running CPU.
+fn leaf(node: &mut Node, address: u64) -> Result<u64> {
+    let registers = node.qmp().monitor("info registers")?;
+    let mut words = registers.split_whitespace();
+    let root = words.find_map(|word| word.strip_prefix("CR3="));
+    let mut entry = u64::from_str_radix(root.context("no CR3")?, 16)?;
+    for shift in [39, 30, 21, 12] {
+        let table = entry & 0x000f_ffff_ffff_f000;
+        let at = table + (address >> shift & 511) * 8;
+        let line = node.qmp().monitor(&format!("xp /1gx {at:#x}"))?;
+        let word = line.split_whitespace().last().context("nothing")?;
+        entry = u64::from_str_radix(word.trim_start_matches("0x"), 16)?;
+        ensure!(entry & 1 != 0, "{address:#x} is not mapped: {line}");
+    }
+    Ok(entry)
 }
