@@ -128,6 +128,8 @@ fn the_screen_shows_the_status_the_messages_and_the_end() -> Result<()> {
     let id = node.api().get("node")?["identity"]["id"].clone();
     let id = id.as_str().context("no identity")?;
     ensure!(status.contains(id), "another node ID: {status}");
+    let enrol = format!("skep enrol http://10.0.2.15:8080/#{id}");
+    ensure!(status.contains(&enrol), "no enrolment code: {status}");
     let code = screen_code(&mut node)?;
     ensure!(code == format!("http://10.0.2.15:8080/#{id}"), "{code}");
     enrols(&node, id)?;

@@ -77,6 +77,8 @@ fn shows_what_the_api_says(node: &Node, terminal: &Terminal, text: &str) -> Resu
     ensure!(text.lines().count() <= 24, "more than a screen:\n{text}");
     let id = said["identity"]["id"].as_str().context("no identity")?;
     ensure!(text.contains(id), "another node ID:\n{text}");
+    let enrol = format!("skep enrol http://10.0.2.15:8080/#{id}\n");
+    ensure!(text.contains(&enrol), "no enrolment code:\n{text}");
     let code = read_squares(&terminal.code()?)?;
     ensure!(
         code == format!("http://10.0.2.15:8080/#{id}"),

@@ -13,7 +13,8 @@ pub struct Status {
     pub capsules: Vec<String>,
     /// The last messages, oldest first.
     pub messages: Vec<String>,
-    /// What the QR code says; empty for none.
+    /// What the QR code says; empty for none. With a node ID in it (behind a `#`) it is an
+    /// enrolment code.
     pub code: String,
 }
 
@@ -23,8 +24,11 @@ const MESSAGES_MIN: usize = 3;
 /// The lines of a page of so many rows. Which capsules and messages have no room is told,
 /// and the oldest messages go first. `footer` is the last line.
 pub(crate) fn lines(status: &Status, rows: usize, footer: &str) -> Vec<String> {
+    // Low enough on a terminal to be below the code, which would cover its end.
+    let enrol = status.code.contains('#');
+    let enrol = enrol.then(|| format!(" Enrol it: skep enrol {}", status.code));
     // Two headings, three empty lines and the footer.
-    let room = rows.saturating_sub(status.head.len() + 6);
+    let room = rows.saturating_sub(status.head.len() + 6 + usize::from(enrol.is_some()));
     let messages = status.messages.len().min(MESSAGES_MIN);
     let capsules = cut(&status.capsules, room.saturating_sub(messages));
     let room = room.saturating_sub(capsules.len());
@@ -35,7 +39,9 @@ pub(crate) fn lines(status: &Status, rows: usize, footer: &str) -> Vec<String> {
     all.extend(["", " Last messages"].map(String::from));
     let last = status.messages.iter().skip(first);
     all.extend(last.map(|line| format!("   {line}")));
-    all.extend(["", footer].map(String::from));
+    all.push(String::new());
+    all.extend(enrol);
+    all.push(String::from(footer));
     all.truncate(rows);
     all
 }
@@ -93,6 +99,19 @@ mod tests {
         assert!(all.contains(&"   and 18 more".into()), "{all:?}");
         assert!(all.contains(&"   message 8".into()) && !all.contains(&"   message 5".into()));
         assert_eq!(all.last().map(String::as_str), Some(" Keys"));
+    }
+
+    #[test]
+    fn the_enrolment_code_is_told_as_text_too() {
+        let mut with = status(30, 9);
+        with.code = "http://10.0.2.15:8080/#8386-b964-61ab-e607-bd83".into();
+        let all = lines(&with, 24, " Keys");
+        assert_eq!(all.len(), 24);
+        let text = " Enrol it: skep enrol http://10.0.2.15:8080/#8386-b964-61ab-e607-bd83";
+        assert_eq!(all[22], text);
+        assert!(text.len() < crate::terminal::COLUMNS);
+        with.code = "http://10.0.2.15:8080/".into();
+        assert!(!lines(&with, 24, " Keys").concat().contains("enrol"));
     }
 
     proptest! {

@@ -65,6 +65,7 @@ impl Capsules {
         let frames = machine::frame::stats();
         let mib = (frames.total * machine::addr::PAGE_SIZE) >> 20;
         let cpus = machine::cpu::count();
+        let plural = if cpus == 1 { "" } else { "s" };
         let page = if url.is_empty() { "none yet" } else { url };
         let mut lines = Vec::from([
             String::new(),
@@ -73,7 +74,7 @@ impl Capsules {
             format!(" Node ID    {}", self.node_id()),
             format!(" Address    {address}"),
             format!(" Status at  {page}"),
-            format!(" Machine    {cpus} CPUs, {mib} MiB of memory"),
+            format!(" Machine    {cpus} CPU{plural}, {mib} MiB of memory"),
             format!(" Clock      {}", clock(machine::time::wall())),
             format!(" Up         {}", uptime(Instant::now())),
         ]);
