@@ -80,6 +80,8 @@ pub mod serial;
 mod switches;
 pub mod sync;
 pub mod thread;
+#[cfg(any(target_os = "none", test))]
+mod tick;
 pub mod time;
 pub mod timer;
 pub mod tpm;

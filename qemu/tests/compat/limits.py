@@ -79,6 +79,36 @@ def file_size():
     os.write(fd, b"x")
 
 
+print("== user and system time")
+
+
+def share_of_system(work):
+    """Tenths of its time that a process has spent in the kernel after a second of this work."""
+    before = os.times()
+    while True:
+        work()
+        now = os.times()
+        user, system = now.user - before.user, now.system - before.system
+        if user + system > 1:
+            return round(10 * system / (user + system))
+
+
+def both():
+    zero = os.open("/dev/zero", os.O_RDONLY)
+    buffer = bytearray(1 << 20)
+    print("the kernel's work:", share_of_system(lambda: os.readv(zero, [buffer])) > 6)
+    print("our own:", share_of_system(lambda: sum(range(20000))) < 4)
+    # No part ever becomes less.
+    seen = []
+    for number in range(300):
+        os.readv(zero, [buffer])
+        now = resource.getrusage(resource.RUSAGE_SELF)
+        seen.append((now.ru_utime, now.ru_stime))
+    print("in order:", seen == sorted(seen), sorted(s for _, s in seen) == [s for _, s in seen], flush=True)
+
+
+child(both)
+
 print("== file size")
 child(file_size)
 

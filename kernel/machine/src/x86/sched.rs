@@ -30,14 +30,13 @@ use crate::ordered::{Ordered, Placed};
 use crate::sample::{self, Place};
 use crate::sync::{IrqGuard, IrqLock};
 use crate::thread::{Thread, WEIGHT_DEFAULT};
+use crate::tick::Tick;
 use crate::time::Instant;
 use core::ptr;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
 
 /// A turn while others wait.
 const SLICE_NS: u64 = 4_000_000;
-/// Time between two looks at whether a busy CPU runs a program or the kernel (Linux: 4 or 10 ms).
-const TICK_NS: u64 = 10_000_000;
 /// How far a sleeper may lag behind, so that it runs soon but cannot hoard.
 const CREDIT_NS: u64 = 3_000_000;
 /// A woken thread pre-empts only one that is this far ahead of it.
@@ -87,8 +86,8 @@ pub(super) struct Queue {
     /// What the clock event of this CPU is set to.
     armed: u64,
     slice_end: u64,
-    /// When what this CPU runs is next counted as user's or kernel's time, if it is busy then.
-    tick_at: u64,
+    /// When what this CPU runs is counted as user's or kernel's time.
+    tick: Tick,
     /// When this CPU is to be sampled, if it is busy then.
     sample_at: u64,
     /// When this CPU may next give work away.
@@ -107,7 +106,7 @@ static QUEUES: Each<IrqLock<Queue>> = Each::new(
             idle: true,
             armed: u64::MAX,
             slice_end: u64::MAX,
-            tick_at: 0,
+            tick: Tick::new(),
             sample_at: u64::MAX,
             spread_at: 0,
         })
@@ -316,12 +315,6 @@ fn limit_turn(q: &mut Queue) {
     }
 }
 
-/// The first tick after `now`. They keep their places in time, so that who begins to run with a
-/// timer of its own is not always between two.
-fn next_tick(now: u64) -> u64 {
-    (now / TICK_NS + 1) * TICK_NS
-}
-
 /// Sets the CPU's clock event to what comes first.
 ///
 /// While the CPU has work, one that comes too early is left: most deadlines are taken
@@ -334,11 +327,8 @@ fn arm(q: &mut Queue) {
         .first()
         .map_or(u64::MAX, |(d, _)| d)
         .min(q.slice_end)
-        .min(if q.idle {
-            u64::MAX
-        } else {
-            q.sample_at.min(q.tick_at)
-        });
+        .min(q.tick.due())
+        .min(if q.idle { u64::MAX } else { q.sample_at });
     if due < q.armed || (q.idle && due != q.armed) {
         q.armed = due;
         clock::arm((due != u64::MAX).then_some(Instant(due)));
@@ -449,7 +439,9 @@ pub(super) fn reschedule(leave: Leave) {
     }
     let next = next.unwrap_or(idle);
     q.running = next;
-    q.idle = ptr::eq(next, idle);
+    let has_work = !ptr::eq(next, idle);
+    q.idle = !has_work;
+    q.tick.turn(has_work, now);
     let bit = 1u64 << cpu;
     if q.idle {
         IDLE.fetch_or(bit, AcqRel);
@@ -465,12 +457,9 @@ pub(super) fn reschedule(leave: Leave) {
     } else {
         u64::MAX
     };
-    // What has passed came while it was idle.
     if q.sample_at <= now {
+        // It was idle then.
         q.sample_at = sample::next(now);
-    }
-    if q.tick_at <= now {
-        q.tick_at = next_tick(now);
     }
     arm(&mut q);
     LOAD.of(cpu)
@@ -518,11 +507,8 @@ pub(super) fn clock_event(place: Place) {
                     q.slice_end = u64::MAX;
                     percpu::here().need_resched.store(true, Relaxed);
                 }
-                if now >= q.tick_at {
-                    q.tick_at = next_tick(now);
-                    if !q.idle {
-                        crate::thread::current().met(in_kernel);
-                    }
+                if q.tick.passes(now) {
+                    crate::thread::current().met(in_kernel);
                 }
                 if now >= q.sample_at {
                     q.sample_at = sample::next(now);
