@@ -26,8 +26,8 @@ impl Tick {
         }
     }
 
-    /// The CPU has work from `now` on, or none.
-    pub(crate) fn turn(&mut self, has_work: bool, now: u64) {
+    /// The CPU has work from `now` on, or none any more.
+    pub(crate) fn change(&mut self, has_work: bool, now: u64) {
         match (self.rests_since, has_work) {
             (None, false) => self.rests_since = Some(now),
             (Some(since), true) => {
@@ -36,20 +36,19 @@ impl Tick {
             }
             _ => {}
         }
-        if self.at <= now {
-            self.at = next(now);
-        }
     }
 
-    /// When the clock has to tell of the next tick; `u64::MAX` for never.
-    pub(crate) fn due(&self) -> u64 {
-        match self.rests_since.is_some() && !self.rests_shortly {
-            true => u64::MAX,
-            false => self.at,
-        }
+    /// When it comes, if the CPU has work then.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
     }
 
-    /// The clock says that it is `now`; whether that is a tick of a CPU that has work.
+    /// Whether the clock tells of it while the CPU rests.
+    pub(crate) fn stays(&self) -> bool {
+        self.rests_shortly
+    }
+
+    /// It is `now`; whether that is a tick of a CPU that has work.
     pub(crate) fn passes(&mut self, now: u64) -> bool {
         if now < self.at {
             return false;
@@ -60,6 +59,13 @@ impl Tick {
             self.rests_shortly = false;
         }
         self.rests_since.is_none()
+    }
+
+    /// What has passed by `now` came while the CPU rested.
+    pub(crate) fn skip(&mut self, now: u64) {
+        if self.at <= now {
+            self.at = next(now);
+        }
     }
 }
 
@@ -78,34 +84,34 @@ mod tests {
     #[test]
     fn a_cpu_with_work_ticks_and_one_that_rests_does_not() {
         let mut tick = Tick::new();
-        assert_eq!(tick.due(), u64::MAX);
-        tick.turn(true, 103 * MS);
-        assert_eq!(tick.due(), 110 * MS);
+        assert!(!tick.stays());
+        tick.change(true, 103 * MS);
+        tick.skip(103 * MS);
+        assert_eq!(tick.at(), 110 * MS);
         assert!(!tick.passes(109 * MS));
         assert!(tick.passes(111 * MS));
-        assert_eq!(tick.due(), 120 * MS);
-        // Another thread's turn changes nothing.
-        tick.turn(true, 115 * MS);
-        assert_eq!(tick.due(), 120 * MS);
-        tick.turn(false, 116 * MS);
-        assert_eq!(tick.due(), u64::MAX);
+        assert_eq!(tick.at(), 120 * MS);
+        tick.change(false, 116 * MS);
+        assert!(!tick.stays());
         assert!(!tick.passes(125 * MS));
-        tick.turn(true, 1003 * MS);
-        assert_eq!(tick.due(), 1010 * MS);
+        tick.change(true, 1003 * MS);
+        tick.skip(1003 * MS);
+        assert_eq!((tick.at(), tick.stays()), (1010 * MS, false));
     }
 
     #[test]
     fn short_rests_keep_the_tick_and_a_long_one_ends_that() {
         let mut tick = Tick::new();
         for now in [1001, 1003, 1005] {
-            tick.turn(true, now * MS);
-            tick.turn(false, (now + 1) * MS);
+            tick.change(true, now * MS);
+            tick.skip(now * MS);
+            tick.change(false, (now + 1) * MS);
         }
-        assert_eq!(tick.due(), 1010 * MS);
+        assert_eq!((tick.at(), tick.stays()), (1010 * MS, true));
         assert!(!tick.passes(1010 * MS));
-        assert_eq!(tick.due(), u64::MAX);
-        tick.turn(true, 1017 * MS);
-        tick.turn(false, 1018 * MS);
-        assert_eq!(tick.due(), u64::MAX);
+        assert!(!tick.stays());
+        tick.change(true, 1017 * MS);
+        tick.change(false, 1018 * MS);
+        assert!(!tick.stays());
     }
 }

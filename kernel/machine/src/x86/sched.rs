@@ -14,16 +14,17 @@
 //! innermost lock of the kernel and held with interrupts off.
 
 mod balance;
+mod look;
 
 pub(crate) use balance::expel;
 
 use super::group::use_quota;
 use balance::{call_idle, give_away, steal};
+use look::{change_rest, look, plan_look, skip_looks};
 
 use super::thread::{MOVING, READY, RUNNING};
 use super::{apic, clock, percpu, vectors};
-use crate::cpu::CPUS_MAX;
-use crate::cpu::PerCpu as Each;
+use crate::cpu::{CPUS_MAX, PerCpu as Each};
 use crate::error::AllocError;
 use crate::nice::{WEIGHT_0, WEIGHT_SHIFT};
 use crate::ordered::{Ordered, Placed};
@@ -90,6 +91,8 @@ pub(super) struct Queue {
     tick: Tick,
     /// When this CPU is to be sampled, if it is busy then.
     sample_at: u64,
+    /// The first of both, or never while it rests and nobody is to be woken for that.
+    look_at: u64,
     /// When this CPU may next give work away.
     spread_at: u64,
 }
@@ -108,6 +111,7 @@ static QUEUES: Each<IrqLock<Queue>> = Each::new(
             slice_end: u64::MAX,
             tick: Tick::new(),
             sample_at: u64::MAX,
+            look_at: u64::MAX,
             spread_at: 0,
         })
     }; CPUS_MAX],
@@ -327,8 +331,7 @@ fn arm(q: &mut Queue) {
         .first()
         .map_or(u64::MAX, |(d, _)| d)
         .min(q.slice_end)
-        .min(q.tick.due())
-        .min(if q.idle { u64::MAX } else { q.sample_at });
+        .min(q.look_at);
     if due < q.armed || (q.idle && due != q.armed) {
         q.armed = due;
         clock::arm((due != u64::MAX).then_some(Instant(due)));
@@ -439,32 +442,27 @@ pub(super) fn reschedule(leave: Leave) {
     }
     let next = next.unwrap_or(idle);
     q.running = next;
-    let has_work = !ptr::eq(next, idle);
-    q.idle = !has_work;
-    q.tick.turn(has_work, now);
-    let bit = 1u64 << cpu;
-    if q.idle {
-        IDLE.fetch_or(bit, AcqRel);
-    } else if IDLE.load(Relaxed) & bit != 0 {
-        IDLE.fetch_and(!bit, AcqRel);
+    let rests = ptr::eq(next, idle);
+    // Who does not rest is not among the idle ones.
+    if rests || q.idle {
+        change_rest(&mut q, cpu, rests, now);
     }
-    let more = q.ready.first().is_some();
+    let waiting = q.ready.len();
+    let more = waiting > 0;
     // SAFETY: a thread from a queue, or the idle thread: alive.
     let next = unsafe { &*next };
     let turns = more || next.group().quota_per_mille().is_some();
-    q.slice_end = if turns && !q.idle {
+    q.slice_end = if turns && !rests {
         now + SLICE_NS
     } else {
         u64::MAX
     };
-    if q.sample_at <= now {
-        // It was idle then.
-        q.sample_at = sample::next(now);
+    if q.look_at <= now {
+        skip_looks(&mut q, now);
     }
     arm(&mut q);
-    LOAD.of(cpu)
-        .store(q.ready.len() + usize::from(!q.idle), Relaxed);
-    let spread = q.ready.len() > 1 && now >= q.spread_at;
+    LOAD.of(cpu).store(waiting + usize::from(!rests), Relaxed);
+    let spread = waiting > 1 && now >= q.spread_at;
     if spread {
         q.spread_at = now + SPREAD_NS;
     }
@@ -484,7 +482,6 @@ pub(super) fn reschedule(leave: Leave) {
 
 /// The clock event of this CPU, from its interrupt handler, with the place where it came.
 pub(super) fn clock_event(place: Place) {
-    let in_kernel = place != Place::User;
     let cpu = percpu::cpu_current();
     let now = clock::monotonic_ns();
     loop {
@@ -507,14 +504,8 @@ pub(super) fn clock_event(place: Place) {
                     q.slice_end = u64::MAX;
                     percpu::here().need_resched.store(true, Relaxed);
                 }
-                if q.tick.passes(now) {
-                    crate::thread::current().met(in_kernel);
-                }
-                if now >= q.sample_at {
-                    q.sample_at = sample::next(now);
-                    if !q.idle {
-                        sample::met(place);
-                    }
+                if now >= q.look_at {
+                    look(&mut q, place, now);
                 }
                 q.armed = u64::MAX;
                 // Who takes over sets the next one.
@@ -540,7 +531,10 @@ pub(super) fn asked() {
 pub(crate) fn begin_samples() {
     let now = clock::monotonic_ns();
     for cpu in 0..percpu::cpu_count() {
-        queue_of(cpu).lock().sample_at = sample::next(now);
+        let mut q = queue_of(cpu).lock();
+        q.sample_at = sample::next(now);
+        plan_look(&mut q);
+        drop(q);
         if cpu != percpu::cpu_current() {
             apic::send_ipi(cpu, vectors::RESCHEDULE);
         }
