@@ -280,6 +280,7 @@ impl Inner {
             };
             // A capsule may have been given it while it was read.
             if found.is_some() && disks.reserve(&id, HOLDER) {
+                disk.keep_what_the_loader_wrote();
                 log::info!(
                     "release {} runs from slot {} of {}",
                     disk.running.version,
@@ -326,6 +327,15 @@ impl SlotDisk {
             });
         }
         None
+    }
+
+    /// Makes durable that this start has taken a try. A loader's word may still be in the
+    /// disk's cache: BIOS has no call to flush, and OVMF passes none on to SATA disks. A
+    /// release that makes the machine lose power would else be tried for ever.
+    fn keep_what_the_loader_wrote(&self) {
+        if let Err(error) = self.bytes.flush() {
+            log::warn!("slots: {error}");
+        }
     }
 
     fn set_running(&mut self, running: BootSlot) -> Option<()> {

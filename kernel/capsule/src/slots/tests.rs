@@ -279,6 +279,28 @@ fn an_update_is_tried_once_and_stays_when_it_is_healthy() {
     assert_eq!(start(&disk), Some((Slot::B, 2)));
 }
 
+/// Firmware may have left in the disk's cache what the loader wrote.
+#[test]
+fn a_try_that_the_loader_took_is_durable_before_anything_runs() {
+    let disk = disk();
+    let fresh = BootState::fresh(1);
+    let taken = fresh.finish_update(2, 1).choose().store.unwrap();
+    let (taken, bytes) = taken.store(&fresh);
+    disk.with(|contents| {
+        put(
+            &mut contents.durable,
+            SLOT_STARTS[1],
+            &release(2, 4, &key()),
+        );
+        contents.pending.push((STATE_START + 8, bytes.to_vec()));
+    });
+    let node = Node::new(&disk);
+    assert_eq!(node.slots.trial_seconds(&node.disks), Some(60));
+    let device: Arc<dyn BlockDevice> = disk.restart(|| false);
+    let (found, _) = SlotDisk::open(&device).unwrap().state().unwrap();
+    assert_eq!(found, taken);
+}
+
 /// Health of what runs says nothing of what comes next.
 #[test]
 fn an_update_that_waits_is_not_confirmed_by_the_release_before_it() {
