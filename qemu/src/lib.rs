@@ -43,6 +43,7 @@ pub mod client;
 pub mod code;
 pub mod command;
 pub mod compat;
+pub mod dice;
 pub mod disks;
 pub mod gate;
 pub mod gdb;
@@ -51,6 +52,7 @@ pub mod kept_open;
 pub mod lan;
 pub mod machine;
 pub mod medium;
+mod nbd;
 pub mod node;
 pub mod qmp;
 pub mod qtest;
@@ -63,11 +65,13 @@ pub mod swtpm;
 pub mod terminal;
 pub mod trend;
 pub mod twin;
+pub mod volatile;
 
 pub use artifacts::Artifacts;
 pub use client::Visitor;
 pub use machine::{Accel, Board, Bus, Firmware, Machine};
 pub use node::Node;
+pub use volatile::VolatileDisk;
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! What hardware a node gets, as data, and the QEMU command line it becomes.
 
-use crate::{Artifacts, Node, switch::Ports};
+use crate::{Artifacts, Node, VolatileDisk, switch::Ports};
 use anyhow::Result;
 use std::{
     ffi::OsString,
@@ -93,6 +93,8 @@ pub struct Machine {
     pub boot_bus: Bus,
     /// The disk image to boot from, whose changes stay; `None` makes one for the run.
     pub boot_disk: Option<PathBuf>,
+    /// Where that disk is served, if it is a [`VolatileDisk`].
+    pub boot_socket: Option<PathBuf>,
     /// QEMU's name of the screen that a machine with firmware has, if it has one.
     pub screen: Option<String>,
     /// Whether it has a virtio entropy device.
@@ -139,6 +141,7 @@ impl Machine {
             nic: "virtio-net-pci".to_string(),
             boot_bus: Bus::Virtio,
             boot_disk: None,
+            boot_socket: None,
             screen: Some("VGA".to_string()),
             entropy: true,
             cpus: 1,
@@ -204,6 +207,12 @@ impl Machine {
     pub fn boot_disk(mut self, image: &Path) -> Self {
         self.boot_disk = Some(image.to_path_buf());
         self
+    }
+
+    /// Boots this disk, whose unflushed writes a power cut loses.
+    pub fn boot_volatile(mut self, disk: &VolatileDisk) -> Self {
+        self.boot_socket = Some(disk.socket());
+        self.boot_disk(disk.image())
     }
 
     /// Has another screen, or none.
@@ -281,6 +290,13 @@ impl Machine {
     /// Writes go to the file.
     pub fn disk_on(mut self, bus: Bus, id: &str, image: &Path) -> Self {
         let drive = format!("if=none,id={id},format=raw,file={}", escape(image));
+        self.arguments.extend(["-drive".into(), drive.into()]);
+        self.attach(bus, id)
+    }
+
+    /// As [`Machine::disk_on`], a disk whose unflushed writes a power cut loses.
+    pub fn volatile_disk(mut self, bus: Bus, id: &str, disk: &VolatileDisk) -> Self {
+        let drive = format!("if=none,id={id},{}", volatile(&disk.socket()));
         self.arguments.extend(["-drive".into(), drive.into()]);
         self.attach(bus, id)
     }
@@ -397,12 +413,13 @@ impl Machine {
             line.drive("if=pflash,format=raw,readonly=on", Path::new(OVMF_CODE));
             line.drive("if=pflash,format=raw", vars);
         }
-        let changes = match self.boot_disk {
-            Some(_) => "off",
-            None => "on",
-        };
-        let settings = format!("if=none,id=boot,format=raw,snapshot={changes}");
-        line.drive(&settings, image);
+        match (&self.boot_socket, &self.boot_disk) {
+            (Some(socket), _) => {
+                line.words(["-drive", &format!("if=none,id=boot,{}", volatile(socket))]);
+            }
+            (None, Some(_)) => line.drive("if=none,id=boot,format=raw,snapshot=off", image),
+            (None, None) => line.drive("if=none,id=boot,format=raw,snapshot=on", image),
+        }
         let mut devices = devices(self.boot_bus, "boot");
         if let Some(disk) = devices.last_mut() {
             disk.push_str(",bootindex=0");
@@ -425,6 +442,13 @@ impl Machine {
         }
         network
     }
+}
+
+/// Settings of a drive that is served at `socket`. The cache that the machine sees is the
+/// server's: its flushes are passed on.
+fn volatile(socket: &Path) -> String {
+    let socket = escape(socket);
+    format!("format=raw,cache=writeback,file=nbd+unix:///?socket={socket}")
 }
 
 /// The devices by which drive `id` is attached; the last one, `id-device`, is the disk.
@@ -483,96 +507,4 @@ pub fn escape(path: &Path) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Board, BootFiles, Bus, Firmware, Machine};
-    use std::path::{Path, PathBuf};
-
-    fn line(machine: &Machine, files: &BootFiles) -> String {
-        let words = machine.command_line(&[5000, 5001], files);
-        words
-            .iter()
-            .map(|word| word.to_string_lossy().into_owned())
-            .collect::<Vec<_>>()
-            .join(" ")
-    }
-
-    #[test]
-    fn direct_boot_has_no_disk_and_no_screen() {
-        let files = BootFiles::Direct {
-            image: PathBuf::from("/k"),
-            ramdisk: None,
-            firmware: Some(PathBuf::from("/q")),
-        };
-        let line = line(
-            &Machine::new("a").cpus(4).memory_mib(36).no_reboot(),
-            &files,
-        );
-        assert!(line.contains("-smp 4 -m 36M"), "{line}");
-        assert!(line.contains("hostfwd=tcp:127.0.0.1:5001-:8081"), "{line}");
-        assert!(
-            line.contains("-bios /q -kernel /k") && line.contains("-no-reboot"),
-            "{line}"
-        );
-        assert!(!line.contains("-initrd") && !line.contains("VGA"), "{line}");
-        assert!(line.contains("-accel tcg"), "{line}");
-    }
-
-    #[test]
-    fn disks_keep_commas_in_their_paths() {
-        let files = BootFiles::Disk {
-            image: PathBuf::from("/a,b"),
-            uefi_vars: Some(PathBuf::from("/vars")),
-        };
-        let machine = Machine::new("a")
-            .firmware(Firmware::Uefi)
-            .disk("d0", Path::new("/c,d"));
-        let line = line(&machine, &files);
-        assert!(
-            line.contains("file=/a,,b") && line.contains("file=/c,,d"),
-            "{line}"
-        );
-        assert!(line.contains("pflash"), "{line}");
-    }
-
-    #[test]
-    fn a_microvm_has_no_pci_device() {
-        let files = BootFiles::Direct {
-            image: PathBuf::from("/k"),
-            ramdisk: None,
-            firmware: None,
-        };
-        let machine = Machine::new("a").microvm(&["acpi=off", "pit=off"]).disk_on(
-            Bus::VirtioMmio,
-            "d0",
-            Path::new("/d"),
-        );
-        let line = line(&machine, &files);
-        assert!(line.contains("-machine microvm,acpi=off,pit=off"), "{line}");
-        assert!(
-            !line.contains("-pci") && !line.contains("romfile"),
-            "{line}"
-        );
-        assert!(line.contains("virtio-blk-device,drive=d0"), "{line}");
-    }
-
-    #[test]
-    fn physical_machines_have_no_virtio_device() {
-        let files = BootFiles::Disk {
-            image: PathBuf::from("/i"),
-            uefi_vars: None,
-        };
-        for (board, bus) in [(Board::Q35, Bus::Nvme), (Board::Pc, Bus::Usb)] {
-            let machine = Machine::new("a")
-                .firmware(Firmware::Bios)
-                .physical(board, bus)
-                .disk_on(Bus::Ahci, "d0", Path::new("/d"));
-            let line = line(&machine, &files);
-            assert!(!line.contains("virtio"), "{line}");
-            assert!(
-                line.contains("drive=boot,id=boot-device,bootindex=0"),
-                "{line}"
-            );
-            assert!(line.contains("ide-hd,bus=d0-bus.0,drive=d0"), "{line}");
-        }
-    }
-}
+mod tests;

@@ -1,15 +1,15 @@
 //! Boot disks with slots, and releases for them, as seen from the host.
 
 use crate::{Artifacts, Node, api::Api, http::Response, ramdisk::owner, seconds};
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use skep_api::{
     Hash,
     boot::{
         BootState, Release, Slot,
         disk::{ENTRIES_BYTES_MAX, Extent, Header, Slots},
-        release::{HEAD_AT, HEAD_END, Piece},
-        state::{COPY_STRIDE, STATE_BYTES},
+        release::{HEAD_AT, HEAD_END},
+        state::{COPY_STRIDE, STATE_BYTES, Status},
     },
 };
 use std::{
@@ -66,6 +66,12 @@ impl BootDisk {
         Ok(state)
     }
 
+    /// What its state says of the active slot.
+    pub fn active(&self) -> Result<Status> {
+        let state = self.state()?;
+        Ok(state.slot(state.active).status)
+    }
+
     /// Writes a release into a slot and this state into both copies of it.
     pub fn put(&self, slot: Slot, release: &Path, state: &BootState) -> Result<()> {
         self.write(self.extent(slot)?, 0, &fs::read(release)?)?;
@@ -83,6 +89,17 @@ impl BootDisk {
         self.write(extent, offset, &[byte[0] ^ 1])
     }
 
+    /// Fills the slot that is not active, which must be empty, with what no release is: what
+    /// is written there and lost is then missed, whatever was there before.
+    pub fn scribble(&self) -> Result<()> {
+        let state = self.state()?;
+        let slot = state.active.other();
+        ensure!(state.slot(slot).status == Status::Empty, "{state:?}");
+        let extent = self.extent(slot)?;
+        let bytes = usize::try_from(extent.blocks * SECTOR)?;
+        self.write(extent, HEAD_END as u64, &vec![0xee; bytes - HEAD_END])
+    }
+
     /// The signed head of the release in a slot, as it is.
     pub fn head(&self, slot: Slot) -> Result<Vec<u8>> {
         self.read(self.extent(slot)?, HEAD_AT as u64, HEAD_END - HEAD_AT)
@@ -93,30 +110,45 @@ impl BootDisk {
         Ok(Release::verify(&self.head(slot)?, &owner()?.public())?)
     }
 
-    /// What a loader would start now, and whether that is whole: the version.
+    /// What a loader would start now: the version. That release must be whole and so must
+    /// every other that the state vouches for, one of which has been healthy.
     pub fn would_start(&self) -> Result<u64> {
         let state = self.state()?;
-        let first = state.choose().slot;
-        for slot in [first, first.other()] {
-            if let Ok(release) = self.release(slot) {
-                self.check(slot, &release.kernel)?;
-                self.check(slot, &release.ramdisk)?;
-                return Ok(release.version);
+        let next = state.choose();
+        let then = next.store.unwrap_or(state);
+        let mut good = 0;
+        for slot in Slot::BOTH {
+            let status = then.slot(slot).status;
+            if matches!(status, Status::Good | Status::Trying { .. }) {
+                self.check(slot, then.slot(slot).version)
+                    .with_context(|| format!("{state:?}"))?;
             }
+            good += u32::from(status == Status::Good);
         }
-        bail!("no slot holds a release: {state:?}")
+        let started = then.slot(next.slot);
+        ensure!(
+            good > 0 && !matches!(started.status, Status::Empty | Status::Bad),
+            "slot {} would be started: {state:?}",
+            next.slot.name()
+        );
+        Ok(started.version)
     }
 
-    fn check(&self, slot: Slot, piece: &Piece) -> Result<()> {
-        let bytes = self.read(
-            self.extent(slot)?,
-            piece.offset,
-            usize::try_from(piece.len)?,
-        )?;
+    /// Whether this release is in a slot, to its last byte.
+    fn check(&self, slot: Slot, version: u64) -> Result<()> {
+        let name = slot.name();
+        let release = self.release(slot);
+        let release = release.with_context(|| format!("slot {name} holds no release"))?;
         ensure!(
-            Hash::of(&bytes) == piece.hash,
-            "slot {} is signed and not whole",
-            slot.name()
+            release.version == version,
+            "slot {name} holds release {} and not {version}",
+            release.version
+        );
+        let mut bytes = self.read(self.extent(slot)?, 0, usize::try_from(release.len)?)?;
+        bytes.drain(HEAD_AT..HEAD_END);
+        ensure!(
+            Hash::of(&bytes) == release.volume,
+            "slot {name} is signed and not whole"
         );
         Ok(())
     }
@@ -168,6 +200,18 @@ impl Node {
     }
 }
 
+/// The same release under another number.
+pub fn renumber(release: &Path, version: u64) -> Result<()> {
+    let mut bytes = fs::read(release)?;
+    let head = bytes
+        .get_mut(HEAD_AT..HEAD_END)
+        .context("it is cut short")?;
+    let mut release_of = Release::decode(head)?;
+    release_of.version = version;
+    head.copy_from_slice(&release_of.sign(&owner()?));
+    Ok(fs::write(release, bytes)?)
+}
+
 /// Of a node's answer about its slots, the one that runs.
 fn running(slots: &Value) -> Option<&Value> {
     let slots_of = slots["slots"].as_array()?;
@@ -179,23 +223,36 @@ fn running(slots: &Value) -> Option<&Value> {
 impl Api {
     /// Sends a release to the node, up to the step that makes it the next to be tried.
     pub fn update(&self, release: &Path) -> Result<()> {
+        self.update_begin(release)?;
+        self.update_rest(release)
+    }
+
+    /// The first step: afterwards the slot is empty.
+    pub fn update_begin(&self, release: &Path) -> Result<()> {
         let bytes = fs::read(release)?;
-        let step = |step: &str, body: &[u8]| -> Result<Value> {
-            let answer = self.update_step(step, body)?;
-            ensure!(answer.status == 200, "{step}: {}", answer.text());
-            answer.json()
-        };
-        step("begin", &bytes[HEAD_AT..HEAD_END])?;
+        self.update_done("begin", &bytes[HEAD_AT..HEAD_END])
+            .map(drop)
+    }
+
+    /// All other steps.
+    pub fn update_rest(&self, release: &Path) -> Result<()> {
+        let bytes = fs::read(release)?;
         for (index, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
-            step(&format!("write?offset={}", index * PIECE_BYTES), piece)?;
+            self.update_done(&format!("write?offset={}", index * PIECE_BYTES), piece)?;
         }
         loop {
-            let answer = step("check", b"")?;
+            let answer = self.update_done("check", b"")?;
             if answer["update"]["checked"] == answer["update"]["total"] {
                 break;
             }
         }
-        step("finish", b"").map(drop)
+        self.update_done("finish", b"").map(drop)
+    }
+
+    fn update_done(&self, step: &str, body: &[u8]) -> Result<Value> {
+        let answer = self.update_step(step, body)?;
+        ensure!(answer.status == 200, "{step}: {}", answer.text());
+        answer.json()
     }
 
     /// One step of an update; a refusal is an answer.

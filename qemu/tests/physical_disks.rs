@@ -1,12 +1,12 @@
 //! NVMe and SATA disks: in the hands of capsules, failing, silent, reset
-//! by somebody else, pulled, and cut off from power.
+//! by somebody else, and pulled. Power cuts are in `power.rs`.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use skep_qemu::{
     Board, Bus, Machine, Node, Visitor,
     disks::{
-        BLOCK, a_while, broken_disk, disk_image, ensure_durable, error, run_beside_nginx, scripted,
+        a_while, broken_disk, disk_image, ensure_durable, error, run_beside_nginx, scripted,
         start_with_nginx, throttle, tools,
     },
     machine::escape,
@@ -319,56 +319,4 @@ fn nvme_pulled() -> Result<()> {
 #[ignore = "long"]
 fn sata_pulled() -> Result<()> {
     pulled(Bus::Ahci, "sda", "d0-bus")
-}
-
-/// A block of `disk log`.
-fn block(number: u64) -> Vec<u8> {
-    let words =
-        (0..BLOCK as u64 / 8).map(|at| (number << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ at);
-    words.flat_map(u64::to_le_bytes).collect()
-}
-
-/// Cuts the power under load: what the program was told to be durable is on the disk.
-fn power_cut(bus: Bus, disk: &str) -> Result<()> {
-    let name = format!("physical-cut-{bus:?}").to_lowercase();
-    let folder = TempFolder::new()?;
-    let file = disk_image(&folder, "a")?;
-    let image = tools()?;
-    let script = "exec disk log /dev/$1 600";
-    let capsule = scripted("log", &image, script, &[disk], &[disk]);
-    let machine = Machine::new(&name).disk_on(bus, "d0", &file);
-    let mut node = start_with_nginx(machine, &image, &[&capsule], &[])?;
-    let durable = |node: &Node| -> Result<u64> {
-        let log = node.api().log("log")?;
-        let last = log.lines().rev().find_map(|l| l.strip_prefix("durable "));
-        Ok(last.map_or(Ok(0), str::parse)?)
-    };
-    let deadline = Instant::now() + seconds(60);
-    let mut blocks = 0;
-    while blocks < 256 {
-        blocks = durable(&node)?;
-        ensure!(
-            Instant::now() < deadline,
-            "only {blocks} blocks were written"
-        );
-    }
-    node.qmp().quit()?;
-    drop(node);
-    let bytes = fs::read(&file)?;
-    for (number, found) in (0..blocks).zip(bytes.chunks(BLOCK)) {
-        ensure!(found == block(number), "block {number} of {blocks} is lost");
-    }
-    println!("{blocks} blocks were durable");
-    Ok(())
-}
-
-#[test]
-fn nvme_power_cut() -> Result<()> {
-    power_cut(Bus::Nvme, "nvme0n1")
-}
-
-#[test]
-#[ignore = "long"]
-fn sata_power_cut() -> Result<()> {
-    power_cut(Bus::Ahci, "sda")
 }

@@ -1,6 +1,7 @@
-//! Releases in two slots: signatures, updates that fail in every way, power cuts.
+//! Releases in two slots: signatures, and updates that fail in every way but by power cuts,
+//! which are in `power.rs`.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use skep_api::{
     boot::{
         BootState, Release, Slot,
@@ -10,17 +11,15 @@ use skep_api::{
     manifest::Manifest,
 };
 use skep_qemu::{
-    Artifacts, Firmware, Machine, long,
+    Artifacts, Firmware, Machine,
     node::TempFolder,
-    ramdisk::{Image, Ramdisk, manifest, owner, stranger},
-    seconds,
+    ramdisk::{Image, Ramdisk, manifest, stranger},
     slots::{BOOT_TIMEOUT, BootDisk},
 };
 use std::{
     fs,
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// A disk of the test's own, and what it is updated with.
@@ -262,98 +261,5 @@ fn without_a_screen_and_with_one_that_only_copies() -> Result<()> {
             .start()?;
         node.wait_http(8081, "/", BOOT_TIMEOUT)?;
     }
-    Ok(())
-}
-
-/// Numbers that differ from run to run, and are printed.
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Self {
-        let seed = std::env::var("SKEP_SEED")
-            .ok()
-            .and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) << 20 | 1);
-        println!("SKEP_SEED={seed}");
-        Self(seed)
-    }
-
-    /// A time up to `most`.
-    fn time(&mut self, most: Duration) -> Duration {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        most.mul_f64((self.0 % 10_000) as f64 / 10_000.0)
-    }
-}
-
-/// The same release under another number.
-fn renumbered(bytes: &[u8], version: u64, out: &Path) -> Result<()> {
-    let mut release = Release::decode(&bytes[HEAD_AT..HEAD_END])?;
-    release.version = version;
-    let mut bytes = bytes.to_vec();
-    bytes[HEAD_AT..HEAD_END].copy_from_slice(&release.sign(&owner()?));
-    Ok(fs::write(out, bytes)?)
-}
-
-/// The plug is pulled at a random moment of an update, again and again. Every time the
-/// disk must hold a release that is whole, the old one or the new one; the kernel that
-/// writes it is started without firmware, which makes a round short, and every so often
-/// firmware proves that the disk starts.
-#[test]
-#[ignore = "long"]
-fn power_may_fail_at_any_moment_of_an_update() -> Result<()> {
-    let (rounds, by_firmware) = if long() { (200, 20) } else { (4, 4) };
-    let place = Workplace::new("slots-power")?;
-    let bytes = fs::read(place.release(2)?)?;
-    let next = place.folder.path().join("next");
-    let mut dice = Dice::new();
-    let mut took = None;
-    let (mut version, mut finished) = (1, 0);
-    for round in 0..rounds {
-        let mut node = Machine::new("slots-power")
-            .ramdisk(&place.ramdisk)
-            .disk("disk", place.disk.path())
-            .start()?;
-        node.wait_release(version, seconds(60))?;
-        renumbered(&bytes, version + 1, &next)?;
-        let api = node.api();
-        let began = Instant::now();
-        let whole = thread::scope(|scope| {
-            let update = scope.spawn(|| api.update(&next).map(|_| began.elapsed()));
-            match took {
-                // The first one is whole, to know how long it takes.
-                None => {
-                    let whole = update.join().expect("it does not panic")?;
-                    node.kill();
-                    Ok::<_, anyhow::Error>(Some(whole))
-                }
-                Some(took) => {
-                    thread::sleep(dice.time(took + took / 10));
-                    node.kill();
-                    // What it is told does not matter: it is cut off.
-                    Ok(update.join().expect("it does not panic").ok())
-                }
-            }
-        })?;
-        // A busy host makes them longer, and cuts are to hit the next one.
-        took = whole.or(took);
-        let found = place
-            .disk
-            .would_start()
-            .with_context(|| format!("round {round}"))?;
-        ensure!(
-            found == version || found == version + 1,
-            "round {round}: release {found} instead of {version}"
-        );
-        finished += found - version;
-        version = found;
-        if (round + 1) % by_firmware == 0 {
-            let mut node = place.machine("slots-power-firmware").start()?;
-            node.wait_release(version, BOOT_TIMEOUT)?;
-            node.kill();
-        }
-    }
-    println!("{rounds} rounds, {finished} of which ended with the new release");
     Ok(())
 }
