@@ -3,7 +3,7 @@
 //! A disk carries two *slots*, each with one release of the system ([`release`]), and a
 //! record of which of them is to be started ([`state`]); [`disk`] finds them. The loader
 //! tells the kernel what it started behind the ramdisk ([`handover`]), and the TPM
-//! ([`measured`]).
+//! ([`measured`]). A release's ramdisk may be packed ([`packed`]); the kernel unpacks it.
 //!
 //! All of it is fixed layouts of little-endian numbers, because half of the readers are
 //! loaders, one of them 16-bit assembly.
@@ -11,6 +11,7 @@
 pub mod disk;
 pub mod handover;
 pub mod measured;
+pub mod packed;
 pub mod release;
 pub mod state;
 
