@@ -11,6 +11,8 @@ pub mod fat;
 pub mod gpt;
 mod guide;
 pub mod layout;
+mod lz4;
+pub mod pack;
 pub mod release;
 mod selector;
 mod stack;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use skep_api::{KeyPair, PublicKey};
 use skep_image::{
-    Config, Contents,
+    Config, Contents, pack,
     release::Signing,
     stages::{self, Stages},
     write_image, write_release,
@@ -20,6 +20,7 @@ usage: skep-image --stages DIR [--kernel ELF [--ramdisk FILE] --key FILE --out D
   --stages DIR    where the boot loader's binaries are; built there when missing
   --kernel ELF    the kernel, stripped
   --ramdisk FILE  the ramdisk; without it the image has none
+  --packing no    leaves the ramdisk as it is; it is packed otherwise
   --key FILE      the release key, as `skep keygen` makes them
   --version N     the release's number, 1 unless said otherwise
   --command-line TEXT  what the kernel is told
@@ -48,6 +49,11 @@ fn run() -> Result<()> {
     let kernel = options.kernel.as_deref();
     let kernel = read(kernel.context("an image or release needs --kernel")?)?;
     let ramdisk = options.ramdisk.as_deref().map(read).transpose()?;
+    let ramdisk = match (&ramdisk, options.unpacked) {
+        (Some(ramdisk), true) => Some(pack::unpack(ramdisk)?.into_owned()),
+        (Some(ramdisk), false) => Some(pack::pack(ramdisk)?.into_owned()),
+        (None, _) => None,
+    };
     let stages = Stages::load(&options.stages)?;
     if let Some(out) = &options.release {
         write_release(
@@ -80,6 +86,7 @@ struct Options {
     stages: PathBuf,
     kernel: Option<PathBuf>,
     ramdisk: Option<PathBuf>,
+    unpacked: bool,
     key: Option<PathBuf>,
     version: Option<u64>,
     command_line: Option<String>,
@@ -101,6 +108,10 @@ impl Options {
                 "--stages" => options.stages = value.into(),
                 "--kernel" => options.kernel = Some(value.into()),
                 "--ramdisk" => options.ramdisk = Some(value.into()),
+                "--packing" => {
+                    ensure!(value == "no", "--packing can only be no\n{USAGE}");
+                    options.unpacked = true;
+                }
                 "--key" => options.key = Some(value.into()),
                 "--version" => options.version = Some(value.parse().with_context(number)?),
                 "--command-line" => options.command_line = Some(value),
