@@ -9,6 +9,7 @@ use skep_api::PublicKey;
 use skep_api::bundle::{BundleBuilder, EntryKind};
 use skep_api::manifest::{Manifest, SignedManifest};
 use skep_api::node::{Console, ENTRY_NAME, Network, NodeConfig};
+use skep_image::pack;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -31,6 +32,10 @@ pub(crate) struct BundleArgs {
     /// Take manifests that the node will refuse, and configured names without manifest
     #[arg(long)]
     no_check: bool,
+    /// Pack the ramdisk, as 'skep image' and 'skep release' do by themselves: for loaders
+    /// that read it from somewhere slow
+    #[arg(long)]
+    packed: bool,
     /// Where the ramdisk goes
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -113,7 +118,10 @@ pub(crate) fn run(args: &BundleArgs) -> Result<()> {
             bail!("the configuration starts {name}, which has no manifest; add it with --manifest");
         }
     }
-    let bytes = builder.finish()?;
+    let mut bytes = builder.finish()?;
+    if args.packed {
+        bytes = pack::pack(&bytes)?.into_owned();
+    }
     fs::write(&args.output, &bytes)
         .with_context(|| format!("cannot write {}", args.output.display()))?;
     eprintln!(

@@ -4,11 +4,13 @@ use crate::image::store::Store;
 use crate::key;
 use crate::units::{show_bytes, show_milliseconds};
 use anyhow::{Context, Result, bail};
+use skep_api::boot::packed::is_packed;
 use skep_api::bundle::{self, BundleView, EntryKind};
 use skep_api::manifest::{Check, Manifest, Outbound, Probe, Protocol, SignedManifest};
 use skep_api::node::NodeConfig;
 use skep_api::tree::{self, Node, NodeKind, TreeView};
 use skep_api::{Hash, PublicKey};
+use skep_image::pack;
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
@@ -42,7 +44,10 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
         show_tree(&mut out, &tree, args.files)?;
     } else {
         let bytes = fs::read(&args.path).with_context(|| format!("cannot read {shown}"))?;
-        if bytes.starts_with(&tree::MAGIC) {
+        if is_packed(&bytes) {
+            writeln!(out, "packed     {}", show_bytes(bytes.len() as u64))?;
+            show_bundle(&mut out, &pack::unpack(&bytes)?, owner, args.files)?;
+        } else if bytes.starts_with(&tree::MAGIC) {
             show_tree(&mut out, &bytes, args.files)?;
         } else if bytes.starts_with(&bundle::MAGIC) {
             show_bundle(&mut out, &bytes, owner, args.files)?;

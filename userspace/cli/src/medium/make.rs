@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use skep_api::manifest::SignedManifest;
 use skep_api::settings::{MANIFEST_END, Settings, TEMPLATE};
 use skep_image::stages::Stages;
-use skep_image::{Config, Contents, write_image};
+use skep_image::{Config, Contents, pack, write_image};
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -62,6 +62,9 @@ pub(super) struct SystemArgs {
     /// Leave the ramdisk out
     #[arg(long)]
     no_ramdisk: bool,
+    /// Leave the ramdisk unpacked: it takes longer to read, and less memory to start
+    #[arg(long)]
+    unpacked: bool,
 }
 
 impl SystemArgs {
@@ -70,14 +73,17 @@ impl SystemArgs {
     }
 
     pub(super) fn ramdisk(&self, folder: &Path) -> Result<Option<Vec<u8>>> {
-        Ok(match (&self.ramdisk, self.no_ramdisk) {
-            (_, true) => None,
-            (Some(path), _) => Some(read(path)?),
-            (None, _) => Some(
-                read(&folder.join("ramdisk"))
-                    .context("name the node's ramdisk with --ramdisk; 'skep bundle' makes one")?,
-            ),
-        })
+        let ramdisk = match (&self.ramdisk, self.no_ramdisk) {
+            (_, true) => return Ok(None),
+            (Some(path), _) => read(path)?,
+            (None, _) => read(&folder.join("ramdisk"))
+                .context("name the node's ramdisk with --ramdisk; 'skep bundle' makes one")?,
+        };
+        let ramdisk = match self.unpacked {
+            true => pack::unpack(&ramdisk)?,
+            false => pack::pack(&ramdisk)?,
+        };
+        Ok(Some(ramdisk.into_owned()))
     }
 }
 

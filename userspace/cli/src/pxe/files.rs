@@ -7,7 +7,7 @@ use crate::medium::make::System;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use skep_image::release::Signing;
-use skep_image::{Config, Contents, layout, write_image, write_release};
+use skep_image::{Config, Contents, layout, pack, write_image, write_release};
 use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -67,6 +67,7 @@ impl Release {
         machines: Vec<Machine>,
         folder: &Path,
     ) -> Result<Self> {
+        let ramdisk = pack::unpack(&ramdisk)?.into_owned();
         let mut profiles = Vec::new();
         for machine in machines {
             let name = machine.name().to_string();
@@ -74,6 +75,7 @@ impl Release {
                 fs::read(path).with_context(|| format!("cannot read {}", path.display()))
             });
             let own = own.transpose()?;
+            let own = own.as_deref().map(pack::unpack).transpose()?;
             let changed = machine
                 .apply(own.as_deref().unwrap_or(&ramdisk))
                 .with_context(|| format!("machine {name}"))?;
@@ -134,7 +136,8 @@ impl Release {
     pub(crate) fn release(&self, profile: &Profile) -> Result<PathBuf> {
         self.made(profile, &profile.release, "release", |path| {
             let System { kernel, stages, .. } = &self.system;
-            write_release(kernel, &profile.ramdisk, stages, &self.signing, path)
+            let ramdisk = pack::pack(&profile.ramdisk)?;
+            write_release(kernel, &ramdisk, stages, &self.signing, path)
         })
     }
 
@@ -146,7 +149,7 @@ impl Release {
         self.made(profile, &profile.image, "img", |path| {
             let contents = Contents {
                 kernel: self.system.kernel.clone(),
-                ramdisk: Some(profile.ramdisk.clone()),
+                ramdisk: Some(pack::pack(&profile.ramdisk)?.into_owned()),
                 stages: self.system.stages.clone(),
                 config: Config::default(),
                 signing: self.signing.clone(),
