@@ -1,8 +1,9 @@
 //! What the boot path left for the kernel.
 
 use crate::addr::PAGE_SIZE;
-use crate::frame::Frame;
+use crate::frame::{self, Frame};
 use crate::x86::boot::state;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// The ramdisk: read-only memory that stays for ever.
 #[derive(Clone, Copy, Debug)]
@@ -11,13 +12,19 @@ pub struct Ramdisk {
     phys: usize,
 }
 
-/// The ramdisk that was loaded with the kernel, if there is one.
+/// What was loaded with the kernel: the ramdisk, or what one can be made of.
+#[derive(Debug)]
+pub struct Loaded {
+    phys: usize,
+    len: usize,
+}
+
+/// What was loaded with the kernel, if anything was; for the first who asks.
 #[must_use]
-pub fn ramdisk() -> Option<Ramdisk> {
+pub fn take_loaded() -> Option<Loaded> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
     let (phys, len) = state().ramdisk?;
-    // SAFETY: the loader put it there; its frames are fixed, nobody writes them.
-    let bytes = unsafe { core::slice::from_raw_parts(crate::x86::phys_ptr(phys), len) };
-    Some(Ramdisk { bytes, phys })
+    (!TAKEN.swap(true, Ordering::Relaxed)).then_some(Loaded { phys, len })
 }
 
 /// What a VMM that starts the kernel directly says to it; empty if it says nothing.
@@ -39,20 +46,66 @@ pub fn ns_of_counter(counter: u64) -> i64 {
     crate::x86::clock::ns_of(counter)
 }
 
+impl Loaded {
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the loader put them there; the frames are fixed and nobody writes them as
+        // long as this is there.
+        unsafe { core::slice::from_raw_parts(crate::x86::phys_ptr(self.phys), self.len) }
+    }
+
+    /// Its first `len` bytes are the ramdisk, where they lie.
+    #[must_use]
+    pub fn keep(self, len: usize) -> Ramdisk {
+        let len = len.min(self.len);
+        // SAFETY: as in `bytes`, and for ever: nobody else can give the frames back.
+        let bytes = unsafe { core::slice::from_raw_parts(crate::x86::phys_ptr(self.phys), len) };
+        Ramdisk {
+            bytes,
+            phys: self.phys,
+        }
+    }
+
+    /// Has a ramdisk of `len` bytes made of it by `fill`, which overwrites all of them, and
+    /// gives its memory back; `None` if there is no room for both at once. When `fill` fails,
+    /// all is as it was.
+    pub fn replace<R, E>(
+        self,
+        len: usize,
+        fill: impl FnOnce(&[u8], &mut [u8]) -> Result<R, E>,
+    ) -> Option<Result<(Ramdisk, R), E>> {
+        let run = frame::alloc_run(len.div_ceil(PAGE_SIZE))?;
+        let whole = run.numbers().len() * PAGE_SIZE;
+        // SAFETY: the run is ours alone, mapped, and what was left in it are bytes like any.
+        let room = unsafe { core::slice::from_raw_parts_mut(run.ptr(), whole) };
+        let (room, rest) = room.split_at_mut(len);
+        rest.fill(0);
+        let told = match fill(self.bytes(), room) {
+            Ok(told) => told,
+            Err(e) => return Some(Err(e)),
+        };
+        let numbers = run.leak();
+        let phys = numbers.start * PAGE_SIZE;
+        // SAFETY: memory that was just given away for ever; `room` is not used again.
+        unsafe { frame::fix_range(numbers) };
+        crate::x86::boot::free_loaded(self);
+        // SAFETY: fixed frames stay, and nobody writes them.
+        let bytes = unsafe { core::slice::from_raw_parts(crate::x86::phys_ptr(phys), len) };
+        Some(Ok((Ramdisk { bytes, phys }, told)))
+    }
+
+    /// Physical address and length.
+    pub(crate) fn place(&self) -> (usize, usize) {
+        (self.phys, self.len)
+    }
+}
+
 impl Ramdisk {
     /// Its bytes.
     #[must_use]
     pub fn bytes(&self) -> &'static [u8] {
         self.bytes
-    }
-
-    /// Its first `len` bytes.
-    #[must_use]
-    pub fn first(self, len: usize) -> Ramdisk {
-        Ramdisk {
-            bytes: self.bytes.get(..len).unwrap_or(self.bytes),
-            phys: self.phys,
-        }
     }
 
     /// The frame that holds the page at `offset`, to be mapped without a copy;

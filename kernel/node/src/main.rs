@@ -37,6 +37,7 @@ use machine::time::Instant;
 use net::NetNode;
 use options::Options;
 use platform::Machine;
+use ramdisk::Found;
 use skep_api::boot::Handover;
 use skep_api::node::{Console, LogLevel};
 use trust::{NodeKey, Trust};
@@ -58,12 +59,12 @@ const GOING_BACK: Duration = Duration::from_secs(5);
 fn skep_main() {
     log::info!("{KERNEL} on {} CPUs", machine::cpu::count());
     platform::tell_of_crash();
-    let (ramdisk, handover) = ramdisk::split();
+    let (found, handover) = ramdisk::split();
     log_start(handover.as_ref());
     let slot = handover.as_ref().and_then(|said| said.slot);
     let started = Guard::start(skep_watchdog::find())
         .map_err(|_| no_memory())
-        .and_then(|guard| start(guard, ramdisk, handover));
+        .and_then(|guard| start(guard, found, handover));
     match started {
         Ok(()) => {}
         Err(why) if slot.is_some_and(|slot| slot.is_trial) => go_back(&why),
@@ -88,7 +89,7 @@ fn log_start(handover: Option<&Handover>) {
 /// in one frame they would need the whole stack of the thread, each its part for ever.
 fn start(
     guard: Arc<Guard>,
-    ramdisk: Option<Ramdisk>,
+    found: Option<Found>,
     handover: Option<Handover>,
 ) -> Result<(), String> {
     let options = handover.as_ref().map(|said| said.command_line.as_str());
@@ -97,8 +98,13 @@ fn start(
         ""
     });
     let options = Options::parse(&[options.unwrap_or_default(), direct]);
-    let bytes = ramdisk.as_ref().map(Ramdisk::bytes);
-    let opened = ramdisk::open(ramdisk);
+    let is_packed = found.as_ref().is_some_and(Found::is_packed);
+    let unpacked = ramdisk::unpack(found);
+    if is_packed {
+        BOOT.done("ramdisk unpacked");
+    }
+    let bytes = unpacked.as_ref().map_or(&[][..], Ramdisk::bytes);
+    let opened = unpacked.and_then(ramdisk::open);
     match &opened {
         // The rest of it, when the owner's word on it is known.
         Ok((_, config)) => console::set_serial(&options.console(config.console.clone())),

@@ -169,6 +169,38 @@ impl Buddy {
         }
         self.push(number, order);
     }
+
+    /// Gives frames in the largest blocks that they make up.
+    fn give_range(&mut self, numbers: Range<usize>) {
+        let (mut n, end) = (numbers.start, numbers.end);
+        while n < end {
+            let fits = (end - n).ilog2() as usize;
+            let order = (n.trailing_zeros() as usize).min(fits).min(ORDER_MAX);
+            self.give(n as u32, order);
+            n += 1 << order;
+        }
+    }
+
+    /// The first `frames` frames, one behind the other, in free blocks; the first of them
+    /// begins a block.
+    #[cfg(any(target_os = "none", test))]
+    fn find(&self, frames: usize) -> Option<Range<usize>> {
+        let end = arch::frame_table().len();
+        let (mut start, mut n) = (0, 0);
+        while n < end {
+            match free_order(n) {
+                Some(order) => n += 1 << order,
+                None => {
+                    n += 1;
+                    start = n;
+                }
+            }
+            if n - start >= frames {
+                return Some(start..start + frames);
+            }
+        }
+        None
+    }
 }
 
 /// Hands over `numbers`; see [`super::add_range`].
@@ -177,14 +209,8 @@ impl Buddy {
 /// As there.
 pub(super) unsafe fn add_range(numbers: Range<usize>) {
     let mut buddy = BUDDY.lock();
-    let (mut n, end) = (numbers.start, numbers.end);
-    while n < end {
-        let fits = (end - n).ilog2() as usize;
-        let order = (n.trailing_zeros() as usize).min(fits).min(ORDER_MAX);
-        buddy.give(n as u32, order);
-        buddy.total += 1 << order;
-        n += 1 << order;
-    }
+    buddy.total += numbers.len();
+    buddy.give_range(numbers);
 }
 
 pub(super) fn stats() -> super::Stats {
@@ -300,6 +326,72 @@ impl Drop for Block {
     }
 }
 
+/// A run of any number of frames, one behind the other, for what is larger than a block.
+/// Freed when dropped.
+#[cfg(any(target_os = "none", test))]
+#[derive(Debug)]
+pub(crate) struct Run {
+    numbers: Range<usize>,
+}
+
+#[cfg(any(target_os = "none", test))]
+impl Run {
+    /// Looks for the first free one, as long as `spare` frames stay free; the bytes are
+    /// whatever they were. It takes time in proportion to the memory: for once, at boot.
+    pub(crate) fn alloc(frames: usize, spare: usize) -> Option<Run> {
+        arch::ensure_memory();
+        let mut b = BUDDY.lock();
+        if frames == 0 || b.free < frames.checked_add(spare)? {
+            return None;
+        }
+        let numbers = b.find(frames)?;
+        let mut n = numbers.start;
+        while n < numbers.end {
+            let order = free_order(n)?;
+            b.unlink(n as u32, order);
+            b.free -= 1 << order;
+            n += 1 << order;
+        }
+        // What the last block has beyond it.
+        let end = core::mem::replace(&mut n, numbers.end);
+        b.give_range(n..end);
+        FREE.store(b.free, Relaxed);
+        Some(Run { numbers })
+    }
+
+    /// Numbers of its frames.
+    pub(crate) fn numbers(&self) -> Range<usize> {
+        self.numbers.clone()
+    }
+
+    #[cfg(target_os = "none")]
+    pub(crate) fn ptr(&self) -> *mut u8 {
+        arch::phys_ptr(self.numbers.start * PAGE_SIZE)
+    }
+
+    /// Takes the frames away from the allocator for ever: it forgets that it had them.
+    #[cfg(target_os = "none")]
+    pub(crate) fn leak(self) -> Range<usize> {
+        let run = core::mem::ManuallyDrop::new(self);
+        BUDDY.lock().total -= run.numbers.len();
+        run.numbers()
+    }
+}
+
+#[cfg(any(target_os = "none", test))]
+impl Drop for Run {
+    fn drop(&mut self) {
+        BUDDY.lock().give_range(self.numbers());
+    }
+}
+
+/// The order of the free block that begins at frame `n`, if one does.
+#[cfg(any(target_os = "none", test))]
+fn free_order(n: usize) -> Option<usize> {
+    let flags = arch::frame_table().get(n)?.flags.load(Relaxed);
+    (flags & FREE_HEAD != 0).then_some(usize::from(flags & 0xff))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,5 +412,29 @@ mod tests {
         held.reverse();
         drop(held);
         assert!(Block::alloc(ORDER_MAX).is_some());
+    }
+
+    #[test]
+    fn runs_are_longer_than_blocks_and_come_back_whole() {
+        let bytes = |run: &Run| run.numbers().start * PAGE_SIZE..run.numbers().end * PAGE_SIZE;
+        for frames in [1, 3, (2 << ORDER_MAX) + 5] {
+            let run = Run::alloc(frames, 0).unwrap();
+            assert_eq!(run.numbers().len(), frames);
+            // Nobody else is given any of it meanwhile.
+            let others: Vec<Block> = (0..50).map(|_| Block::alloc(0).unwrap()).collect();
+            let more = Run::alloc(frames, 0).unwrap();
+            assert!(bytes(&more).end <= bytes(&run).start || bytes(&run).end <= bytes(&more).start);
+            for other in &others {
+                let at = other.phys();
+                assert!(!bytes(&run).contains(&at) && !bytes(&more).contains(&at));
+            }
+        }
+        // All of it: the rest of the last block too, or there would soon be no room.
+        for _ in 0..500 {
+            assert!(Run::alloc((1 << ORDER_MAX) + 5, 0).is_some());
+        }
+        assert!(Run::alloc(0, 0).is_none() && Run::alloc(usize::MAX, 1).is_none());
+        assert!(Run::alloc(stats().total + 1, 0).is_none());
+        assert!(Run::alloc(1, stats().total).is_none());
     }
 }

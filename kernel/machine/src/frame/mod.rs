@@ -21,7 +21,7 @@ use core::sync::atomic::{AtomicU16, AtomicU32, AtomicUsize, Ordering};
 
 pub(crate) use buddy::Block;
 #[cfg(target_os = "none")]
-pub(crate) use buddy::ORDER_MAX;
+pub(crate) use buddy::{ORDER_MAX, Run};
 
 /// What is known of each frame of the machine.
 #[repr(C)]
@@ -119,6 +119,26 @@ pub(crate) unsafe fn fix_range(numbers: core::ops::Range<usize>) {
             m.flags.store(FIXED, Ordering::Relaxed);
         }
     }
+}
+
+/// A run of frames for the boot image, which programs' memory must not miss.
+#[cfg(target_os = "none")]
+pub(crate) fn alloc_run(frames: usize) -> Option<Run> {
+    Run::alloc(frames, RESERVE.load(Ordering::Relaxed))
+}
+
+/// Gives frames of [`fix_range`] to the allocator.
+///
+/// # Safety
+/// As for [`add_range`]: nobody uses them any more.
+#[cfg(target_os = "none")]
+pub(crate) unsafe fn unfix_range(numbers: core::ops::Range<usize>) {
+    for m in numbers.clone().filter_map(|n| arch::frame_table().get(n)) {
+        m.refs.store(0, Ordering::Relaxed);
+        m.flags.store(0, Ordering::Relaxed);
+    }
+    // SAFETY: passed on.
+    unsafe { add_range(numbers) };
 }
 
 fn meta(number: u32) -> &'static Meta {

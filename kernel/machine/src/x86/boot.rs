@@ -12,6 +12,7 @@ use super::{
     usercopy,
 };
 use crate::addr::PAGE_SIZE;
+use crate::boot::Loaded;
 use crate::frame;
 use crate::framebuffer::Framebuffer;
 use crate::inventory::{MemoryKind, MemoryRange};
@@ -510,6 +511,22 @@ fn free_memory(s: &State) {
         }
     }
     free_loader(s);
+}
+
+/// Gives back the memory of what was loaded with the kernel, as far as the loader said that
+/// it is memory.
+pub(crate) fn free_loaded(loaded: Loaded) {
+    let (phys, len) = loaded.place();
+    let s = state();
+    for r in &s.regions[..s.regions_n] {
+        let start = phys.next_multiple_of(PAGE_SIZE).max(r.start).max(1 << 20);
+        let end = (phys + len).next_multiple_of(PAGE_SIZE).min(r.end);
+        if r.kind == Kind::Loader && start < end {
+            // SAFETY: whole pages that the loader loaded it to, which were fixed until now.
+            // Nobody has a reference to them: it would need `loaded`.
+            unsafe { frame::unfix_range(start / PAGE_SIZE..end / PAGE_SIZE) };
+        }
+    }
 }
 
 /// Frees the loader's memory but for the kernel's image and the ramdisk.

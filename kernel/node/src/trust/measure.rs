@@ -4,7 +4,7 @@
 //! | register | what | by |
 //! | --- | --- | --- |
 //! | 9 | `release`: the signed head of a release, as its BLAKE3 | UEFI loader |
-//! | 9 | `ramdisk`: all of it | kernel |
+//! | 9 | `ramdisk`: all of it, unpacked if it was packed | kernel |
 //! | 12 | `command line`, then `skep.toml` and each manifest beside it | kernel |
 //! | 14 | `release key`: the key that the loader trusts | UEFI loader |
 //! | 14 | `owner`: the key that the node obeys | kernel |
@@ -30,7 +30,7 @@ impl Trust {
     /// Tells the TPM of the ramdisk and of what the loader has said, and writes down what
     /// the loader has told the TPM itself.
     #[inline(never)]
-    pub(crate) fn measure_start(&mut self, ramdisk: Option<&[u8]>, handover: Option<&Handover>) {
+    pub(crate) fn measure_start(&mut self, ramdisk: &[u8], handover: Option<&Handover>) {
         if self.get().is_none() {
             return;
         }
@@ -40,7 +40,7 @@ impl Trust {
             let key = sha256(&measured.key.0);
             self.note("release key", PCR_AUTHORITY, &key, "loader");
         }
-        self.measure("ramdisk", PCR_IMAGE, ramdisk.unwrap_or_default());
+        self.measure("ramdisk", PCR_IMAGE, ramdisk);
         let direct = machine::boot::command_line();
         let line = handover.map_or(direct, |said| said.command_line.as_bytes());
         self.measure("command line", PCR_CONFIGURATION, line);
