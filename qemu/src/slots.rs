@@ -153,6 +153,12 @@ impl BootDisk {
         Ok(())
     }
 
+    /// A file of the release in a slot.
+    pub fn piece(&self, slot: Slot, piece: &Piece) -> Result<Vec<u8>> {
+        let len = usize::try_from(piece.len)?;
+        self.read(self.extent(slot)?, piece.offset, len)
+    }
+
     fn extent(&self, slot: Slot) -> Result<Extent> {
         self.slots.slot(slot).context("no such slot")
     }
