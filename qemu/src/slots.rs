@@ -8,7 +8,7 @@ use skep_api::{
     boot::{
         BootState, Release, Slot,
         disk::{ENTRIES_BYTES_MAX, Extent, Header, Slots},
-        release::{HEAD_AT, HEAD_END},
+        release::{HEAD_AT, HEAD_END, Piece},
         state::{COPY_STRIDE, STATE_BYTES, Status},
     },
 };
