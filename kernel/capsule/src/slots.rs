@@ -138,7 +138,8 @@ impl Slots {
             // After an update the active slot is the next one to be tried.
             match state.confirm() {
                 Some(good) if state.active == disk.running.slot => disk.store(good).map(|()| true),
-                _ => Ok(false),
+                // It says so already, if only in the disk's cache: an earlier flush may have failed.
+                _ => disk.bytes.flush().map_err(disk_error).map(|()| false),
             }
         })
     }

@@ -28,6 +28,8 @@ struct Contents {
     left: Option<usize>,
     /// How often it was read.
     reads: usize,
+    /// Flushes fail.
+    never_flushes: bool,
     /// Reads give this many bits wrong.
     rots: bool,
 }
@@ -113,7 +115,7 @@ impl BlockDevice for Cut {
     }
     fn flush(&self) -> Result<(), BlockError> {
         let mut contents = self.0.lock();
-        if contents.left == Some(0) {
+        if contents.left == Some(0) || contents.never_flushes {
             return Err(BlockError::Gone);
         }
         for (sector, bytes) in core::mem::take(&mut contents.pending) {
@@ -277,6 +279,24 @@ fn an_update_is_tried_once_and_stays_when_it_is_healthy() {
     assert_eq!(start(&disk), Some((Slot::A, 3)));
     // It never becomes healthy.
     assert_eq!(start(&disk), Some((Slot::B, 2)));
+}
+
+/// What could not be flushed is not reported as durable by whoever asks again.
+#[test]
+fn health_that_is_only_in_the_disks_cache_is_not_recorded() {
+    let disk = disk();
+    let node = Node::new(&disk);
+    node.update(&release(2, 9, &key())).unwrap();
+    assert_eq!(start(&disk), Some((Slot::B, 2)));
+    let node = Node::new(&disk);
+    assert_eq!(node.slots.trial_seconds(&node.disks), Some(60));
+    disk.with(|contents| contents.never_flushes = true);
+    for _ in 0..2 {
+        node.slots.confirm(&node.disks).unwrap_err();
+    }
+    disk.with(|contents| contents.never_flushes = false);
+    assert_eq!(node.slots.confirm(&node.disks), Ok(false));
+    assert_eq!(start(&disk.restart(|| false)), Some((Slot::B, 2)));
 }
 
 /// Firmware may have left in the disk's cache what the loader wrote.
