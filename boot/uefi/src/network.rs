@@ -7,13 +7,13 @@
 //! | UEFI HTTP boot | HTTP, from the loader's own address |
 //! | UEFI PXE | TFTP, from the server that offered the loader |
 
-use crate::Failure;
 use crate::disk::open;
-use crate::release::{Volume, pages};
+use crate::machine::Uefi;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use skep_boot::{Failure, Machine as _, release::Volume};
 use uefi::{
     CStr8, CStr16, Handle, boot, cstr8, cstr16,
     proto::{
@@ -201,5 +201,5 @@ fn room(length: u64) -> Option<&'static mut [u8]> {
     if length == 0 || length > BYTES_MAX {
         return None;
     }
-    pages(usize::try_from(length).ok()?).ok()
+    Uefi::pages(usize::try_from(length).ok()?).ok()
 }
