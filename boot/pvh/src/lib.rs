@@ -5,6 +5,8 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(target_os = "none")]
+pub mod loader;
 pub mod pci;
 
 /// Bytes of a page; every region handed on starts and ends on one.

@@ -9,16 +9,15 @@
 mod console;
 mod entry;
 
-use bootloader_api::info::MemoryRegionKind;
 use bootloader_boot_config::BootConfig;
 use bootloader_x86_64_common::{
-    Kernel, PageTables, SystemInfo,
-    legacy_memory_region::{LegacyFrameAllocator, LegacyMemoryRegion},
+    Kernel, PageTables, SystemInfo, legacy_memory_region::LegacyFrameAllocator,
     load_and_switch_to_kernel,
 };
 use core::{cell::UnsafeCell, fmt::Write as _, panic::PanicInfo, slice};
 use skep_pvh::{
-    COMMAND_LINE, Kept, Kind, MemoryMap, PAGE, Region,
+    COMMAND_LINE, Kept, Kind, MemoryMap, PAGE,
+    loader::{LoaderRegion, require_memory},
     pci::{self, ConfigSpace},
 };
 use x86_64::{
@@ -69,32 +68,6 @@ struct MemoryEntry {
     len: u64,
     kind: u32,
     reserved: u32,
-}
-
-/// A region as the loader library wants to see it.
-#[derive(Clone, Copy, Debug)]
-struct LoaderRegion(Region);
-
-impl LegacyMemoryRegion for LoaderRegion {
-    fn start(&self) -> PhysAddr {
-        PhysAddr::new(self.0.start)
-    }
-
-    fn len(&self) -> u64 {
-        self.0.end - self.0.start
-    }
-
-    fn kind(&self) -> MemoryRegionKind {
-        match self.0.kind {
-            Kind::Usable => MemoryRegionKind::Usable,
-            Kind::Held => MemoryRegionKind::Bootloader,
-            Kind::Other(kind) => MemoryRegionKind::UnknownBios(kind),
-        }
-    }
-
-    fn usable_after_bootloader_exit(&self) -> bool {
-        self.0.kind == Kind::Usable
-    }
 }
 
 /// PCI configuration space by its two ports.
@@ -239,28 +212,6 @@ fn memory_entries(start_info: &StartInfo) -> &'static [MemoryEntry] {
             start_info.memory_map_len as usize,
         )
     }
-}
-
-/// Says so if the machine has too little memory to start the kernel; the loader
-/// would find out half-way.
-fn require_memory(kernel: &Kernel<'_>, map: &MemoryMap, image_end: u64, ramdisk_len: u64) {
-    /// Tables of the kernel and its stack, boot info, what rounding costs.
-    const ALLOWANCE: u64 = 256 << 10;
-    let segments: u64 = kernel
-        .elf
-        .program_iter()
-        .map(|segment| segment.mem_size())
-        .sum();
-    // 8 bytes of page table for each page of the ramdisk.
-    let tables = ramdisk_len / PAGE * 8;
-    let needed = segments + kernel.config.kernel_stack_size + tables + ALLOWANCE;
-    let free = map.usable_above(image_end);
-    assert!(
-        free >= needed,
-        "too little memory: {} KiB are free, {} KiB needed",
-        free >> 10,
-        needed >> 10
-    );
 }
 
 /// The tables in use (one to one), and an empty set for the kernel.
