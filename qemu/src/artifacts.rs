@@ -62,14 +62,9 @@ impl Artifacts {
         self.out().join("skep-direct")
     }
 
-    /// Where the boot loader's stages are built.
-    pub fn built_stages(&self) -> PathBuf {
-        self.target().join("boot/stages")
-    }
-
-    /// The boot loader's stages, beside the kernel.
-    pub fn stages(&self) -> PathBuf {
-        self.out().join("stages")
+    /// The loaders of disks, beside the kernel.
+    pub fn loaders(&self) -> PathBuf {
+        self.out().join("loaders")
     }
 
     /// The image builder.
@@ -121,7 +116,7 @@ impl Artifacts {
     pub fn write_disk(&self, ramdisk: Option<&Path>, out: &Path) -> Result<()> {
         let tool = self.require(self.image_tool())?;
         let mut command = Command::new(tool);
-        command.arg("--stages").arg(self.stages());
+        command.arg("--loaders").arg(self.loaders());
         command.arg("--kernel").arg(self.require(self.kernel())?);
         command.arg("--key").arg(self.require(self.owner_key())?);
         if let Some(ramdisk) = ramdisk {
@@ -141,7 +136,6 @@ impl Artifacts {
         out: &Path,
     ) -> Result<()> {
         let mut command = Command::new(self.require(self.image_tool())?);
-        command.arg("--stages").arg(self.stages());
         command.arg("--key").arg(self.require(self.owner_key())?);
         command.arg("--kernel").arg(kernel);
         command.arg("--ramdisk").arg(ramdisk).args(terms);

@@ -405,7 +405,6 @@ impl Machine {
 
     /// Screen, firmware and boot disk.
     fn boot_from_disk(&self, line: &mut CommandLine, image: &Path, uefi_vars: Option<&Path>) {
-        // The BIOS stages cannot do without a VESA screen.
         if let Some(screen) = &self.screen {
             line.words(["-device", screen]);
         }

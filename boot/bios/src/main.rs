@@ -1,20 +1,94 @@
-//! Chooses the slot under BIOS, before the second stage of the boot loader reads it.
+//! The loader that a BIOS starts: it takes the slot that the disk's boot state names, checks
+//! that the release in it is signed by the key built into this file and whole, and starts its
+//! kernel. A slot that fails the check is named on screen and serial line and the other one is
+//! tried: all as under UEFI (`skep_boot`).
 //!
-//! The image builder puts this code into the unused end of the second stage, whose first
-//! instruction it makes a jump here. It reads the boot state, chooses as
-//! `skep_api::boot::state` says, takes a try from a new release, writes the state back,
-//! and names the slot's place in the partition table that the second stage goes by. Then
-//! it puts the second stage's first instruction back and goes there.
-//!
-//! It checks no signatures: the stages after it could not be trusted to run what was
-//! checked, for nobody has checked them.
+//! The file begins with the boot sector (`boot_sector.s`), which reads the rest. `modes.s`
+//! brings the processor to 64-bit code, which this is, and back for each call of the BIOS.
+//! The kernel sees the same `bootloader_api` contract as under UEFI or PVH.
 #![no_std]
 #![no_main]
 
-core::arch::global_asm!(include_str!("selector.s"));
+extern crate alloc;
 
-/// There is no Rust code that could.
+mod console;
+mod disk;
+mod enter;
+mod firmware;
+mod memory;
+mod screen;
+
+use core::{convert::Infallible, fmt, panic::PanicInfo, time::Duration};
+use disk::FirmwareDisk;
+use skep_api::{Hash, PublicKey};
+use skep_boot::{Failure, Machine, disk::Disk, release_key, start::start_slot};
+
+core::arch::global_asm!(include_str!("boot_sector.s"));
+core::arch::global_asm!(include_str!("modes.s"));
+
+/// How long a message of failure stays before the machine goes on.
+const READING_TIME: Duration = Duration::from_secs(10);
+
+/// A machine with a BIOS.
+struct Bios;
+
+impl Machine for Bios {
+    fn say(line: fmt::Arguments<'_>) {
+        console::say(line);
+    }
+
+    fn pages(len: usize) -> Result<&'static mut [u8], Failure> {
+        memory::pages(len)
+    }
+
+    fn counter() -> u64 {
+        // SAFETY: every x86-64 processor has it, and reading it changes nothing.
+        unsafe { core::arch::x86_64::_rdtsc() }
+    }
+
+    fn measure(_: &Hash, _: &PublicKey) -> bool {
+        // BIOSes' TPM services are those of TPM 1.2, and differ in what they extend.
+        false
+    }
+
+    fn enter(kernel: &'static [u8], ramdisk: &'static [u8]) -> ! {
+        enter::enter(kernel, ramdisk)
+    }
+}
+
+/// Called by `modes.s` with the BIOS's number of the disk.
+#[unsafe(no_mangle)]
+extern "C" fn bios_main(drive: u8) -> ! {
+    let Err(why) = start(drive, Bios::counter());
+    console::say(format_args!("cannot start this node: {why}"));
+    firmware::wait(READING_TIME);
+    firmware::next_device()
+}
+
+/// Starts a release; comes back only when there is none to start.
+fn start(drive: u8, started: u64) -> Result<Infallible, Failure> {
+    if !firmware::reaches_high_memory() {
+        return Err(Failure::Machine("its memory above 1 MiB cannot be reached"));
+    }
+    memory::ask()?;
+    let key = release_key()?;
+    let disk = Disk::with_slots(FirmwareDisk::new(drive)?)?;
+    start_slot::<Bios, _>(disk, &key, started)
+}
+
+/// Called by `modes.s` when the processor finds something wrong, with the number of the
+/// exception and the two words that it pushed.
+#[unsafe(no_mangle)]
+extern "C" fn bios_exception(number: u64, first: u64, second: u64) -> ! {
+    panic!("exception {number} of the processor ({first:#x}, {second:#x})")
+}
+
+/// Says what went wrong and starts the machine again: a new release then uses up its tries
+/// and the old one comes back.
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
+fn panic(info: &PanicInfo<'_>) -> ! {
+    console::text_mode();
+    console::say(format_args!("cannot start the kernel: {}", info.message()));
+    firmware::wait(READING_TIME);
+    firmware::restart()
 }

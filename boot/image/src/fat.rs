@@ -1,7 +1,7 @@
 //! A FAT16 volume, written once, every file in one run of clusters.
 //!
-//! FAT16 because the second BIOS stage reads no FAT32; own code because it then
-//! is the same byte for byte on every build, and contiguous files load fastest.
+//! Own code because it then is the same byte for byte on every build, and our loaders read
+//! contiguous files without knowing the format.
 //! Source: Microsoft's *FAT: General Overview of On-Disk Format* 1.03.
 
 mod names;

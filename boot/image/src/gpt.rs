@@ -1,8 +1,8 @@
 //! The partition tables of a disk that both firmwares boot.
 //!
-//! UEFI reads the GUID partition table (UEFI 2.10, chapter 5); the BIOS stages
-//! read the four entries of the master boot record, where the same partitions
-//! stand beside the protective entry that UEFI asks for.
+//! UEFI and our loaders read the GUID partition table (UEFI 2.10, chapter 5). Some BIOSes
+//! and other computers read the four entries of the master boot record, where some of the
+//! same partitions stand beside the protective entry that UEFI asks for.
 
 use anyhow::{Context as _, Result, ensure};
 use std::{fs::File, os::unix::fs::FileExt as _};
@@ -153,10 +153,8 @@ fn header(
 
 /// Writes the partitions, then the protective entry, into a master boot record.
 ///
-/// The second BIOS stage looks for its own partition and takes the next entry
-/// as the one with the files, so the order of `partitions` matters. The first is
-/// marked active, because some BIOSes start no disk without such an entry; the
-/// protective one must not be, or UEFI does not take it for one.
+/// The first is marked active, because some BIOSes start no disk without such an entry;
+/// the protective one must not be, or UEFI does not take it for one.
 pub fn fill_boot_record(record: &mut [u8], partitions: &[Partition]) {
     let protective = (0xee, 1, FIRST_USABLE - 1);
     let entries = partitions

@@ -2,30 +2,30 @@
 //!
 //! | | partition | type | content |
 //! | --- | --- | --- | --- |
-//! | 1 | `boot stage 2` | BIOS boot | what the boot sector starts |
+//! | 1 | `skep bios` | BIOS boot | our BIOS loader, which the boot sector reads |
 //! | 2 | `skep boot` | EFI system, FAT16 | our UEFI loader |
 //! | 3 | `SKEP` | Microsoft basic data, FAT16 | what people write: `skep.toml`, manifests |
 //! | 4 | `skep state` | ours | which slot is started (`skep_api::boot::state`) |
-//! | 5 | `skep slot a` | ours, FAT16 | a release: kernel, ramdisk, BIOS stages |
+//! | 5 | `skep slot a` | ours, FAT16 | a release: kernel and ramdisk |
 //! | 6 | `skep slot b` | ours | nothing yet: the place of the next release |
 //!
-//! The master boot record has the first, slot A, `SKEP` and the protective entry. The
-//! second BIOS stage looks for its own partition there and takes the one after it as
-//! the one with the files; UEFI asks for the protective entry; Windows shows of a
-//! medium with more than that entry only what is in this record.
+//! The master boot record has the first, `SKEP` and the protective entry: some BIOSes start
+//! no disk without an active entry; UEFI asks for the protective one; Windows shows of a medium
+//! with more than that entry only what is in this record.
 
 use crate::{
     Contents,
+    bios::Bios,
     fat::{self, Identity, Item, Layout},
     gpt::{
         self, BACKUP_SECTORS, BASIC_DATA, BIOS_BOOT, EFI_SYSTEM, FIRST_USABLE, Partition, SECTOR,
     },
     guide,
-    release::{Plan, Signing},
-    selector::{self, ChosenFrom},
+    loaders::with_key,
+    release::Plan,
 };
 use anyhow::{Context as _, Result, ensure};
-use skep_api::boot::{BootState, LOADER_KEY_MARKER, SLOT_TYPE, STATE_TYPE, state::COPY_STRIDE};
+use skep_api::boot::{BootState, SLOT_TYPE, STATE_TYPE};
 use std::{fs::File, os::unix::fs::FileExt as _};
 
 /// Partitions begin on whole MiB, as every tool aligns them.
@@ -34,19 +34,9 @@ pub const ALIGNMENT: u64 = 2048;
 /// Room for people's files, in bytes.
 const CONFIG_ROOM: u64 = 32 << 20;
 
-/// What the BIOS stages are told: nothing on screen or serial line but a failure.
-pub(crate) const BOOT_CONFIG: &str = r#"{
-  "frame_buffer": {},
-  "log_level": "Error",
-  "frame_buffer_logging": true,
-  "serial_logging": true
-}
-"#;
-
-/// MBR types: none, the one by which the second BIOS stage knows itself, and FAT16 by
-/// block addresses: that stage takes no other for the files.
+/// MBR types: none, data without files, and FAT16 by block addresses.
 const MBR_NONE: u8 = 0;
-const MBR_STAGE_2: u8 = 0x20;
+const MBR_DATA: u8 = 0xda;
 const MBR_FAT16: u8 = 0x0e;
 
 /// Sectors of the boot state: its two copies, and room.
@@ -58,7 +48,7 @@ const SLOT_STEP: u64 = 16 << 20;
 
 /// Where everything is, in sectors.
 struct Places {
-    stage_2_sectors: u64,
+    bios_sectors: u64,
     boot: Layout,
     config_start: u64,
     config: Layout,
@@ -70,11 +60,10 @@ struct Places {
 }
 
 impl Places {
-    fn new(contents: &Contents, boot: Layout, volume_bytes: u64) -> Result<Self> {
-        let stage_2_sectors = (contents.stages.stage_2.len() as u64).div_ceil(SECTOR);
+    fn new(bios_sectors: u64, boot: Layout, volume_bytes: u64) -> Result<Self> {
         ensure!(
-            FIRST_USABLE + stage_2_sectors <= ALIGNMENT,
-            "the second boot stage is too long"
+            FIRST_USABLE + bios_sectors <= ALIGNMENT,
+            "the BIOS loader is too long"
         );
         let config = Layout::with_room(CONFIG_ROOM)?;
         let config_start = align(ALIGNMENT + boot.sectors());
@@ -85,7 +74,7 @@ impl Places {
         let first_slot = align(state_start + STATE_SECTORS);
         let slot_starts = [first_slot, first_slot + slot_sectors];
         Ok(Self {
-            stage_2_sectors,
+            bios_sectors,
             boot,
             config_start,
             config,
@@ -94,14 +83,6 @@ impl Places {
             slot_sectors,
             sectors: align(first_slot + 2 * slot_sectors + BACKUP_SECTORS),
         })
-    }
-
-    /// What the BIOS selector must know.
-    fn chosen_from(&self) -> ChosenFrom {
-        ChosenFrom {
-            copies: [0, COPY_STRIDE / SECTOR].map(|sectors| self.state_start + sectors),
-            slots: self.slot_starts.map(|start| (start, self.slot_sectors)),
-        }
     }
 
     /// In the order of their numbers.
@@ -121,11 +102,11 @@ impl Places {
         };
         [
             partition(
-                "boot stage 2",
+                "skep bios",
                 BIOS_BOOT,
                 FIRST_USABLE,
-                self.stage_2_sectors,
-                MBR_STAGE_2,
+                self.bios_sectors,
+                MBR_DATA,
             ),
             partition(
                 "skep boot",
@@ -153,7 +134,7 @@ impl Places {
                 SLOT_TYPE,
                 slot_a,
                 self.slot_sectors,
-                MBR_FAT16,
+                MBR_NONE,
             ),
             partition(
                 "skep slot b",
@@ -169,21 +150,23 @@ impl Places {
 /// Writes the whole medium to `disk`, an empty file.
 pub(crate) fn write(contents: &Contents, disk: &File) -> Result<()> {
     let ramdisk = contents.ramdisk.as_deref().unwrap_or_default();
-    let release = Plan::new(&contents.kernel, ramdisk, &contents.stages)?;
-    let loader = loader(&contents.stages.loader, &contents.signing)?;
-    let boot = boot_items(&loader);
+    let release = Plan::new(&contents.kernel, ramdisk)?;
+    let (loaders, signing) = (&contents.loaders, &contents.signing);
+    let bios = Bios::new(&loaders.bios, signing, FIRST_USABLE)?;
+    let uefi = with_key(&loaders.uefi, signing).context("the UEFI loader")?;
+    let boot = boot_items(&uefi);
     let config = config_items(contents);
-    let places = Places::new(contents, Layout::for_items(&boot)?, release.volume_bytes())?;
+    let boot_layout = Layout::for_items(&boot)?;
+    let places = Places::new(bios.sectors(), boot_layout, release.volume_bytes())?;
     let fingerprint = fingerprint(&[release.items(), &boot, &config]);
     let partitions = places.partitions(fingerprint);
     disk.set_len(places.sectors * SECTOR)?;
-    let mut boot_record = contents.stages.boot_sector.clone();
-    let [stage_2, _, people, _, slot_a, _] = partitions.clone();
-    gpt::fill_boot_record(&mut boot_record, &[stage_2, slot_a, people]);
+    let mut boot_record = bios.boot_sector;
+    let [bios_boot, _, people, ..] = partitions.clone();
+    gpt::fill_boot_record(&mut boot_record, &[bios_boot, people]);
     disk.write_all_at(&boot_record, 0)?;
     gpt::tables(places.sectors, guid(fingerprint, 0), &partitions).write(disk, places.sectors)?;
-    let stage_2 = selector::fit(&contents.stages, &places.chosen_from())?;
-    disk.write_all_at(&stage_2, FIRST_USABLE * SECTOR)?;
+    disk.write_all_at(&bios.loader, FIRST_USABLE * SECTOR)?;
     let identity = |label: &[u8; 11], index: u32| Identity {
         label: *label,
         serial: (fingerprint as u32).wrapping_add(index),
@@ -201,29 +184,6 @@ pub(crate) fn write(contents: &Contents, disk: &File) -> Result<()> {
     release
         .write(&contents.signing, disk, slot_a * SECTOR)
         .context("slot A")
-}
-
-/// The UEFI loader with the public half of the release key in its place.
-///
-/// # Errors
-/// The program is not our loader.
-pub fn loader(program: &[u8], signing: &Signing) -> Result<Vec<u8>> {
-    let marker = &LOADER_KEY_MARKER;
-    let mut found = (0..program.len()).filter(|&at| program[at..].starts_with(marker));
-    let key_at = found
-        .next()
-        .context("the UEFI loader has no place for a key")?
-        + marker.len();
-    ensure!(
-        found.next().is_none(),
-        "the UEFI loader has several places for a key"
-    );
-    let mut program = program.to_vec();
-    program
-        .get_mut(key_at..key_at + 32)
-        .context("the UEFI loader is cut short")?
-        .copy_from_slice(&signing.key.public().0);
-    Ok(program)
 }
 
 /// What UEFI firmware reads: what it starts from a disk it does not know.

@@ -1,25 +1,23 @@
 //! Builds the disk image from which real firmware starts a node.
 //!
-//! One image boots under BIOS and under UEFI: boot sector and second stage for the one,
-//! an EFI system partition with our loader for the other, and two slots for releases of
-//! the system: kernel, ramdisk and the later BIOS stages ([`release`]). One more
-//! partition is for people. [`layout`] is the one place that says where everything is.
+//! One image boots under BIOS and under UEFI: for each a loader of ours, where that firmware
+//! looks for it ([`loaders`]), and two slots for releases of the system: kernel and ramdisk
+//! ([`release`]). One more partition is for people. [`layout`] is the one place that says where everything is.
 //!
 //! The same input always gives the same bytes.
 
+mod bios;
 pub mod fat;
 pub mod gpt;
 mod guide;
 pub mod layout;
+pub mod loaders;
 mod lz4;
 pub mod pack;
 pub mod release;
-mod selector;
-mod stack;
-pub mod stages;
 
 use anyhow::{Context as _, Result};
-use stages::Stages;
+use loaders::Loaders;
 use std::{
     ffi::OsString,
     fs::{self, File},
@@ -32,8 +30,8 @@ pub struct Contents {
     pub kernel: Vec<u8>,
     /// The ramdisk; `None` or empty leaves the file out, so that the kernel finds none.
     pub ramdisk: Option<Vec<u8>>,
-    /// The boot loader.
-    pub stages: Stages,
+    /// The loaders.
+    pub loaders: Loaders,
     /// What the partition `SKEP` holds.
     pub config: Config,
     /// The terms of the release in slot A.
@@ -77,11 +75,10 @@ fn whole(out: &Path, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
 pub fn write_release(
     kernel: &[u8],
     ramdisk: &[u8],
-    stages: &Stages,
     signing: &release::Signing,
     out: &Path,
 ) -> Result<()> {
-    let plan = release::Plan::new(kernel, ramdisk, stages)?;
+    let plan = release::Plan::new(kernel, ramdisk)?;
     whole(out, |file| {
         file.set_len(plan.bytes())?;
         plan.write(signing, file, 0)

@@ -3,10 +3,7 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use skep_api::{KeyPair, PublicKey};
 use skep_image::{
-    Config, Contents, pack,
-    release::Signing,
-    stages::{self, Stages},
-    write_image, write_release,
+    Config, Contents, loaders::Loaders, pack, release::Signing, write_image, write_release,
 };
 use std::{
     env, fs,
@@ -15,9 +12,10 @@ use std::{
 };
 
 const USAGE: &str = "\
-usage: skep-image --stages DIR [--kernel ELF [--ramdisk FILE] --key FILE --out DISK]
+usage: skep-image --kernel ELF [--ramdisk FILE] --key FILE
+                  [--loaders DIR --out DISK] [--release FILE]
 
-  --stages DIR    where the boot loader's binaries are; built there when missing
+  --loaders DIR   where the loaders are that the image starts with
   --kernel ELF    the kernel, stripped
   --ramdisk FILE  the ramdisk; without it the image has none
   --packing no    leaves the ramdisk as it is; it is packed otherwise
@@ -26,7 +24,7 @@ usage: skep-image --stages DIR [--kernel ELF [--ramdisk FILE] --key FILE --out D
   --command-line TEXT  what the kernel is told
   --health-seconds N   time that a node has to become healthy with it
   --tries N       how often it may be started without having been healthy
-  --out DISK      the image to write; without it only the boot loader is built
+  --out DISK      the image to write
   --release FILE  a release to write, for nodes to be updated with";
 
 fn main() -> ExitCode {
@@ -41,11 +39,10 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let options = Options::parse(env::args().skip(1))?;
-    if options.out.is_none() && options.release.is_none() {
-        return stages::build(&options.stages, |name| {
-            eprintln!("skep-image: building the boot loader's {name} (first time only)");
-        });
-    }
+    ensure!(
+        options.out.is_some() || options.release.is_some(),
+        "neither --out nor --release\n{USAGE}"
+    );
     let kernel = options.kernel.as_deref();
     let kernel = read(kernel.context("an image or release needs --kernel")?)?;
     let ramdisk = options.ramdisk.as_deref().map(read).transpose()?;
@@ -54,12 +51,10 @@ fn run() -> Result<()> {
         (Some(ramdisk), false) => Some(pack::pack(ramdisk)?.into_owned()),
         (None, _) => None,
     };
-    let stages = Stages::load(&options.stages)?;
     if let Some(out) = &options.release {
         write_release(
             &kernel,
             ramdisk.as_deref().unwrap_or_default(),
-            &stages,
             &options.signing()?,
             out,
         )?;
@@ -67,10 +62,12 @@ fn run() -> Result<()> {
     let Some(out) = &options.out else {
         return Ok(());
     };
+    let loaders = options.loaders.as_deref();
+    let loaders = loaders.context("an image needs --loaders")?;
     let contents = Contents {
         kernel,
         ramdisk,
-        stages,
+        loaders: Loaders::load(loaders)?,
         config: Config::default(),
         signing: options.signing()?,
     };
@@ -83,7 +80,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 #[derive(Default)]
 struct Options {
-    stages: PathBuf,
+    loaders: Option<PathBuf>,
     kernel: Option<PathBuf>,
     ramdisk: Option<PathBuf>,
     unpacked: bool,
@@ -105,7 +102,7 @@ impl Options {
                 .with_context(|| format!("{flag} needs a value\n{USAGE}"))?;
             let number = || format!("{flag} needs a number\n{USAGE}");
             match flag.as_str() {
-                "--stages" => options.stages = value.into(),
+                "--loaders" => options.loaders = Some(value.into()),
                 "--kernel" => options.kernel = Some(value.into()),
                 "--ramdisk" => options.ramdisk = Some(value.into()),
                 "--packing" => {
@@ -124,10 +121,6 @@ impl Options {
                 _ => bail!("unknown argument {flag}\n{USAGE}"),
             }
         }
-        ensure!(
-            !options.stages.as_os_str().is_empty(),
-            "--stages is missing\n{USAGE}"
-        );
         Ok(options)
     }
 

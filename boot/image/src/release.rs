@@ -1,14 +1,12 @@
 //! A release of the system: what fills a slot of a disk, and what updates one.
 //!
-//! It is a FAT volume, from which the BIOS stages read their files, with a signed head
-//! in its reserved sectors, by which our own loader and the kernel go: the layout is in
+//! It is a FAT volume, which every computer can look into, with a signed head in its
+//! reserved sectors, by which our loaders and the kernel go: the layout is in
 //! `skep_api::boot::release`. The same input always gives the same bytes.
 
 use crate::{
     fat::{self, Identity, Item, Layout},
     gpt::SECTOR,
-    layout::BOOT_CONFIG,
-    stages::Stages,
 };
 use anyhow::{Context as _, Result, ensure};
 use skep_api::{
@@ -66,9 +64,9 @@ pub struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Of a kernel, a ramdisk, which may be empty, and the BIOS stages.
-    pub fn new(kernel: &'a [u8], ramdisk: &'a [u8], stages: &'a Stages) -> Result<Self> {
-        let items = items(kernel, ramdisk, stages);
+    /// Of a kernel and a ramdisk, which may be empty.
+    pub fn new(kernel: &'a [u8], ramdisk: &'a [u8]) -> Result<Self> {
+        let items = items(kernel, ramdisk);
         let layout = Layout::with_head(&items)?;
         let len = layout.used_bytes(&items);
         ensure!(len <= RELEASE_BYTES_MAX, "the release is over 2 GiB");
@@ -135,17 +133,10 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn items<'a>(kernel: &'a [u8], ramdisk: &'a [u8], stages: &'a Stages) -> Vec<Item<'a>> {
+fn items<'a>(kernel: &'a [u8], ramdisk: &'a [u8]) -> Vec<Item<'a>> {
     let file = |name, data| Item::File { name, data };
-    // The BIOS stages look for these by the long names, in pieces no longer than 13
-    // characters.
-    let mut items = vec![
-        file("boot-stage-3", &stages.stage_3),
-        file("boot-stage-4", &stages.stage_4),
-        file(KERNEL, kernel),
-        file("boot.json", BOOT_CONFIG.as_bytes()),
-    ];
-    // They stop at a file without a single cluster: to them, empty is absent.
+    let mut items = vec![file(KERNEL, kernel)];
+    // A file without a single cluster has no place.
     if !ramdisk.is_empty() {
         items.push(file(RAMDISK, ramdisk));
     }

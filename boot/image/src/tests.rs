@@ -1,7 +1,8 @@
 //! The image as other programs read it.
 
 use super::{
-    Config, Contents, Stages, gpt::SECTOR, layout::ALIGNMENT, release::Signing, write_image,
+    Config, Contents, gpt::SECTOR, layout::ALIGNMENT, loaders::Loaders, release::Signing,
+    write_image,
 };
 use skep_api::{
     KeyPair,
@@ -22,13 +23,16 @@ fn contents(ramdisk_len: usize) -> Contents {
     Contents {
         kernel: (0..100_000u32).map(|i| i as u8).collect(),
         ramdisk: Some((0..ramdisk_len).map(|i| (i / 7) as u8).collect()),
-        stages: Stages {
-            boot_sector: vec![0x90; 512],
-            stage_2: [vec![2; 30_000], vec![0; 0x71000]].concat(),
-            stage_3: vec![3; 70_000],
-            stage_4: vec![4; 5_000],
-            selector: [b"selector".as_slice(), &[0; 40]].concat(),
-            loader: [
+        loaders: Loaders {
+            bios: [
+                vec![0x90; 428],
+                vec![0; 0x400 - 428],
+                vec![2; 100_000],
+                LOADER_KEY_MARKER.to_vec(),
+                vec![0; 32],
+            ]
+            .concat(),
+            uefi: [
                 vec![5; 200_000],
                 LOADER_KEY_MARKER.to_vec(),
                 vec![0; 50_000],
@@ -108,13 +112,12 @@ fn another_fat_implementation_reads_the_files_back() {
         assert_eq!(slot.volume_label(), "SKEP-SLOT");
         assert!(read(&slot, "kernel-x86_64") == Some(contents.kernel));
         assert!(read(&slot, "ramdisk") == contents.ramdisk.filter(|data| !data.is_empty()));
-        assert!(read(&slot, "boot-stage-3") == Some(contents.stages.stage_3));
         let boot = image.volume(2);
         assert_eq!(boot.volume_label(), "SKEP-BOOT");
         let loader = read(&boot, "EFI/BOOT/BOOTX64.EFI").unwrap();
-        assert!(loader[..200_032] == contents.stages.loader[..200_032]);
+        assert!(loader[..200_032] == contents.loaders.uefi[..200_032]);
         assert!(loader[200_032..][..32] == contents.signing.key.public().0);
-        assert!(loader[200_064..] == contents.stages.loader[200_064..]);
+        assert!(loader[200_064..] == contents.loaders.uefi[200_064..]);
         let config = image.volume(3);
         assert_eq!(config.volume_label(), "SKEP");
         assert!(read(&config, "skep.toml") == Some(contents.config.toml));
@@ -142,18 +145,20 @@ fn loaders_find_the_slots_and_their_state() {
     let other = slots.slot(Slot::B).unwrap();
     assert_eq!(other.blocks, slot.blocks);
     assert!(other.blocks * SECTOR >= 64 << 20);
-    // The BIOS stages take the second entry as the volume with their files.
-    let [stage_2, files, people, protective] = image.boot_record();
-    assert_eq!((stage_2.0, files), (34, (slot.start, slot.blocks)));
-    assert_eq!((people, protective.0), (image.partition(3), 1));
+    let [bios, people, protective, none] = image.boot_record();
+    assert_eq!((bios, people), (image.partition(1), image.partition(3)));
+    assert_eq!((protective.0, none), (1, (0, 0)));
+    // The boot sector reads the loader from there.
+    assert_eq!(bytes[428..432], 34u32.to_le_bytes());
+    assert_eq!(bytes[34 * 512..][..100_000], [2; 100_000]);
 }
 
 #[test]
 fn a_loader_without_one_place_for_the_key_is_refused() {
     let path = std::env::temp_dir().join(format!("skep-keyless-{}.img", std::process::id()));
-    for loader in [vec![5; 1000], contents(0).stages.loader.repeat(2)] {
+    for loader in [vec![5; 1000], contents(0).loaders.uefi.repeat(2)] {
         let mut contents = contents(0);
-        contents.stages.loader = loader;
+        contents.loaders.uefi = loader;
         assert!(write_image(&contents, &path).is_err());
     }
 }
@@ -173,7 +178,7 @@ fn same_input_gives_same_bytes() {
 fn what_has_no_room_is_refused_and_leaves_nothing() {
     let path = std::env::temp_dir().join(format!("skep-refused-{}.img", std::process::id()));
     let mut long = contents(1);
-    long.stages.stage_2 = vec![2; 2 << 20];
+    long.loaders.bios.extend(vec![2; 2 << 20]);
     assert!(write_image(&long, &path).is_err());
     let mut full = contents(1);
     full.config.toml = vec![b'#'; 40 << 20];
@@ -211,7 +216,7 @@ fn tools_for_partitions_find_nothing_wrong() {
         assert!(said.contains("No problems found"), "{said}");
     }
     if let Some(said) = tool("sgdisk", &["--print"], &image.0) {
-        for name in ["EF02  boot stage 2", "EF00  skep boot", "0700  SKEP"] {
+        for name in ["EF02  skep bios", "EF00  skep boot", "0700  SKEP"] {
             assert!(said.contains(name), "{said}");
         }
     }

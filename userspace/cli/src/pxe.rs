@@ -61,7 +61,7 @@ pub(crate) struct ServeArgs {
     /// Configurations of single machines, by hardware address or serial number
     #[arg(long, value_name = "FILE")]
     machines: Option<PathBuf>,
-    /// Folder of the system: skep-kernel and stages [default: where this program is]
+    /// Folder of the system: skep-kernel and loaders [default: where this program is]
     #[arg(long, value_name = "FOLDER", env = "SKEP_SYSTEM")]
     system: Option<PathBuf>,
     /// The nodes' ramdisk, made by 'skep bundle' [default: ramdisk in the system's folder]

@@ -13,16 +13,11 @@ use std::process::Command;
 fn place() -> tempfile::TempDir {
     let place = workplace();
     let system = place.path().join("system");
-    fs::create_dir_all(system.join("stages")).unwrap();
+    fs::create_dir_all(system.join("loaders")).unwrap();
     let files = [
         ("skep-kernel", 400_000),
         ("ramdisk", 3_000_000),
-        ("stages/boot-sector", 512),
-        ("stages/stage-2", 30_000),
-        ("stages/stage-3", 70_000),
-        ("stages/stage-4", 5_000),
-        ("stages/uefi", 250_000),
-        ("stages/loader", 200_000),
+        ("loaders/uefi", 200_000),
     ];
     for (index, (name, len)) in files.into_iter().enumerate() {
         let bytes: Vec<u8> = (0..len).map(|i: usize| (i / 3 + index) as u8).collect();
@@ -30,16 +25,17 @@ fn place() -> tempfile::TempDir {
     }
     // Where keys and numbers are put, there must be room for them.
     let add = |name: &str, more: &[u8]| {
-        let path = system.join("stages").join(name);
+        let path = system.join("loaders").join(name);
         let mut bytes = fs::read(&path).unwrap_or_default();
         bytes.extend_from_slice(more);
         fs::write(path, bytes).unwrap();
     };
-    add("stage-2", &vec![0; 0x71000]);
-    add("selector", b"selector");
-    add("selector", &[0; 40]);
-    add("loader", &LOADER_KEY_MARKER);
-    add("loader", &[0; 100]);
+    add("bios", &[0; 0x400]);
+    add("bios", &[1; 50_000]);
+    for name in ["bios", "uefi"] {
+        add(name, &LOADER_KEY_MARKER);
+        add(name, &[0; 100]);
+    }
     place
 }
 

@@ -1,7 +1,6 @@
 //! A release as the loader, the kernel and another FAT implementation read it.
 
 use super::{Plan, Signing};
-use crate::stages::Stages;
 use skep_api::{
     Hash, KeyPair,
     boot::{
@@ -14,17 +13,6 @@ use std::{
     fs::{self, File},
     io::{Cursor, Read as _},
 };
-
-fn stages() -> Stages {
-    Stages {
-        boot_sector: vec![0x90; 512],
-        stage_2: vec![2; 30_000],
-        stage_3: vec![3; 70_000],
-        stage_4: vec![4; 5_000],
-        selector: Vec::new(),
-        loader: Vec::new(),
-    }
-}
 
 fn signing() -> Signing {
     Signing::new(KeyPair::from_seed([7; 32]).unwrap(), 12)
@@ -40,8 +28,7 @@ fn written(kernel: &[u8], ramdisk: &[u8], offset: u64) -> Vec<u8> {
     let mut file = File::options();
     let file = file.read(true).write(true).create(true).truncate(true);
     let file = file.open(&path).unwrap();
-    let stages = stages();
-    let plan = Plan::new(kernel, ramdisk, &stages).unwrap();
+    let plan = Plan::new(kernel, ramdisk).unwrap();
     file.set_len(offset + plan.bytes()).unwrap();
     plan.write(&signing(), &file, offset).unwrap();
     let bytes = fs::read(&path).unwrap();
@@ -79,7 +66,7 @@ fn another_fat_implementation_finds_the_files_behind_the_head() {
     let mut file = volume.root_dir().open_file("ramdisk").unwrap();
     file.read_to_end(&mut ramdisk).unwrap();
     assert!(ramdisk == [2; 5_000_000]);
-    assert!(volume.root_dir().open_file("boot-stage-4").is_ok());
+    assert!(volume.root_dir().open_file("kernel-x86_64").is_ok());
 }
 
 #[test]

@@ -30,16 +30,6 @@ const PROGRAMS: [&str; 8] = [
     "runner",
 ];
 
-/// The files of the boot loader.
-const STAGES: [&str; 6] = [
-    "boot-sector",
-    "selector",
-    "stage-2",
-    "stage-3",
-    "stage-4",
-    "loader",
-];
-
 /// Something to build. Each needs those before it, but for `User`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
@@ -49,7 +39,7 @@ pub(crate) enum Part {
     User,
     /// Kernel and PVH front end in one file.
     Direct,
-    /// The image builder and the boot loader's stages.
+    /// The image builder and the loaders.
     Image,
     /// The programs that scenarios run inside capsules.
     Programs,
@@ -81,7 +71,7 @@ impl Part {
             Self::Kernel => "the kernel",
             Self::User => "the 3Bot and the command line",
             Self::Direct => "the direct-boot front end",
-            Self::Image => "the image builder and the boot loader",
+            Self::Image => "the image builder and the loaders",
             Self::Programs => "the programs of the scenarios",
         }
     }
@@ -191,30 +181,21 @@ fn image(artifacts: &Artifacts) -> Result<()> {
         .join("boot/build")
         .join(UEFI)
         .join("release/skep-uefi.efi");
-    fs::create_dir_all(artifacts.built_stages())?;
-    install(&built, &artifacts.built_stages().join("loader"))?;
+    fs::create_dir_all(artifacts.loaders())?;
+    install(&built, &artifacts.loaders().join("uefi"))?;
     run(&mut bios_cargo(artifacts, &["build", "--release"]))?;
     let built = artifacts
         .target()
-        .join("boot/build/real-mode/release/skep-bios");
+        .join("boot/build")
+        .join(BARE)
+        .join("release/skep-bios");
+    let flat = built.with_extension("flat");
     output(
         Command::new(llvm_objcopy()?)
-            .args(["-I", "elf64-x86-64", "-O", "binary"])
-            .arg("--binary-architecture=i386:x86-64")
-            .arg(&built)
-            .arg(artifacts.built_stages().join("selector")),
+            .args(["-O", "binary"])
+            .args([&built, &flat]),
     )?;
-    run(Command::new(artifacts.image_tool())
-        .arg("--stages")
-        .arg(artifacts.built_stages()))?;
-    fs::create_dir_all(artifacts.stages())?;
-    for name in STAGES {
-        install(
-            &artifacts.built_stages().join(name),
-            &artifacts.stages().join(name),
-        )?;
-    }
-    Ok(())
+    install(&flat, &artifacts.loaders().join("bios"))
 }
 
 /// Copies a program without its symbols.

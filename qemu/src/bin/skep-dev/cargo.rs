@@ -6,7 +6,7 @@
 use skep_qemu::Artifacts;
 use std::process::Command;
 
-/// Target of the kernel and of the PVH front end.
+/// Target of the kernel, of the PVH front end and of the BIOS loader.
 pub(crate) const BARE: &str = "x86_64-unknown-none";
 
 /// Target of the UEFI loader.
@@ -21,6 +21,9 @@ pub(crate) const LINUX: &str = "x86_64-unknown-linux-gnu";
 const KERNEL_FLAGS: &str = "-C force-frame-pointers=yes -Z emit-stack-sizes \
      --cfg chacha20_backend=\"soft\" --cfg chacha20_force_soft \
      --cfg sha2_backend=\"soft\"";
+
+/// Flags of what is linked at a fixed place in low memory.
+const LOW_FLAGS: &str = "-C relocation-model=static";
 
 /// Cargo in the checkout, with no settings of the caller's in its way.
 pub(crate) fn cargo(artifacts: &Artifacts, words: &[&str]) -> Command {
@@ -69,22 +72,23 @@ pub(crate) fn pvh_cargo(artifacts: &Artifacts, words: &[&str]) -> Command {
         .args(["-p", "skep-pvh", "--bin", "skep-pvh", "--target", BARE])
         .args(["-Zbuild-std=core,compiler_builtins"])
         .arg("-Zbuild-std-features=compiler-builtins-mem")
-        .env(
-            "CARGO_TARGET_X86_64_UNKNOWN_NONE_RUSTFLAGS",
-            "-C relocation-model=static",
-        )
+        .env("CARGO_TARGET_X86_64_UNKNOWN_NONE_RUSTFLAGS", LOW_FLAGS)
         .env("SKEP_KERNEL", artifacts.kernel());
     command
 }
 
-/// Cargo for what chooses the slot under BIOS.
+/// Cargo for the BIOS loader.
 pub(crate) fn bios_cargo(artifacts: &Artifacts, words: &[&str]) -> Command {
     let mut command = boot_cargo(artifacts, words);
     command
-        .args(["-p", "skep-bios", "-Zjson-target-spec", "--target"])
-        .arg(artifacts.root().join("boot/image/targets/real-mode.json"))
-        .args(["-Zbuild-std=core,compiler_builtins"])
-        .arg("-Zbuild-std-features=compiler-builtins-mem");
+        .args(["-p", "skep-bios", "--target", BARE])
+        .args(["-Zbuild-std=core,alloc,compiler_builtins"])
+        .arg("-Zbuild-std-features=compiler-builtins-mem")
+        .env("CARGO_TARGET_X86_64_UNKNOWN_NONE_RUSTFLAGS", LOW_FLAGS)
+        // It has 352 KiB below 512 KiB.
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "z")
+        .env("CARGO_PROFILE_RELEASE_LTO", "fat")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
     command
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     build::{Part, build_parts},
-    cargo::{boot_cargo, cargo, kernel_cargo, pvh_cargo, uefi_cargo},
+    cargo::{bios_cargo, boot_cargo, cargo, kernel_cargo, pvh_cargo, uefi_cargo},
     logged::logged,
     ramdisk, tidy,
 };
@@ -99,7 +99,8 @@ fn clippy_host(artifacts: &Artifacts) -> Vec<Command> {
     let mut host = cargo(artifacts, &["clippy", "--all-targets"]);
     // The scenarios are not among the targets of `--all-targets`.
     let mut scenarios = cargo(artifacts, &["clippy", "-p", "skep-qemu", "--test", "*"]);
-    let mut boot = boot_cargo(artifacts, &["clippy", "-p", "skep-image", "--all-targets"]);
+    let mut boot = boot_cargo(artifacts, &["clippy", "--all-targets"]);
+    boot.args(["-p", "skep-image", "-p", "skep-boot"]);
     let mut pvh = boot_cargo(artifacts, &["clippy", "-p", "skep-pvh", "--lib"]);
     for command in [&mut host, &mut scenarios, &mut boot, &mut pvh] {
         command.args(["--", "-D", "warnings"]);
@@ -114,10 +115,11 @@ fn clippy_kernel(artifacts: &Artifacts) -> Vec<Command> {
     // Any file will do for a front end that is checked and not linked.
     pvh.env("SKEP_KERNEL", artifacts.root().join("Cargo.toml"));
     let mut uefi = uefi_cargo(artifacts, &["clippy", "--release"]);
-    for command in [&mut kernel, &mut pvh, &mut uefi] {
+    let mut bios = bios_cargo(artifacts, &["clippy", "--release"]);
+    for command in [&mut kernel, &mut pvh, &mut uefi, &mut bios] {
         command.args(["--", "-D", "warnings"]);
     }
-    vec![kernel, pvh, uefi]
+    vec![kernel, pvh, uefi, bios]
 }
 
 /// Tests of the rooms, drivers and programs: those inside of them, and those that use

@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use skep_api::manifest::SignedManifest;
 use skep_api::settings::{MANIFEST_END, Settings, TEMPLATE};
-use skep_image::stages::Stages;
+use skep_image::loaders::Loaders;
 use skep_image::{Config, Contents, pack, write_image};
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write};
@@ -50,10 +50,10 @@ pub(crate) struct ImageArgs {
     terms: Terms,
 }
 
-/// Where kernel, boot loader and ramdisk come from.
+/// Where kernel, loaders and ramdisk come from.
 #[derive(Debug, clap::Args)]
 pub(super) struct SystemArgs {
-    /// Folder of the system: skep-kernel and stages [default: where this program is]
+    /// Folder of the system: skep-kernel and loaders [default: where this program is]
     #[arg(long, value_name = "FOLDER", env = "SKEP_SYSTEM")]
     system: Option<PathBuf>,
     /// The node's ramdisk, made by 'skep bundle' [default: ramdisk in the system's folder]
@@ -95,7 +95,7 @@ pub(crate) fn run(args: &ImageArgs) -> Result<()> {
     let contents = Contents {
         ramdisk: args.system.ramdisk(&system.folder)?,
         kernel: system.kernel,
-        stages: system.stages,
+        loaders: system.loaders,
         config: config(args)?,
         signing,
     };
@@ -118,14 +118,14 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// What every node boots: the kernel and the boot loader.
+/// What every node boots: the kernel and the loaders.
 pub(crate) struct System {
     /// Where they are.
     pub(crate) folder: PathBuf,
     /// The kernel ELF.
     pub(crate) kernel: Vec<u8>,
-    /// The boot loader.
-    pub(crate) stages: Stages,
+    /// The loaders.
+    pub(crate) loaders: Loaders,
 }
 
 impl System {
@@ -137,7 +137,7 @@ impl System {
         let folder = system_folder(named)?;
         Ok(Self {
             kernel: read(&folder.join("skep-kernel"))?,
-            stages: Stages::load(&folder.join("stages"))?,
+            loaders: Loaders::load(&folder.join("loaders"))?,
             folder,
         })
     }

@@ -68,13 +68,7 @@ pub(crate) fn run(args: &ReleaseArgs) -> Result<()> {
     let signing = args.terms.signing()?;
     let system = args.system.load()?;
     let ramdisk = args.system.ramdisk(&system.folder)?.unwrap_or_default();
-    write_release(
-        &system.kernel,
-        &ramdisk,
-        &system.stages,
-        &signing,
-        &args.output,
-    )?;
+    write_release(&system.kernel, &ramdisk, &signing, &args.output)?;
     let len = fs::metadata(&args.output)?.len();
     println!(
         "release {} in {} ({})",

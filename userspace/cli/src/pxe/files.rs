@@ -7,7 +7,7 @@ use crate::medium::make::System;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use skep_image::release::Signing;
-use skep_image::{Config, Contents, layout, pack, write_image, write_release};
+use skep_image::{Config, Contents, loaders::with_key, pack, write_image, write_release};
 use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -83,7 +83,7 @@ impl Release {
         }
         profiles.push(Profile::new("any machine".to_string(), None, ramdisk));
         Ok(Self {
-            uefi_loader: layout::loader(&system.stages.loader, &signing)?.into(),
+            uefi_loader: with_key(&system.loaders.uefi, &signing)?.into(),
             system,
             bios_loader: fs::read(IPXE).ok().map(Bytes::from),
             profiles,
@@ -135,9 +135,9 @@ impl Release {
     /// It cannot be written.
     pub(crate) fn release(&self, profile: &Profile) -> Result<PathBuf> {
         self.made(profile, &profile.release, "release", |path| {
-            let System { kernel, stages, .. } = &self.system;
+            let kernel = &self.system.kernel;
             let ramdisk = pack::pack(&profile.ramdisk)?;
-            write_release(kernel, &ramdisk, stages, &self.signing, path)
+            write_release(kernel, &ramdisk, &self.signing, path)
         })
     }
 
@@ -150,7 +150,7 @@ impl Release {
             let contents = Contents {
                 kernel: self.system.kernel.clone(),
                 ramdisk: Some(pack::pack(&profile.ramdisk)?.into_owned()),
-                stages: self.system.stages.clone(),
+                loaders: self.system.loaders.clone(),
                 config: Config::default(),
                 signing: self.signing.clone(),
             };

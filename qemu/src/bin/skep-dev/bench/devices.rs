@@ -62,7 +62,6 @@ fn boot_arguments(guest: Guest, firmware: Firmware, medium: Medium, qemu: &mut V
     if firmware == Firmware::Uefi {
         qemu.extend(OVMF.map(String::from));
     }
-    // Our BIOS stages cannot do without a VESA screen.
     add(qemu, ["-device", "VGA"]);
     let image = match (guest, firmware) {
         (Guest::Skep, _) => "skep.img",
