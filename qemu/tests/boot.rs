@@ -82,7 +82,7 @@ fn tells_its_steps(node: &Node, firmware: Firmware) -> Result<()> {
     };
     let took = node.uptime().as_secs_f64() * 1000.0;
     let mut wanted = vec!["power on", "kernel entered", "machine", "devices"];
-    if firmware == Firmware::Uefi {
+    if firmware != Firmware::Direct {
         wanted.splice(1..1, ["firmware", "release read and checked"]);
     }
     wanted.push("nginx started");
@@ -195,6 +195,26 @@ fn memory_8_gib() -> Result<()> {
     serves_in("boot-8-gib", 8192)
 }
 
+/// A machine may have no screen at all, or one of text only, whatever its firmware.
+fn serves_without_a_screen(name: &str, firmware: Firmware, screen: Option<&str>) -> Result<()> {
+    let machine = Machine::new(name).firmware(firmware).screen(screen);
+    let mut node = machine.start()?;
+    node.wait_http(NGINX, "/", seconds(60))?;
+    Ok(())
+}
+
+#[test]
+fn bios_without_a_screen() -> Result<()> {
+    serves_without_a_screen("boot-bios-no-screen", Firmware::Bios, None)
+}
+
+#[test]
+#[ignore = "long"]
+fn bios_with_a_screen_that_only_copies() -> Result<()> {
+    let screen = Some("virtio-gpu-pci");
+    serves_without_a_screen("boot-bios-copies", Firmware::Bios, screen)
+}
+
 /// A ramdisk of over 64 MB reaches the kernel whole under every firmware.
 fn large_ramdisk(name: &str, firmware: Firmware) -> Result<()> {
     let filler = vec![0x5a; 52 << 20];
@@ -241,6 +261,19 @@ fn without_a_ramdisk_it_says_so() -> Result<()> {
             .start()?;
         node.wait_serial("no ramdisk", seconds(30))?;
     }
+    Ok(())
+}
+
+/// What a BIOS cannot start is told in a sentence.
+#[test]
+fn under_bios_it_says_what_is_wrong_with_the_machine() -> Result<()> {
+    let start = |name: &str| Machine::new(name).firmware(Firmware::Bios);
+    let mut old = start("boot-bios-32-bit");
+    old.cpu_model = "qemu32".to_string();
+    let mut node = old.start()?;
+    node.wait_serial("processor has no 64-bit mode", seconds(30))?;
+    let mut node = start("boot-bios-24-mib").memory_mib(24).start()?;
+    node.wait_serial("too little memory", seconds(30))?;
     Ok(())
 }
 

@@ -43,8 +43,12 @@ impl Workplace {
     }
 
     fn machine(&self, name: &str) -> Machine {
+        self.machine_with(Firmware::Uefi, name)
+    }
+
+    fn machine_with(&self, firmware: Firmware, name: &str) -> Machine {
         Machine::new(name)
-            .firmware(Firmware::Uefi)
+            .firmware(firmware)
             .boot_disk(self.disk.path())
     }
 
@@ -110,7 +114,19 @@ fn an_update_is_tried_kept_and_not_taken_back() -> Result<()> {
 
 #[test]
 fn a_release_that_is_not_whole_or_not_ours_leaves_the_start_to_the_other() -> Result<()> {
-    let place = Workplace::new("slots-damaged")?;
+    is_left_to_the_other(Firmware::Uefi, "slots-damaged")
+}
+
+#[test]
+fn under_bios_a_release_that_is_not_whole_or_not_ours_leaves_the_start_to_the_other() -> Result<()>
+{
+    is_left_to_the_other(Firmware::Bios, "slots-damaged-bios")
+}
+
+/// Damages slot A in several ways, then has somebody else's release in it.
+fn is_left_to_the_other(firmware: Firmware, name: &str) -> Result<()> {
+    let place = Workplace::new(name)?;
+    let machine = |what: &str| place.machine_with(firmware, &format!("{name}-{what}"));
     let good = place.release(2)?;
     let both_good = state(Slot::A, Status::Good, Status::Good);
     place.disk.put(Slot::B, &good, &both_good)?;
@@ -129,7 +145,7 @@ fn a_release_that_is_not_whole_or_not_ours_leaves_the_start_to_the_other() -> Re
         ("signature", HEAD_AT as u64 + 20, "its signature is wrong"),
     ] {
         place.disk.damage(Slot::A, offset)?;
-        let mut node = place.machine(&format!("slots-damaged-{what}")).start()?;
+        let mut node = machine(what).start()?;
         let said = node.wait_serial("release 2 runs from slot B", BOOT_TIMEOUT)?;
         ensure!(
             said.contains(&format!("slot A is not started: {sentence}")),
@@ -150,26 +166,27 @@ fn a_release_that_is_not_whole_or_not_ours_leaves_the_start_to_the_other() -> Re
     let path = place.folder.path().join("foreign");
     fs::write(&path, foreign)?;
     place.disk.put(Slot::A, &path, &both_good)?;
-    let mut node = place.machine("slots-foreign").start()?;
+    let mut node = machine("foreign").start()?;
     let said = node.wait_serial("release 2 runs from slot B", BOOT_TIMEOUT)?;
     ensure!(said.contains("signed by another key"), "{said}");
     node.kill();
     // With nothing left to start the screen says so.
     place.disk.damage(Slot::B, first.kernel.offset + 5)?;
-    let mut node = place.machine("slots-nothing").start()?;
+    let mut node = machine("nothing").start()?;
     node.wait_serial("no slot holds a release that can be started", BOOT_TIMEOUT)?;
     Ok(())
 }
 
 /// Updates to a release that is no good, and expects release 1 back without a hand.
 fn comes_back(
+    firmware: Firmware,
     name: &str,
     spoil: impl FnOnce(&Workplace) -> Result<PathBuf>,
     said: &str,
 ) -> Result<()> {
     let place = Workplace::new(name)?;
     let release = spoil(&place)?;
-    let mut node = place.machine(name).start()?;
+    let mut node = place.machine_with(firmware, name).start()?;
     node.wait_release(1, BOOT_TIMEOUT)?;
     node.api().update(&release)?;
     let before = node.serial().len();
@@ -187,12 +204,22 @@ fn comes_back(
 
 #[test]
 fn a_release_that_does_not_boot_goes_back() -> Result<()> {
+    does_not_boot(Firmware::Uefi, "slots-no-boot")
+}
+
+#[test]
+fn under_bios_a_release_that_does_not_boot_goes_back() -> Result<()> {
+    does_not_boot(Firmware::Bios, "slots-no-boot-bios")
+}
+
+/// Updates to a release whose kernel is none.
+fn does_not_boot(firmware: Firmware, name: &str) -> Result<()> {
     let spoil = |place: &Workplace| {
         let kernel = place.folder.path().join("no-kernel");
         fs::write(&kernel, vec![0x7f; 100_000])?;
         place.release_of(2, &kernel, &place.ramdisk)
     };
-    comes_back("slots-no-boot", spoil, "cannot start the kernel")
+    comes_back(firmware, name, spoil, "cannot start the kernel")
 }
 
 #[test]
@@ -203,7 +230,7 @@ fn a_release_without_its_ramdisk_goes_back() -> Result<()> {
         fs::write(&ramdisk, b"this is no bundle")?;
         place.release_of(2, &Artifacts::new().kernel(), &ramdisk)
     };
-    comes_back("slots-no-ramdisk", spoil, "going back")
+    comes_back(Firmware::Uefi, "slots-no-ramdisk", spoil, "going back")
 }
 
 #[test]
@@ -218,10 +245,15 @@ fn a_release_that_does_not_become_healthy_goes_back() -> Result<()> {
         let path = ramdisk.write("slots-unhealthy-2")?;
         place.release_of(2, &Artifacts::new().kernel(), &path)
     };
-    comes_back("slots-unhealthy", spoil, "did not become healthy")
+    comes_back(
+        Firmware::Uefi,
+        "slots-unhealthy",
+        spoil,
+        "did not become healthy",
+    )
 }
 
-/// Under BIOS the selector goes by the same state: it starts slot B, takes its try, and
+/// Under BIOS the loader goes by the same state: it starts slot B, takes its try, and
 /// without any left comes back to slot A.
 #[test]
 fn under_bios_tries_are_counted_and_the_other_slot_comes_back() -> Result<()> {
@@ -231,7 +263,7 @@ fn under_bios_tries_are_counted_and_the_other_slot_comes_back() -> Result<()> {
     place
         .disk
         .put(Slot::B, &release, &state(Slot::B, Status::Good, trying(1)))?;
-    let machine = |name: &str| place.machine(name).firmware(Firmware::Bios);
+    let machine = |name: &str| place.machine_with(Firmware::Bios, name);
     let mut node = machine("slots-bios-try").start()?;
     node.wait_serial("release 2 runs from slot B", BOOT_TIMEOUT)?;
     ensure!(
