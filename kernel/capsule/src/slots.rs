@@ -32,7 +32,7 @@ const HOLDER: &str = "the node itself";
 /// What a node was started from.
 #[derive(Clone, Copy, Debug)]
 pub enum Started {
-    /// A loader that says nothing of slots: under BIOS, or by a hypervisor.
+    /// A loader that says nothing of slots: a hypervisor.
     Untold,
     /// The network: whatever is on this machine's disks does not run.
     Network,
@@ -257,7 +257,7 @@ impl Slots {
 }
 
 impl Inner {
-    /// Looks for the disk, unless it is known. A loader that said nothing (under BIOS)
+    /// Looks for the disk, unless it is known. A loader that said nothing
     /// leaves the first disk with slots, whose active slot is then what runs. What a capsule
     /// holds is not looked at: the capsule may have written anything there, and who asks here
     /// would wait for a disk that does not answer.

@@ -6,7 +6,7 @@
 //! ([`measured`]). A release's ramdisk may be packed ([`packed`]); the kernel unpacks it.
 //!
 //! All of it is fixed layouts of little-endian numbers, because half of the readers are
-//! loaders, one of them 16-bit assembly.
+//! loaders, with hardly a heap.
 
 pub mod disk;
 pub mod handover;

@@ -1,7 +1,7 @@
 //! A release of the system as it lies in a slot, and as it travels: the same bytes.
 //!
-//! It is a FAT volume, because the BIOS stages read their files from one, whose reserved
-//! sectors hold what our own loader and the kernel go by: [`Release`], signed. The
+//! It is a FAT volume, which every computer can look into, whose reserved sectors hold
+//! what our loaders and the kernel go by: [`Release`], signed. The
 //! loader reads kernel and ramdisk by their places and checks their hashes; the kernel
 //! checks the hash of all before it lets a slot be started.
 //!
