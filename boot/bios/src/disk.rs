@@ -1,4 +1,5 @@
-//! The disk that the BIOS has started us from, by its own services.
+//! The disk that the BIOS has started us from, by its own services. They know no flush: what
+//! was written is as durable as the disk makes it.
 //!
 //! Source: BIOS Enhanced Disk Drive Specification 3.0.
 

@@ -47,7 +47,9 @@ impl Machine for Bios {
     }
 
     fn measure(_: &Hash, _: &PublicKey) -> bool {
-        // BIOSes' TPM services are those of TPM 1.2, and differ in what they extend.
+        // A BIOS tells the TPM of the boot sector only, which knows the rest by a sum that
+        // anybody can meet: nobody could believe what we would say. BIOSes' services for TPMs
+        // differ in what they extend, too.
         false
     }
 

@@ -63,7 +63,8 @@ pub(crate) fn ask() -> Result<(), Failure> {
     }
     let mut memory = MEMORY.0.borrow_mut();
     let mut next = 0;
-    while memory.count < REGIONS_MAX {
+    // As often as there may be entries, and some that are empty.
+    for _ in 0..2 * REGIONS_MAX {
         let answer = call(
             0x15,
             Registers {
