@@ -1,6 +1,11 @@
 //! From the BIOS to the kernel: memory map, page tables, screen, ACPI tables.
 
-use crate::{firmware::low, memory, screen};
+use crate::{
+    STACK_BYTES,
+    firmware::low,
+    memory::{self, HEAP_BYTES},
+    screen,
+};
 use bootloader_boot_config::BootConfig;
 use bootloader_x86_64_common::{
     Kernel, PageTables, SystemInfo, legacy_memory_region::LegacyFrameAllocator,
@@ -22,7 +27,9 @@ pub(crate) fn enter(kernel: &'static [u8], ramdisk: &'static [u8]) -> ! {
     let rsdp_addr = rsdp();
     let map = memory::map([kernel, ramdisk]);
     let kernel = Kernel::parse(kernel);
-    require_memory(&kernel, &map, FIRST, ramdisk.len() as u64);
+    // Frames are taken from the bottom, stack and heap are at the top.
+    let own = (STACK_BYTES + HEAP_BYTES) as u64;
+    require_memory(&kernel, &map, FIRST, ramdisk.len() as u64, own);
     let framebuffer = screen::set();
     let mut frames = LegacyFrameAllocator::new(map.regions().iter().copied().map(LoaderRegion));
     let page_tables = page_tables(&mut frames);

@@ -58,10 +58,44 @@ impl Machine for Bios {
     }
 }
 
-/// Called by `modes.s` with the BIOS's number of the disk.
+/// Bytes of the stack: hashing recurses.
+const STACK_BYTES: usize = 128 << 10;
+
+unsafe extern "C" {
+    /// Goes on with `go_on` on the stack that ends at `stack` (`modes.s`).
+    fn with_stack(drive: u8, started: u64, stack: *mut u8, go_on: extern "C" fn(u8, u64) -> !)
+    -> !;
+}
+
+/// Called by `modes.s` with the BIOS's number of the disk, on a small stack: low memory is
+/// short.
 #[unsafe(no_mangle)]
 extern "C" fn bios_main(drive: u8) -> ! {
-    let Err(why) = start(drive, Bios::counter());
+    let started = Bios::counter();
+    match stack() {
+        // SAFETY: the memory behind the pointer is this stack's alone, and ends on a page;
+        // nothing of the old stack is used again.
+        Ok(stack) => unsafe { with_stack(drive, started, stack.as_mut_ptr_range().end, go_on) },
+        Err(why) => give_up(why),
+    }
+}
+
+/// Memory for the stack; with it, all memory is known.
+fn stack() -> Result<&'static mut [u8], Failure> {
+    if !firmware::reaches_high_memory() {
+        return Err(Failure::Machine("its memory above 1 MiB cannot be reached"));
+    }
+    memory::ask()?;
+    memory::pages(STACK_BYTES)
+}
+
+extern "C" fn go_on(drive: u8, started: u64) -> ! {
+    let Err(why) = start(drive, started);
+    give_up(why)
+}
+
+/// Says why nothing is started, and leaves the machine to the BIOS.
+fn give_up(why: Failure) -> ! {
     console::say(format_args!("cannot start this node: {why}"));
     firmware::wait(READING_TIME);
     firmware::next_device()
@@ -69,10 +103,6 @@ extern "C" fn bios_main(drive: u8) -> ! {
 
 /// Starts a release; comes back only when there is none to start.
 fn start(drive: u8, started: u64) -> Result<Infallible, Failure> {
-    if !firmware::reaches_high_memory() {
-        return Err(Failure::Machine("its memory above 1 MiB cannot be reached"));
-    }
-    memory::ask()?;
     let key = release_key()?;
     let disk = Disk::with_slots(FirmwareDisk::new(drive)?)?;
     start_slot::<Bios, _>(disk, &key, started)

@@ -23,8 +23,8 @@ const LOW_MEMORY_KIB: u16 = 512;
 /// Pages are taken above this and below 4 GiB, which are mapped.
 const FIRST: u64 = 1 << 20;
 const END: u64 = 4 << 30;
-/// Pieces that are taken: the heap; the head, kernel and ramdisk of two slots.
-const PIECES_MAX: usize = 7;
+/// Pieces that are taken: stack and heap; the head, kernel and ramdisk of two slots.
+const PIECES_MAX: usize = 8;
 
 /// What is known of the machine's memory.
 struct Memory {
@@ -158,7 +158,7 @@ pub(crate) fn map(used: [&[u8]; 2]) -> MemoryMap {
 }
 
 /// Bytes of the heap: the partition table takes most.
-const HEAP_BYTES: usize = 256 << 10;
+pub(crate) const HEAP_BYTES: usize = 64 << 10;
 
 /// A heap that gives nothing back.
 struct Heap {

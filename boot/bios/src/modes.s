@@ -139,9 +139,16 @@ first_time:
     sub ecx, edi
     shr ecx, 3
     rep stosq
-    mov esp, offset stack_top
+    mov esp, offset first_stack_top
     movzx edi, byte ptr [boot_drive]
     call bios_main
+    ud2
+
+# extern "C" fn(drive, started, stack, go_on) -> !: goes on with another stack.
+.global with_stack
+with_stack:
+    mov rsp, rdx
+    call rcx
     ud2
 
 # extern "C" fn(): enters the BIOS with the registers in the shared page, and comes back when
@@ -275,5 +282,5 @@ idt_place:
 
 .section .bss.stack, "aw", @nobits
 .balign 4096
-    .skip 65536
-stack_top:
+    .skip 16384
+first_stack_top:

@@ -32,11 +32,18 @@ impl LegacyMemoryRegion for LoaderRegion {
 }
 
 /// Says so if the machine has too little memory to start the kernel; the loader
-/// would find out half-way. `image_end` is where memory begins that the loader takes frames of.
+/// would find out half-way. `image_end` is where memory begins that the loader takes frames of,
+/// `own` how many bytes of it are its own until the kernel runs.
 ///
 /// # Panics
 /// There is too little.
-pub fn require_memory(kernel: &Kernel<'_>, map: &MemoryMap, image_end: u64, ramdisk_len: u64) {
+pub fn require_memory(
+    kernel: &Kernel<'_>,
+    map: &MemoryMap,
+    image_end: u64,
+    ramdisk_len: u64,
+    own: u64,
+) {
     /// Tables of the kernel and its stack, boot info, what rounding costs.
     const ALLOWANCE: u64 = 256 << 10;
     let segments: u64 = kernel
@@ -46,7 +53,7 @@ pub fn require_memory(kernel: &Kernel<'_>, map: &MemoryMap, image_end: u64, ramd
         .sum();
     // 8 bytes of page table for each page of the ramdisk.
     let tables = ramdisk_len / PAGE * 8;
-    let needed = segments + kernel.config.kernel_stack_size + tables + ALLOWANCE;
+    let needed = segments + kernel.config.kernel_stack_size + tables + own + ALLOWANCE;
     let free = map.usable_above(image_end);
     assert!(
         free >= needed,

@@ -137,6 +137,7 @@ extern "C" fn pvh_main(start_info: &'static StartInfo) -> ! {
         &map,
         image_end.as_u64(),
         ramdisk.map_or(0, |(_, len)| len),
+        0,
     );
     let page_tables = page_tables(&mut frames);
     let system_info = SystemInfo {

@@ -85,7 +85,7 @@ pub(crate) fn bios_cargo(artifacts: &Artifacts, words: &[&str]) -> Command {
         .args(["-Zbuild-std=core,alloc,compiler_builtins"])
         .arg("-Zbuild-std-features=compiler-builtins-mem")
         .env("CARGO_TARGET_X86_64_UNKNOWN_NONE_RUSTFLAGS", LOW_FLAGS)
-        // It has 352 KiB below 512 KiB.
+        // It has 384 KiB below 512 KiB.
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "z")
         .env("CARGO_PROFILE_RELEASE_LTO", "fat")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
