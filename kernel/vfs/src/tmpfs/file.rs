@@ -3,18 +3,19 @@
 //! Readers take no lock: they look at the size and at one page after the other,
 //! as on Linux. Writers, truncation and hole punching are serialised by `io`,
 //! which is held across user copies; a fault on a mapping of the same file
-//! ([`Backing::page`]) therefore never takes it.
+//! ([`mm::Backing::page`]) therefore never takes it.
 //!
 //! Pages of a lower file are read where they lie until the first write to each.
 //! `lower_len` says how much of the lower file still shows through; it only
 //! shrinks. A mapping of a lower page is taken away when the page is copied up.
+
+mod mapping;
 
 use super::TmpFs;
 use super::node::{Node, node_methods};
 use crate::error::{Error, Result};
 use crate::file::{FileOps, Mappable, OpenFile, Opening, Seek};
 use crate::inode::{Attr, Inode, NewAttr, Stat};
-use crate::mount::Path;
 use crate::seals::Seals;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -28,7 +29,8 @@ use machine::addr::{PAGE_SHIFT, PAGE_SIZE};
 use machine::io::{Sink, Source};
 use machine::sync::{Mutex, Once};
 use machine::thread;
-use mm::{Backing, BackingError, Description, MappingList, PageCache};
+use mapping::FileMapping;
+use mm::{MappingList, PageCache};
 
 /// Largest file: offsets are signed.
 const SIZE_MAX: u64 = i64::MAX as u64;
@@ -493,109 +495,7 @@ impl FileOps for TmpFile {
     }
 
     fn mapping(self: Arc<Self>, file: &OpenFile, to_write: bool) -> Result<Mappable> {
-        let counted = match self.seals() {
-            Some(seals) if to_write => {
-                seals.begin_writer()?;
-                true
-            }
-            _ => false,
-        };
-        Ok(Mappable::Object(Arc::new(FileMapping {
-            path: file.path().cloned(),
-            file: self,
-            counted,
-        })))
-    }
-}
-
-/// A file as it is mapped: the inode, and the path for `/proc/PID/maps`.
-struct FileMapping {
-    file: Arc<TmpFile>,
-    path: Option<Path>,
-    /// Among those that may write, which hold off seals.
-    counted: bool,
-}
-
-impl Drop for FileMapping {
-    fn drop(&mut self) {
-        if self.counted
-            && let Some(seals) = self.file.seals()
-        {
-            seals.end_writer();
-        }
-    }
-}
-
-impl Backing for FileMapping {
-    fn page(&self, index: u64, write: bool) -> core::result::Result<Frame, BackingError> {
-        let file = &self.file;
-        if index >= file.len().div_ceil(PAGE) {
-            return Err(BackingError::PastEnd);
-        }
-        let page = if write {
-            file.page_to_write(index)
-        } else {
-            // A hole gets its page at the first touch: later writes must reach
-            // those who have it mapped.
-            match file.page_to_read(index) {
-                Ok(Some(f)) => Ok(f),
-                Ok(None) => file.page_to_write(index),
-                Err(e) => Err(e),
-            }
-        };
-        if write && page.is_ok() {
-            file.node.attr.touch_modified();
-        }
-        page.map_err(|e| match e {
-            Error::NoMemory => BackingError::OutOfMemory,
-            _ => BackingError::Io,
-        })
-    }
-
-    fn cached(&self, first: u64, out: &mut [Option<Frame>]) {
-        let end = self.file.len().div_ceil(PAGE);
-        let n = usize::try_from(end.saturating_sub(first)).unwrap_or(usize::MAX);
-        let (out, _) = out.split_at_mut(n.min(out.len()));
-        self.file.pages.get_run(first, out);
-    }
-
-    fn identity(&self) -> u64 {
-        Arc::as_ptr(&self.file).addr() as u64
-    }
-
-    fn describe(&self) -> Description {
-        let attr = &self.file.node.attr;
-        let mut path = String::new();
-        match &self.path {
-            // What is nested too deep for a path shows none.
-            Some(p) => {
-                let text = p.display_from_top().unwrap_or_default();
-                path.push_str(&String::from_utf8_lossy(&text));
-            }
-            None => FileOps::name(&*self.file, &mut path),
-        }
-        Description {
-            path,
-            inode: attr.ino,
-            major: 0,
-            minor: (attr.dev & 0xff | attr.dev >> 12 & 0xfff_ff00) as u32,
-        }
-    }
-
-    fn mappings(&self) -> Option<&MappingList> {
-        Some(&self.file.mappings)
-    }
-
-    fn tracks_writes(&self) -> bool {
-        // The first write to a lower page has to copy it up.
-        self.file.lower.is_some()
-    }
-
-    fn punch(&self, range: Range<u64>) -> core::result::Result<(), BackingError> {
-        let _io = self.file.io.lock();
-        let end = range.end.saturating_mul(PAGE).min(self.file.len());
-        let start = range.start.saturating_mul(PAGE).min(end);
-        let cleared = self.file.clear(start..end);
-        cleared.map_err(|_| BackingError::OutOfMemory)
+        let mapping = FileMapping::new(self, file.path().cloned(), to_write)?;
+        Ok(Mappable::Object(Arc::new(mapping)))
     }
 }
