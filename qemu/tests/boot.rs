@@ -272,7 +272,7 @@ fn under_bios_it_says_what_is_wrong_with_the_machine() -> Result<()> {
     old.cpu_model = "qemu32".to_string();
     let mut node = old.start()?;
     node.wait_serial("processor has no 64-bit mode", seconds(30))?;
-    let mut node = start("boot-bios-24-mib").memory_mib(24).start()?;
+    let mut node = start("boot-bios-16-mib").memory_mib(16).start()?;
     node.wait_serial("too little memory", seconds(30))?;
     Ok(())
 }
