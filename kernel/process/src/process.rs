@@ -336,7 +336,7 @@ impl Process {
         self.uid.store(uid, Relaxed);
     }
 
-    /// Whether it wants no huge pages (`PR_SET_THP_DISABLE`), of which nobody gets any yet.
+    /// Whether it wants no huge pages (`PR_SET_THP_DISABLE`): this and what it executes.
     #[must_use]
     pub fn small_pages_only(&self) -> bool {
         self.small_pages_only.load(Relaxed)
