@@ -11,7 +11,7 @@ use skep_api::{
     bundle::BundleView,
 };
 use skep_qemu::{
-    Firmware, Machine, Node,
+    Machine, Node,
     node::TempFolder,
     ramdisk::{Image, Ramdisk, standard_manifest},
     seconds,
