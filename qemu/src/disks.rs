@@ -85,7 +85,8 @@ pub fn error(what: &str, offset: Option<u64>, once: bool) -> Value {
     error
 }
 
-/// A node with nginx and these capsules, the idle ones started by the owner later.
+/// A node of two CPUs at least with nginx and these capsules, the idle ones started by
+/// the owner later.
 pub fn start_with_nginx(
     machine: Machine,
     image: &Image,
@@ -100,7 +101,8 @@ pub fn start_with_nginx(
         ramdisk.idle_capsule(capsule, image)?;
     }
     let path = ramdisk.write(&machine.name)?;
-    let mut node = machine.cpus(2).ramdisk(&path).start()?;
+    let cpus = machine.cpus.max(2);
+    let mut node = machine.cpus(cpus).ramdisk(&path).start()?;
     node.wait_http(NGINX, "/", seconds(60))?;
     node.wait_http(8080, "/", seconds(30))?;
     Ok(node)

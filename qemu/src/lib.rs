@@ -69,7 +69,7 @@ pub mod volatile;
 
 pub use artifacts::Artifacts;
 pub use client::Visitor;
-pub use machine::{Accel, Board, Bus, Firmware, Machine};
+pub use machine::{Accel, Board, Bridges, Bus, Firmware, Machine};
 pub use node::Node;
 pub use volatile::VolatileDisk;
 

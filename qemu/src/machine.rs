@@ -1,68 +1,16 @@
 //! What hardware a node gets, as data, and the QEMU command line it becomes.
 
+mod parts;
+
+pub use parts::{Accel, Board, Bridges, Bus, Firmware};
+
 use crate::{Artifacts, Node, VolatileDisk, switch::Ports};
 use anyhow::Result;
+use parts::devices;
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
 };
-
-/// How a node gets from power-on to its kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Firmware {
-    /// `qemu -kernel`: the PVH front end, no disk, the fastest.
-    Direct,
-    /// SeaBIOS and a disk image.
-    Bios,
-    /// OVMF and the same disk image.
-    Uefi,
-}
-
-/// Who executes the node's instructions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accel {
-    /// QEMU's own translator, the same everywhere.
-    Tcg,
-    /// The host's kernel; never in tests.
-    Kvm,
-}
-
-/// The board of a machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Board {
-    /// PCI Express, an ICH9 with AHCI: `-machine q35`.
-    Q35,
-    /// PCI only, a PIIX3 with IDE: `-machine pc`.
-    Pc,
-    /// No PCI, virtio devices in memory: `-machine microvm`.
-    Microvm,
-}
-
-impl Board {
-    /// QEMU's name of it.
-    fn name(self) -> &'static str {
-        match self {
-            Board::Q35 => "q35",
-            Board::Pc => "pc",
-            Board::Microvm => "microvm",
-        }
-    }
-}
-
-/// How a disk is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bus {
-    /// A virtio block device.
-    Virtio,
-    /// The same in memory, on a board without PCI.
-    VirtioMmio,
-    /// An NVMe controller with one namespace.
-    Nvme,
-    /// A SATA disk on an AHCI controller of its own.
-    Ahci,
-    /// A USB stick on an xHCI controller of its own.
-    Usb,
-}
 
 /// Code and variable store of OVMF in Debian's package.
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
@@ -89,6 +37,8 @@ pub struct Machine {
     pub board_options: Vec<String>,
     /// QEMU's name of its network device.
     pub nic: String,
+    /// Bridges that its network device and boot disk are behind.
+    pub bridges: Option<Bridges>,
     /// How the disk is attached from which firmware boots.
     pub boot_bus: Bus,
     /// The disk image to boot from, whose changes stay; `None` makes one for the run.
@@ -139,6 +89,7 @@ impl Machine {
             board: Board::Q35,
             board_options: Vec::new(),
             nic: "virtio-net-pci".to_string(),
+            bridges: None,
             boot_bus: Bus::Virtio,
             boot_disk: None,
             boot_socket: None,
@@ -194,6 +145,12 @@ impl Machine {
     /// Sets QEMU's name of the network device, such as `e1000e`.
     pub fn nic(mut self, model: &str) -> Self {
         self.nic = model.to_string();
+        self
+    }
+
+    /// Puts the network device and the controller of the boot disk behind bridges.
+    pub fn behind(mut self, bridges: Bridges) -> Self {
+        self.bridges = Some(bridges);
         self
     }
 
@@ -350,6 +307,9 @@ impl Machine {
             };
             line.words(["-device", device]);
         }
+        for bridge in self.bridges.iter().flat_map(|bridges| bridges.all) {
+            line.words(["-device", bridge]);
+        }
         self.attach_network(&mut line, ports);
         if !self.reboots {
             line.words(["-no-reboot"]);
@@ -399,7 +359,11 @@ impl Machine {
             Board::Microvm => "",
             _ => ",romfile=",
         };
-        let nic = format!("{},id=net0-device,netdev=net0{rom}", self.nic);
+        let place = match &self.bridges {
+            Some(bridges) => format!(",bus={}", bridges.nic),
+            None => String::new(),
+        };
+        let nic = format!("{},id=net0-device,netdev=net0{rom}{place}", self.nic);
         line.words(["-device", &nic]);
     }
 
@@ -420,6 +384,9 @@ impl Machine {
             (None, None) => line.drive("if=none,id=boot,format=raw,snapshot=on", image),
         }
         let mut devices = devices(self.boot_bus, "boot");
+        if let (Some(bridges), Some(first)) = (&self.bridges, devices.first_mut()) {
+            first.push_str(&format!(",bus={}", bridges.disk));
+        }
         if let Some(disk) = devices.last_mut() {
             disk.push_str(",bootindex=0");
         }
@@ -448,25 +415,6 @@ impl Machine {
 fn volatile(socket: &Path) -> String {
     let socket = escape(socket);
     format!("format=raw,cache=writeback,file=nbd+unix:///?socket={socket}")
-}
-
-/// The devices by which drive `id` is attached; the last one, `id-device`, is the disk.
-fn devices(bus: Bus, id: &str) -> Vec<String> {
-    let (controller, disk) = match bus {
-        Bus::Virtio => (None, format!("virtio-blk-pci,drive={id}")),
-        Bus::VirtioMmio => (None, format!("virtio-blk-device,drive={id}")),
-        Bus::Nvme => (None, format!("nvme,serial={id},drive={id}")),
-        Bus::Ahci => (
-            Some(format!("ahci,id={id}-bus")),
-            format!("ide-hd,bus={id}-bus.0,drive={id}"),
-        ),
-        Bus::Usb => (
-            Some(format!("qemu-xhci,id={id}-bus")),
-            format!("usb-storage,bus={id}-bus.0,drive={id}"),
-        ),
-    };
-    let disk = format!("{disk},id={id}-device");
-    controller.into_iter().chain([disk]).collect()
 }
 
 /// Files a machine boots from, made ready for one run.

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use skep_qemu::{Board, Bus, Firmware, Machine, Node, medium::Medium, seconds};
+use skep_qemu::{Board, Bridges, Bus, Firmware, Machine, Node, medium::Medium, seconds};
 
 const NGINX: u16 = 8081;
 /// Where firmware reads slowly, and emulation slower still.
@@ -15,10 +15,14 @@ const VIRTIO: u64 = 0x1af4;
 /// network device, and the node names that device's driver and the medium.
 fn boots(board: Board, firmware: Firmware, bus: Bus) -> Result<()> {
     let name = format!("physical-boot-{board:?}-{firmware:?}-{bus:?}").to_lowercase();
-    let medium = Medium::new(None)?;
     let machine = Machine::new(&name).firmware(firmware).cpus(2);
-    let machine = machine.physical(board, bus).image(&medium.path());
-    let mut node = machine.start()?;
+    serves(&machine.physical(board, bus)).map(drop)
+}
+
+/// The image boots and serves on this machine; gives the hardware report.
+fn serves(machine: &Machine) -> Result<Value> {
+    let medium = Medium::new(None)?;
+    let mut node = machine.clone().image(&medium.path()).start()?;
     let page = node.wait_http(NGINX, "/", seconds(PATIENCE))?;
     println!("first page after {:.3} s", node.uptime().as_secs_f64());
     ensure!(page.text().contains("nginx"), "not nginx's page");
@@ -27,12 +31,17 @@ fn boots(board: Board, firmware: Firmware, bus: Bus) -> Result<()> {
     let report = node.api().get("hardware")?;
     is_driven(&report, &machine.nic)?;
     let disks = report["disks"].as_array().context("no disks")?;
-    let wanted = if bus == Bus::Nvme { "nvme0n1" } else { "sda" };
+    let wanted = if machine.boot_bus == Bus::Nvme {
+        "nvme0n1"
+    } else {
+        "sda"
+    };
     ensure!(
         disks.len() == 1 && disks[0]["name"] == wanted,
         "not {wanted}: {disks:?}"
     );
-    node.shut_down(seconds(60))
+    node.shut_down(seconds(60))?;
+    Ok(report)
 }
 
 /// Asks QEMU in three ways, as each knows what the others may not: the tree of buses,
@@ -49,9 +58,14 @@ fn has_no_virtio(node: &mut Node) -> Result<()> {
     );
     let buses = node.qmp().execute("query-pci")?;
     let buses = buses.as_array().context("no PCI")?.iter();
-    let functions: Vec<&Value> = buses
+    let mut functions: Vec<&Value> = buses
         .flat_map(|bus| bus["devices"].as_array().into_iter().flatten())
         .collect();
+    let mut looked = 0;
+    while let Some(bridge) = functions.get(looked).map(|f| &f["pci_bridge"]["devices"]) {
+        functions.extend(bridge.as_array().into_iter().flatten());
+        looked += 1;
+    }
     let is_virtio = |f: &&Value| f["id"]["vendor"] == VIRTIO;
     ensure!(
         functions.len() > 3 && !functions.iter().any(is_virtio),
@@ -120,4 +134,93 @@ fn q35_bios_usb() -> Result<()> {
 #[ignore = "long"]
 fn q35_uefi_usb() -> Result<()> {
     boots(Board::Q35, Firmware::Uefi, Bus::Usb)
+}
+
+/// PCI Express as in a server: the network device behind a port and a switch, the disk
+/// behind a port of its own.
+const SWITCH: Bridges = Bridges {
+    all: &[
+        "pcie-root-port,id=first,chassis=1,slot=1",
+        "x3130-upstream,id=up,bus=first",
+        "xio3130-downstream,id=down,bus=up,chassis=2,slot=2",
+        "pcie-root-port,id=second,chassis=3,slot=3",
+    ],
+    nic: "down",
+    disk: "second",
+};
+
+/// Conventional PCI behind a port of PCI Express.
+const CONVENTIONAL: Bridges = Bridges {
+    all: &[
+        "pcie-root-port,id=first,chassis=1,slot=1",
+        "pcie-pci-bridge,id=conventional,bus=first",
+    ],
+    nic: "conventional",
+    disk: "conventional",
+};
+
+/// Conventional PCI, a bridge behind a bridge.
+const CHAIN: Bridges = Bridges {
+    all: &[
+        "pci-bridge,id=near,chassis_nr=1",
+        "pci-bridge,id=far,bus=near,chassis_nr=2",
+    ],
+    nic: "far",
+    disk: "near",
+};
+
+/// What boots the machine is behind bridges, nothing of it on the board's own bus.
+fn boots_behind(machine: Machine, bridges: Bridges) -> Result<()> {
+    let machine = machine.cpus(2).behind(bridges);
+    let disk = if machine.boot_bus == Bus::Nvme {
+        "nvme"
+    } else {
+        "ahci"
+    };
+    let report = serves(&machine)?;
+    let functions = report["pci"].as_array().context("no functions")?;
+    let far = functions.iter().filter(|f| {
+        let address = f["address"].as_str();
+        address.is_some_and(|address| !address.starts_with("00:"))
+    });
+    let mut drivers: Vec<_> = far.filter_map(|f| f["driver"].as_str()).collect();
+    drivers.sort_unstable();
+    let mut wanted = [disk, machine.nic.as_str()];
+    wanted.sort_unstable();
+    ensure!(drivers == wanted, "behind bridges: {drivers:?}");
+    Ok(())
+}
+
+#[test]
+fn q35_uefi_behind_a_switch() -> Result<()> {
+    let machine = Machine::new("physical-switch-uefi").firmware(Firmware::Uefi);
+    boots_behind(machine.physical(Board::Q35, Bus::Nvme), SWITCH)
+}
+
+#[test]
+#[ignore = "long"]
+fn q35_bios_behind_a_switch() -> Result<()> {
+    let machine = Machine::new("physical-switch-bios").firmware(Firmware::Bios);
+    boots_behind(machine.physical(Board::Q35, Bus::Nvme), SWITCH)
+}
+
+#[test]
+#[ignore = "long"]
+fn q35_uefi_behind_conventional_pci() -> Result<()> {
+    let machine = Machine::new("physical-conventional").firmware(Firmware::Uefi);
+    let machine = machine.physical(Board::Q35, Bus::Ahci).nic("e1000");
+    boots_behind(machine, CONVENTIONAL)
+}
+
+#[test]
+fn pc_bios_behind_two_bridges() -> Result<()> {
+    let machine = Machine::new("physical-bridges-bios").firmware(Firmware::Bios);
+    boots_behind(machine.physical(Board::Pc, Bus::Ahci), CHAIN)
+}
+
+#[test]
+#[ignore = "long"]
+fn pc_uefi_behind_two_bridges() -> Result<()> {
+    let machine = Machine::new("physical-bridges-uefi").firmware(Firmware::Uefi);
+    boots_behind(machine.physical(Board::Pc, Bus::Ahci), CHAIN)
 }

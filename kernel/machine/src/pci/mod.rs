@@ -127,15 +127,19 @@ impl Device {
         self.config().write(COMMAND, old & !clear | set);
     }
 
-    /// Lets it answer on its BARs and reach memory itself.
+    /// Lets it answer on its BARs and reach memory itself, through what bridges there are.
     pub fn enable(&self) {
+        bridge::open_above(self.address.bus);
         let io = self.bars.iter().flatten().any(Bar::is_io);
         let io = if io { IO_ENABLE } else { 0 };
         self.command(0, MEMORY_ENABLE | BUS_MASTER | io);
     }
 
-    /// Lets it reach memory, or keeps it from doing so.
+    /// Lets it reach memory, through what bridges there are, or keeps it from doing so.
     pub fn set_master(&self, on: bool) {
+        if on {
+            bridge::open_above(self.address.bus);
+        }
         let (clear, set) = if on { (0, BUS_MASTER) } else { (BUS_MASTER, 0) };
         self.command(clear, set);
     }
