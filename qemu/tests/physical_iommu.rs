@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use skep_qemu::{
-    Artifacts, Board, Bus, Machine, Node, Visitor,
+    Artifacts, Board, Bridges, Bus, Firmware, Machine, Node, Visitor,
     command::output,
     disks::{
         a_while, data, disk_image, ensure_durable, run_beside_nginx, scripted, start_with_nginx,
@@ -344,6 +344,41 @@ fn iommu_serves_in_caching_mode() -> Result<()> {
 #[ignore = "long"]
 fn iommu_serves_without_any() -> Result<()> {
     serves("iommu-none", None)
+}
+
+/// Devices whose accesses come by another name than their own: that of the bridge they
+/// are behind, or of the bus behind it.
+#[test]
+fn iommu_knows_devices_by_the_names_of_bridges() -> Result<()> {
+    const BRIDGES: Bridges = Bridges {
+        all: &[
+            "pcie-root-port,id=first,chassis=1,slot=1",
+            "pcie-pci-bridge,id=express,bus=first",
+            "i82801b11-bridge,id=board",
+        ],
+        nic: "express",
+        disk: "board",
+    };
+    let machine = Machine::new("iommu-bridges").physical(Board::Q35, Bus::Ahci);
+    let machine = machine.nic("e1000").firmware(Firmware::Bios);
+    let folder = TempFolder::new()?;
+    let file = disk_image(&folder, "a")?;
+    // Beside the boot disk, on the same adapter.
+    let drive = format!("if=none,id=d0,format=raw,file={}", escape(&file));
+    let machine = machine
+        .behind(BRIDGES)
+        .option("-drive", &drive)
+        .option("-device", "ide-hd,bus=boot-bus.1,drive=d0");
+    let image = tools()?;
+    let script = "exec disk load /dev/sdb $1";
+    let time = a_while().to_string();
+    let capsule = scripted("load", &image, script, &[&time], &["sdb"]);
+    let machine = guarded(machine, ",intremap=off");
+    let mut node = start_with_nginx(machine, &image, &[], &[&capsule])?;
+    let log = run_beside_nginx(&node, "load", seconds(240))?;
+    ensure_quiet(&node)?;
+    node.shut_down(seconds(60))?;
+    ensure_durable(&log, &fs::read(&file)?)
 }
 
 /// Virtio devices behind the IOMMU, where they ask for it, beside some that go past it.
