@@ -51,6 +51,16 @@ impl Asked {
         self.writes + self.flushes
     }
 
+    /// What came after `before`, which is of the same time with power.
+    pub fn since(&self, before: &Asked) -> Asked {
+        Asked {
+            reads: self.reads - before.reads,
+            writes: self.writes - before.writes,
+            durable_writes: self.durable_writes - before.durable_writes,
+            flushes: self.flushes - before.flushes,
+        }
+    }
+
     /// All requests.
     pub fn all(&self) -> u64 {
         self.reads + self.changes()
