@@ -282,6 +282,18 @@ impl Socket {
         self.family == AF_INET6
     }
 
+    /// Whether it speaks TCP.
+    #[must_use]
+    pub fn is_tcp(&self) -> bool {
+        matches!(self.kind, Kind::Tcp(_))
+    }
+
+    /// Whether it speaks UDP.
+    #[must_use]
+    pub fn is_udp(&self) -> bool {
+        matches!(self.kind, Kind::Udp(_))
+    }
+
     /// Its options.
     #[must_use]
     pub fn options(&self) -> &Options {

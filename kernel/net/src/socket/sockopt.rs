@@ -36,6 +36,7 @@ impl Socket {
         use Value::{Number, Switch as Sw};
         let o = &*self.options;
         let tcp = matches!(self.kind, Kind::Tcp(_));
+        let udp = matches!(self.kind, Kind::Udp(_));
         let v6 = self.family == AF_INET6;
         let byte = 0..=255;
         Some(match (level, name) {
@@ -60,6 +61,9 @@ impl Socket {
             (SOL_TCP, 9) if tcp => Number(&o.defer_accept, 0..=i32::MAX),
             (SOL_TCP, 18) if tcp => Number(&o.user_timeout, 0..=i32::MAX),
             (SOL_TCP, 25) if tcp => Number(&o.unsent_low, 0..=i32::MAX),
+            // UDP_SEGMENT. Without UDP_GRO (104), which would put together what came in:
+            // programs ask for each, as Linux 4.18 had the one only.
+            (SOL_UDP, 103) if udp => Number(&o.segment, 0..=0xffff),
             (SOL_IP, 1) => Number(&o.tos, byte),
             (SOL_IP, 2) => Number(&o.ttl, 1..=255),
             (SOL_IP, 3) if matches!(&self.kind, Kind::Raw(r) if !r.is_ping()) => {
