@@ -397,11 +397,10 @@ impl Socket {
             (Kind::Tcp(t), Address::Inet(a)) => {
                 t.connect(&self.stack, &self.hub, &self.options, *a, nonblocking)
             }
-            // Taking back a connection is for datagrams here.
-            (Kind::Tcp(t), Address::Unspecified) => match t.remote() {
-                Ok(_) => Err(Error::INVALID),
-                Err(_) => Ok(()),
-            },
+            (Kind::Tcp(t), Address::Unspecified) => {
+                t.disconnect();
+                Ok(())
+            }
             (Kind::Udp(u), Address::Inet(a)) => u.connect(&self.stack, &self.options, Some(*a)),
             (Kind::Udp(u), Address::Unspecified) => u.connect(&self.stack, &self.options, None),
             (Kind::Raw(r), Address::Inet(a)) => r.connect(&self.stack, &self.options, Some(*a)),
