@@ -53,7 +53,11 @@ fn a_socket_has_many_connections_one_after_the_other() {
         assert_eq!(recv(&peer, 9), Err(ECONNRESET), "round {round}");
         assert_eq!(c.remote(), Err(Error::NotConnected));
         let ready = c.readiness();
-        assert_eq!(ready, Events::WRITABLE | Events::ERR | Events::HUP, "{round}");
+        assert_eq!(
+            ready,
+            Events::WRITABLE | Events::ERR | Events::HUP,
+            "{round}"
+        );
         match round % 3 {
             0 => assert_eq!((error(&c), error(&c)), (104, 0)),
             1 => {
@@ -152,7 +156,10 @@ fn a_listener_becomes_a_socket_again() {
     assert_eq!(recv(&waits, 1), Err(ECONNRESET));
     assert_eq!(connect(&tcp(&s), &l.local()), Err(Error::Refused));
     assert_eq!(l.accept(true).err(), Some(Error::INVALID));
-    assert_eq!((error(&l), l.readiness()), (0, Events::WRITABLE | Events::HUP));
+    assert_eq!(
+        (error(&l), l.readiness()),
+        (0, Events::WRITABLE | Events::HUP)
+    );
     connect(&l, &other.local()).unwrap();
     assert_eq!(port(&l), held);
     take_back(&l);

@@ -143,7 +143,10 @@ fn too_many_and_too_long_ones_are_refused() {
     assert_eq!(lengths(&to), [1; 128]);
     assert!(matches!(send(&s, &pattern(129)), Err(Error::INVALID)));
     set(&s, 65_535).unwrap();
-    assert!(matches!(send(&s, &pattern(65_507)), Err(Error::MessageSize)));
+    assert!(matches!(
+        send(&s, &pattern(65_507)),
+        Err(Error::MessageSize)
+    ));
     assert_eq!(lengths(&to), []);
 }
 

@@ -5,6 +5,7 @@ mod groups;
 mod ioctl;
 mod ops;
 mod sockopt;
+mod tcp_info;
 mod transfer;
 
 pub use transfer::{MsgFlags, Outgoing, Received};

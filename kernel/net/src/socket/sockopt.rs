@@ -336,34 +336,6 @@ impl Socket {
         v.extend_from_slice(&gid.to_ne_bytes());
         Ok(v)
     }
-
-    /// The start of `struct tcp_info`; fields the engine does not know are 0.
-    pub(super) fn tcp_info(&self) -> Result<Vec<u8>> {
-        let Kind::Tcp(t) = &self.kind else {
-            return Err(Error::NoOption);
-        };
-        let mut v = [0; 104];
-        let conn = t
-            .link()
-            .ok()
-            .and_then(|l| l.conn.as_ref().map(|c| c.info()));
-        let (state, unacknowledged) = match conn {
-            Some(i) => (i.state, i.unacknowledged),
-            None if t.is_listening() => (10, 0),
-            None => (t.state(), 0),
-        };
-        v[0] = state;
-        let mss = u32::try_from(self.stack.node().mtu().saturating_sub(40)).unwrap_or(0);
-        let packets = u32::try_from(unacknowledged)
-            .unwrap_or(0)
-            .div_ceil(mss.max(1));
-        for (at, n) in [(16, mss), (20, mss), (24, packets)] {
-            for (to, from) in v.iter_mut().skip(at).zip(n.to_ne_bytes()) {
-                *to = from;
-            }
-        }
-        Ok(v.to_vec())
-    }
 }
 
 /// Options that only raw sockets have (raw(7), ipv6(7)); `None` for others.

@@ -1,6 +1,7 @@
 //! One connection over the wire.
 
 use super::engine::{Engine, Port, clock};
+use super::meter::{Figures, Meter};
 use super::sender::{Room, Sender};
 use super::settings::{DATA_TIMEOUT, apply, timeout};
 use super::sockets::{SocketPool, WireSocket};
@@ -65,6 +66,7 @@ struct Core {
     last: (u32, u32),
     /// Packets came in that [`Conn::answer`] is to answer.
     has_heard: bool,
+    meter: Meter,
 }
 
 /// What `TCP_INFO` can tell.
@@ -74,6 +76,8 @@ pub struct Info {
     pub state: u8,
     /// Bytes sent or to be sent that were not acknowledged.
     pub unacknowledged: usize,
+    /// What was measured.
+    pub figures: Figures,
 }
 
 /// What moved in one run.
@@ -83,6 +87,9 @@ struct Moved {
     arrived: bool,
     /// Room for the program.
     room: bool,
+    /// Bytes from the network, and bytes for it.
+    received: usize,
+    taken: usize,
 }
 
 impl Conn {
@@ -115,6 +122,7 @@ impl Conn {
                 orphan_until: None,
                 last: (0, 0),
                 has_heard: false,
+                meter: Meter::default(),
             }),
             more: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
@@ -147,7 +155,9 @@ impl Conn {
         };
         let mut engine = engines.here();
         let Engine { iface, room } = &mut *engine;
+        core.meter.heard(packet);
         let mut port = self.port(Some(packet), room);
+        port.out.meter = Some(&mut core.meter);
         iface.poll_ingress_single(clock(Instant::now()), &mut port, &mut socket.set);
         let sent = port.out.finish();
         drop(engine);
@@ -287,10 +297,12 @@ impl Conn {
     #[must_use]
     pub fn info(&self) -> Info {
         let mut core = self.core.lock();
+        let figures = core.meter.figures;
         let Some(s) = &mut core.socket else {
             return Info {
                 state: 7,
                 unacknowledged: 0,
+                figures,
             };
         };
         let t = s.tcp();
@@ -309,6 +321,7 @@ impl Conn {
                 State::Closing => 11,
             },
             unacknowledged: t.send_queue(),
+            figures,
         }
     }
 
@@ -329,7 +342,11 @@ impl Conn {
         let mut engine = engines.here();
         let Engine { iface, room } = &mut *engine;
         let iface = fresh.unwrap_or(iface);
+        if let Some(packet) = packet {
+            core.meter.heard(packet);
+        }
         let mut port = self.port(packet, room);
+        port.out.meter = Some(&mut core.meter);
         if packet.is_some() {
             iface.poll_ingress_single(at, &mut port, &mut socket.set);
         }
@@ -357,6 +374,8 @@ impl Conn {
             self.node.flush();
         }
         core.last = sent.last.unwrap_or(core.last);
+        core.meter.figures.bytes_received += moved.received as u64;
+        core.meter.figures.bytes_taken += moved.taken as u64;
         if moved.arrived {
             self.wire.notify_peer(Events::READABLE);
         }
@@ -416,7 +435,10 @@ impl Conn {
                 (n, n)
             });
             match took {
-                Ok(n) if n > 0 => moved.arrived |= !discard,
+                Ok(n) if n > 0 => {
+                    moved.arrived |= !discard;
+                    moved.received += n;
+                }
                 _ => break,
             }
         }
@@ -444,7 +466,10 @@ impl Conn {
                 (n, n)
             });
             match took {
-                Ok(n @ 1..) => may_leave -= n,
+                Ok(n @ 1..) => {
+                    may_leave -= n;
+                    moved.taken += n;
+                }
                 _ => break,
             }
         }
