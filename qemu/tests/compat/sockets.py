@@ -1,7 +1,8 @@
-# ss of iproute2 by family, state, queues, peers and owners; messages cut into datagrams, connections taken back, ends and resets.
+# ss of iproute2 by family, state, queues, peers and owners; messages cut into datagrams, connections taken back, ends and resets, interfaces in /sys.
 
 import ctypes
 import errno
+import fcntl
 import os
 import re
 import select
@@ -288,3 +289,38 @@ while (peer := server.accept()[0]).getpeername() != s.getsockname():
 peer.close()
 print(s.recv(1), [s.sendall(b"") for _ in range(3)], ready(s), error(s))
 print(said(s.send, b"x"), said(s.send, b""), said(s.send, b"x"))
+
+print("## interfaces in /sys")
+CLASS = "/sys/class/net"
+
+
+def tells(interface, file):
+    def read():
+        with open(f"{CLASS}/{interface}/{file}") as f:
+            return f.read()
+
+    return said(read)
+
+
+for file in (
+    *("address", "addr_len", "broadcast", "carrier", "duplex", "flags", "ifindex", "iflink"),
+    *("mtu", "operstate", "speed", "type", "uevent", "nothing"),
+):
+    print(file, repr(tells("lo", file)))
+print(os.readlink(f"{CLASS}/lo"), os.path.isdir(f"{CLASS}/lo/"))
+listed = sorted(name for _, name in socket.if_nameindex())
+print("as by netlink:", sorted(os.listdir(CLASS)) == listed)
+for name in listed:
+    ask = lambda number: fcntl.ioctl(listener, number, struct.pack("32s", name.encode()))[16:]
+    flags, mtu = struct.unpack("H", ask(0x8913)[:2])[0], struct.unpack("i", ask(0x8921)[:4])[0]
+    hardware, address = struct.unpack("H6s", ask(0x8927)[:8])
+    for right in (
+        tells(name, "ifindex") == f"{socket.if_nametoindex(name)}\n",
+        int(tells(name, "flags"), 16) == flags & ~0x40,
+        tells(name, "mtu") == f"{mtu}\n",
+        tells(name, "type") == f"{hardware}\n",
+        tells(name, "address") == address.hex(":") + "\n" or not address.strip(b"\0"),
+        tells(name, "operstate") in ("up\n", "down\n", "unknown\n"),
+    ):
+        if not right:
+            print(name, "is told differently")
