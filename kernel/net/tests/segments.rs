@@ -124,9 +124,11 @@ fn parts_are_cut_as_the_first_one_says() {
     let (first, last) = (pattern(1500), pattern(1000));
     let more = |segment| send_cut(&s, &first, segment, MsgFlags::MORE).unwrap();
     let end = |segment| send_cut(&s, &last, segment, MsgFlags::empty()).unwrap();
-    (more(Some(700)), end(None));
+    more(Some(700));
+    end(None);
     assert_eq!(lengths(&to), [700, 700, 700, 400]);
-    (more(None), end(Some(700)));
+    more(None);
+    end(Some(700));
     assert_eq!(lengths(&to), [2500]);
     set(&s, 1000).unwrap();
     more(None);
