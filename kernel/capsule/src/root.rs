@@ -178,7 +178,12 @@ fn mount_all(hand: &Hand, account: &Arc<Account>, supplies: &Supplies<'_>) -> Re
     hand.mount(b"/dev/shm", tmpfs()?, PLAIN, "tmpfs")?;
     hand.mount(b"/tmp", tmpfs()?, PLAIN, "tmpfs")?;
     hand.mount(b"/proc", processes(supplies), PLAIN, "proc")?;
-    hand.mount(b"/sys", sysfs::tree(&supplies.disks), PLAIN, "sysfs")?;
+    hand.mount(
+        b"/sys",
+        sysfs::tree(&supplies.disks, interfaces(supplies.world)),
+        PLAIN,
+        "sysfs",
+    )?;
     let world = supplies.world.clone();
     let threads = move || {
         (
@@ -250,6 +255,24 @@ fn network(world: &World) -> Vec<(&'static str, Arc<dyn Content>)> {
         (path, Arc::new(content) as Arc<dyn Content>)
     };
     NET_FILES.map(file).into()
+}
+
+/// The interfaces of `/sys/class/net`.
+fn interfaces(world: &World) -> Vec<sysfs::Interface> {
+    let stack = world.network();
+    let file = |name: &'static str, file: &'static str| {
+        let content = net::class::InterfaceFile {
+            stack: stack.clone(),
+            name,
+            file,
+        };
+        (file, Arc::new(content) as Arc<dyn Content>)
+    };
+    let one = |name| sysfs::Interface {
+        name: String::from(name),
+        files: net::class::FILES.map(|f| file(name, f)).into(),
+    };
+    net::class::names(stack).into_iter().map(one).collect()
 }
 
 impl Capsules {

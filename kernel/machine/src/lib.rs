@@ -84,6 +84,7 @@ pub mod thread;
 mod tick;
 pub mod time;
 pub mod timer;
+pub mod topology;
 pub mod tpm;
 pub mod user;
 pub mod vdso;

@@ -16,6 +16,9 @@ const ETHER: u16 = 1;
 /// `ARPHRD_LOOPBACK`.
 const LOOPBACK: u16 = 772;
 
+/// Bytes of an IP packet that the loopback carries, as Linux has it.
+pub(crate) const LOOPBACK_MTU: usize = 65_536;
+
 /// One interface.
 #[derive(Clone, Debug)]
 pub struct Interface {
@@ -45,7 +48,7 @@ pub fn interfaces(stack: &NetStack) -> Vec<Interface> {
         index: 1,
         name: "lo",
         flags: IFF_UP | IFF_LOOPBACK | IFF_RUNNING | IFF_LOWER_UP,
-        mtu: 65536,
+        mtu: LOOPBACK_MTU,
         hardware: LOOPBACK,
         mac: [0; 6],
         v4: Some((Ipv4Addr::LOCALHOST, 8)),

@@ -34,6 +34,7 @@ extern crate std;
 pub mod addr;
 pub mod ancillary;
 mod checksum;
+pub mod class;
 pub mod error;
 pub mod filter;
 mod fragments;

@@ -144,6 +144,8 @@ pub struct Options {
     pub linger2: AtomicI32,
     /// `TCP_NOTSENT_LOWAT` in bytes.
     pub unsent_low: AtomicU32,
+    /// `UDP_SEGMENT`: bytes of data in each datagram, 0 for whole messages.
+    pub segment: AtomicU32,
     /// `IP_MTU_DISCOVER`, see [`Discovery`].
     pub mtu_discover: AtomicU32,
     /// `IPV6_MTU_DISCOVER`.
@@ -179,6 +181,7 @@ impl Default for Options {
             syn_count: AtomicU32::new(6),
             linger2: AtomicI32::new(60),
             unsent_low: AtomicU32::new(u32::MAX),
+            segment: AtomicU32::new(0),
             mtu_discover: AtomicU32::new(Discovery::WANT),
             mtu_discover6: AtomicU32::new(Discovery::WANT),
             multicast_ttl: AtomicU32::new(1),
@@ -239,6 +242,7 @@ impl Options {
             syn_count: u32s(&self.syn_count),
             linger2: AtomicI32::new(self.linger2.load(Relaxed)),
             unsent_low: u32s(&self.unsent_low),
+            segment: u32s(&self.segment),
             mtu_discover: u32s(&self.mtu_discover),
             mtu_discover6: u32s(&self.mtu_discover6),
             multicast_ttl: u32s(&self.multicast_ttl),

@@ -497,10 +497,14 @@ impl Endpoint<Ring> {
         Ok(n)
     }
 
-    /// The first write to a closed TCP peer: the bytes go out, a reset comes back.
+    /// The first write to a closed TCP peer: the bytes go out, a reset comes back. Without
+    /// bytes nothing goes out, and nothing comes back (Python's `sendall(b"")` does that).
     #[cold]
     fn write_to_nobody(&self, src: &mut Source<'_>) -> Result<usize> {
         let n = src.left().min(SEGMENT);
+        if n == 0 {
+            return Ok(0);
+        }
         self.me().shut.fetch_or(WRITE_SHUT, Ordering::AcqRel);
         self.fail(Error::BROKEN_PIPE);
         Ok(n)

@@ -4,6 +4,10 @@
 //! other side of the pair is a [`Conn`]; beyond connecting and closing, nothing
 //! here tells the two apart.
 
+mod again;
+
+pub(crate) use again::Link;
+
 use crate::error::{Error, Result};
 use crate::listener::{AcceptQueue, Pending};
 use crate::options::{Options, Switch};
@@ -14,8 +18,8 @@ use crate::wire::Conn;
 use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use core::net::{IpAddr, SocketAddr};
-use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize};
 use machine::sync::{Once, SpinLock};
 use machine::time::Instant;
 use machine::wait::Until;
@@ -108,17 +112,25 @@ pub struct TcpListener {
 struct Bound {
     binding: Binding<Arc<TcpListener>>,
     addr: Option<IpAddr>,
+    /// The program chose the port: it stays when a connection is taken back.
+    chosen_port: bool,
 }
 
 /// The state of one TCP socket.
 pub struct Tcp {
     v6: bool,
-    /// Set once the connection is established.
+    /// Set once the first connection is established.
     link: Once<TcpLink>,
+    /// That connection was taken back, see [`Tcp::disconnect`].
+    is_over: AtomicBool,
+    /// A connection that was established after that.
+    later: SpinLock<Option<Arc<TcpLink>>>,
     /// A connection that is not established yet.
     attempt: SpinLock<Option<Arc<TcpLink>>>,
+    /// The error pending while there is neither (`SO_ERROR`), 0 for none.
+    error: AtomicU16,
     bound: SpinLock<Option<Bound>>,
-    listener: Once<Arc<TcpListener>>,
+    listener: SpinLock<Option<Arc<TcpListener>>>,
 }
 
 impl Tcp {
@@ -128,9 +140,12 @@ impl Tcp {
         Tcp {
             v6,
             link: Once::new(),
+            is_over: AtomicBool::new(false),
+            later: SpinLock::new(None),
             attempt: SpinLock::new(None),
+            error: AtomicU16::new(0),
             bound: SpinLock::new(None),
-            listener: Once::new(),
+            listener: SpinLock::new(None),
         }
     }
 
@@ -148,19 +163,19 @@ impl Tcp {
     /// # Errors
     /// [`Error::NotConnected`]; [`Error::WOULD_BLOCK`] while it is being made.
     #[inline]
-    pub(crate) fn link(&self) -> Result<&TcpLink> {
-        match self.link.get() {
-            Some(l) => Ok(l),
+    pub(crate) fn link(&self) -> Result<Link<'_>> {
+        match self.first() {
+            Some(l) => Ok(Link::First(l)),
             None => self.settle(),
         }
     }
 
     /// Looks whether an attempt has succeeded meanwhile.
     #[cold]
-    fn settle(&self) -> Result<&TcpLink> {
+    fn settle(&self) -> Result<Link<'_>> {
         let mut attempt = self.attempt.lock();
         let Some(link) = attempt.clone() else {
-            return self.link.get().ok_or(Error::NotConnected);
+            return self.established().ok_or(Error::NotConnected);
         };
         match link.endpoint.phase() {
             Phase::Connecting => Err(Error::WOULD_BLOCK),
@@ -174,12 +189,7 @@ impl Tcp {
             }
             Phase::Established => {
                 // The link first: other threads find the one or the other.
-                let made = self.link.call_once(|| TcpLink {
-                    endpoint: link.endpoint.clone(),
-                    local: link.local,
-                    remote: link.remote,
-                    conn: link.conn.clone(),
-                });
+                let made = self.establish(link);
                 *attempt = None;
                 Ok(made)
             }
@@ -193,13 +203,17 @@ impl Tcp {
     /// Whether it listens.
     #[must_use]
     pub fn is_listening(&self) -> bool {
-        self.listener.is_completed()
+        self.listener.lock().is_some()
+    }
+
+    fn listener(&self) -> Option<Arc<TcpListener>> {
+        self.listener.lock().clone()
     }
 
     /// Our address; all zeros while there is none.
     #[must_use]
     pub fn local(&self) -> SocketAddr {
-        if let Some(l) = self.link.get() {
+        if let Some(l) = self.established() {
             return l.local;
         }
         if let Some(l) = self.current() {
@@ -234,7 +248,7 @@ impl Tcp {
     /// [`Error::INVALID`] if it has one, [`Error::AddressInUse`],
     /// [`Error::AddressNotAvailable`].
     pub fn bind(&self, stack: &NetStack, options: &Options, addr: SocketAddr) -> Result<()> {
-        if self.link.is_completed() || self.attempt.lock().is_some() {
+        if self.established().is_some() || self.attempt.lock().is_some() {
             return Err(Error::INVALID);
         }
         let mut bound = self.bound.lock();
@@ -245,7 +259,11 @@ impl Tcp {
         let binding = stack
             .tcp()
             .bind(claim(self.v6, ip, options), addr.port(), None)?;
-        *bound = Some(Bound { binding, addr: ip });
+        *bound = Some(Bound {
+            binding,
+            addr: ip,
+            chosen_port: addr.port() != 0,
+        });
         Ok(())
     }
 
@@ -260,7 +278,7 @@ impl Tcp {
         options: &Arc<Options>,
         backlog: usize,
     ) -> Result<()> {
-        if self.link.is_completed() || self.attempt.lock().is_some() {
+        if self.established().is_some() || self.attempt.lock().is_some() {
             return Err(Error::INVALID);
         }
         let unbound = self.bound.lock().is_none();
@@ -271,17 +289,18 @@ impl Tcp {
                 SocketAddr::new(crate::addr::any(self.v6), 0),
             )?;
         }
-        let listener = self.listener.call_once(|| {
+        let make = || {
             Arc::new(TcpListener {
                 queue: AcceptQueue::new(hub.clone(), backlog),
                 half_open: AtomicUsize::new(0),
                 handshakes: SpinLock::new(VecDeque::new()),
                 options: options.clone(),
             })
-        });
+        };
+        let listener = self.listener.lock().get_or_insert_with(make).clone();
         listener.queue.set_backlog(backlog);
         match &*self.bound.lock() {
-            Some(b) => b.binding.set_target(Some(listener.clone())),
+            Some(b) => b.binding.set_target(Some(listener)),
             None => Err(Error::INVALID),
         }
     }
@@ -289,12 +308,12 @@ impl Tcp {
     /// Most connections that may wait to be accepted, and how many do; nothing unless it
     /// listens.
     pub(crate) fn backlog(&self) -> Option<(usize, usize)> {
-        self.listener.get().map(|l| l.queue.depth())
+        self.listener().map(|l| l.queue.depth())
     }
 
     /// Shows `f` the connections that wait to be accepted.
     pub(crate) fn for_each_waiting(&self, f: impl FnMut(&TcpLink)) {
-        if let Some(l) = self.listener.get() {
+        if let Some(l) = self.listener() {
             l.queue.for_each(f);
         }
     }
@@ -310,7 +329,7 @@ impl Tcp {
     /// # Errors
     /// [`Error::WOULD_BLOCK`], [`Error::INVALID`] if it does not listen.
     pub fn accept(&self) -> Result<TcpLink> {
-        let listener = self.listener.get().ok_or(Error::INVALID)?;
+        let listener = self.listener().ok_or(Error::INVALID)?;
         match listener.queue.accept() {
             Some(link) => Ok(link),
             None if listener.queue.is_closed() => Err(Error::INVALID),
@@ -320,8 +339,7 @@ impl Tcp {
 
     /// Whether a connection waits to be accepted, or never will.
     pub(crate) fn may_accept(&self) -> bool {
-        self.listener
-            .get()
+        self.listener()
             .is_none_or(|l| !l.queue.is_empty() || l.queue.is_closed())
     }
 
@@ -338,7 +356,7 @@ impl Tcp {
         remote: SocketAddr,
         nonblocking: bool,
     ) -> Result<()> {
-        if self.link.is_completed() || self.is_listening() {
+        if self.established().is_some() || self.is_listening() {
             return Err(Error::IsConnected);
         }
         let under_way = self.current();
@@ -366,7 +384,7 @@ impl Tcp {
         match hub.wait_writable(until, done) {
             Err(vfs::Error::TimedOut) => Err(Error::InProgress),
             Err(e) => Err(e.into()),
-            Ok(()) => self.settle().map(|_| ()),
+            Ok(()) => self.settle().map(|_| ()).map_err(|e| link.taken_back(e)),
         }
     }
 
@@ -378,6 +396,7 @@ impl Tcp {
         options: &Arc<Options>,
         remote: SocketAddr,
     ) -> Result<Arc<TcpLink>> {
+        self.error.store(0, Relaxed);
         let (bound_ip, bound_port) = match &*self.bound.lock() {
             Some(b) => (b.addr, Some(b.binding.port())),
             None => (None, None),
@@ -454,7 +473,7 @@ impl Tcp {
     /// # Errors
     /// [`Error::NotConnected`].
     pub fn shutdown(&self, read: bool, write: bool) -> Result<()> {
-        if let Some(l) = self.listener.get() {
+        if let Some(l) = self.listener() {
             if read {
                 l.queue.close();
             }
@@ -474,10 +493,10 @@ impl Tcp {
     /// Readiness, as `tcp_poll` reports it.
     #[must_use]
     pub fn poll(&self) -> Events {
-        if let Some(l) = self.link.get() {
+        if let Some(l) = self.established() {
             return l.endpoint.poll();
         }
-        if let Some(l) = self.listener.get() {
+        if let Some(l) = self.listener() {
             let waiting = if l.queue.is_empty() {
                 Events::empty()
             } else {
@@ -503,9 +522,9 @@ impl Tcp {
                 }
             },
             // Another thread may have found it connected since the first look.
-            None => match self.link.get() {
+            None => match self.established() {
                 Some(l) => l.endpoint.poll(),
-                None => Events::HUP | Events::WRITABLE,
+                None => self.poll_unconnected(),
             },
         }
     }
@@ -513,11 +532,14 @@ impl Tcp {
     /// Takes the pending error (`SO_ERROR`).
     #[must_use]
     pub fn take_error(&self) -> u16 {
-        if let Some(l) = self.link.get() {
+        if let Some(l) = self.established() {
             return l.endpoint.take_error();
         }
         let mut attempt = self.attempt.lock();
-        let error = attempt.as_ref().map_or(0, |l| l.endpoint.take_error());
+        let Some(link) = &*attempt else {
+            return self.error.swap(0, Relaxed);
+        };
+        let error = link.endpoint.take_error();
         if error != 0 {
             // The attempt is over; the socket may try again.
             *attempt = None;
@@ -539,12 +561,11 @@ impl Tcp {
 
     /// Options changed: tell the engine.
     pub(crate) fn configure(&self, options: &Options) {
-        let attempt = self.current();
-        let link = self.link.get().or(attempt.as_deref());
-        if let Some(conn) = link.and_then(|l| l.conn.as_ref()) {
-            conn.configure(options);
-        }
-        if let Some(l) = link {
+        let attempt = || self.current().map(Link::Later);
+        if let Some(l) = self.established().or_else(attempt) {
+            if let Some(conn) = &l.conn {
+                conn.configure(options);
+            }
             l.endpoint.outgoing().set_capacity(options.sndbuf());
         }
     }
@@ -553,11 +574,11 @@ impl Tcp {
     /// reset.
     pub(crate) fn close(&self, options: &Options) {
         let reset = options.linger.load(Relaxed) == 0;
-        if let Some(l) = self.listener.get() {
+        if let Some(l) = self.listener() {
             l.queue.close();
         }
         *self.bound.lock() = None;
-        if let Some(l) = self.link.get() {
+        if let Some(l) = self.established() {
             l.close(reset);
         }
         let attempt = self.attempt.lock().take();

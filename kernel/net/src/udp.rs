@@ -6,6 +6,7 @@
 
 mod frame;
 mod joined;
+mod segments;
 
 pub(crate) use frame::set_class;
 
@@ -276,11 +277,12 @@ impl Udp {
         drop(released);
     }
 
-    /// Sends one datagram. It never waits: what finds no room is lost.
+    /// Sends one datagram, or as many as the message makes (`UDP_SEGMENT`, udp(7)). It
+    /// never waits: what finds no room is lost.
     ///
     /// # Errors
-    /// [`Error::DestinationRequired`], [`Error::MessageSize`],
-    /// [`Error::NetworkUnreachable`], a pending error.
+    /// [`Error::DestinationRequired`], [`Error::MessageSize`], [`Error::INVALID`] for
+    /// too many segments, [`Error::NetworkUnreachable`], a pending error.
     pub fn send(
         &self,
         stack: &Arc<NetStack>,
@@ -305,20 +307,39 @@ impl Udp {
         } else {
             DATAGRAM_MAX
         };
-        if message.data.len() > longest {
+        let len = message.data.len();
+        if len > longest {
             return Err(Error::MessageSize);
         }
         if to.port() == 0 {
             return Err(Error::INVALID);
         }
         let port = self.ensure_bound(stack, options)?;
-        let len = message.data.len();
         let own_ip = self.bound.lock().as_ref().and_then(|b| b.addr);
         // A socket that is bound to a group sends from the address of the link.
         let own_ip = own_ip.filter(|ip| !ip.is_multicast());
+        let own = (own_ip, port);
+        match segments::size(stack, to, header.segment(options), len)? {
+            None => self.send_one(stack, to, own, header, message.data)?,
+            Some(size) => segments::each(&message.data, size, |datagram| {
+                self.send_one(stack, to, own, header, datagram)
+            })?,
+        }
+        Ok(len)
+    }
+
+    /// Sends one datagram that is not too long, from the address and port `own`.
+    fn send_one(
+        &self,
+        stack: &Arc<NetStack>,
+        to: SocketAddr,
+        (own_ip, port): (Option<IpAddr>, u16),
+        header: Header,
+        data: Vec<u8>,
+    ) -> Result<()> {
+        let options = &*self.core.options;
         if to.ip().is_multicast() {
-            self.send_to_group(stack, to, (own_ip, port), header, &message.data)?;
-            return Ok(len);
+            return self.send_to_group(stack, to, (own_ip, port), header, &data);
         }
         match stack.route(to.ip())? {
             Route::Local { source } => {
@@ -327,7 +348,7 @@ impl Udp {
                     Some(core) => core.accept(
                         from,
                         to.ip(),
-                        message.data,
+                        data,
                         header.hops(options, to.ip()),
                         header.class(options),
                     ),
@@ -344,10 +365,10 @@ impl Udp {
                 let source = own_ip.unwrap_or(source);
                 let from = SocketAddr::new(source, self.wire_port(stack, port)?);
                 let fields = Fields::new(header, options, to.ip());
-                send_frame(stack.node(), from, to, &message.data, fields)?;
+                send_frame(stack.node(), from, to, &data, fields)?;
             }
         }
-        Ok(len)
+        Ok(())
     }
 
     /// Sends a datagram to a group: to the members among this machine's sockets, if
@@ -520,6 +541,9 @@ pub struct Header {
     pub hops: Option<u8>,
     /// Type of service or traffic class.
     pub class: Option<u8>,
+    /// Bytes of data in each datagram that the message is cut into (`UDP_SEGMENT`); 0
+    /// to leave it whole.
+    pub segment: Option<u16>,
 }
 
 impl Header {
@@ -534,5 +558,10 @@ impl Header {
     pub(crate) fn class(self, options: &Options) -> u8 {
         let usual = || low_byte(options.tos.load(Relaxed));
         self.class.unwrap_or_else(usual)
+    }
+
+    pub(crate) fn segment(self, options: &Options) -> u16 {
+        let usual = || u16::try_from(options.segment.load(Relaxed)).unwrap_or(0);
+        self.segment.unwrap_or_else(usual)
     }
 }

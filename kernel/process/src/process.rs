@@ -104,6 +104,8 @@ pub struct Process {
     started: Instant,
     dumpable: AtomicU8,
     personality: AtomicU32,
+    /// Who has logged in.
+    pub(crate) login: crate::login::Kept,
     /// Real user, as its zombie and `/proc` show it.
     pub(crate) uid: AtomicU32,
     /// `PR_SET_NO_NEW_PRIVS`.
@@ -171,6 +173,7 @@ impl Process {
             started: Instant::now(),
             dumpable: AtomicU8::new(parent.map_or(1, Process::dumpable)),
             personality: AtomicU32::new(parent.map_or(0, Process::personality)),
+            login: SpinLock::new(parent.map_or_else(crate::Login::default, Process::login)),
             uid: AtomicU32::new(parent.map_or(0, Process::uid)),
             no_new_privs: AtomicBool::new(parent.is_some_and(Process::no_new_privs)),
             keep_caps: AtomicBool::new(false),

@@ -7,6 +7,7 @@ use crate::seccomp::Seccomp;
 use crate::signal::ThreadSignals;
 use crate::slot::Slot;
 use crate::trace::Trace;
+use crate::transfers::Counter;
 use crate::{Pid, Process};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
@@ -51,6 +52,10 @@ pub struct Thread {
     /// What it allows itself to call.
     pub(crate) seccomp: Seccomp,
     faults: AtomicU64,
+    /// What it has read.
+    pub reads: Counter,
+    /// What it has written.
+    pub writes: Counter,
 }
 
 /// What a new thread does before it enters user mode for the first time.
@@ -119,6 +124,8 @@ impl Thread {
             trace: Trace::default(),
             seccomp: Seccomp::default(),
             faults: AtomicU64::new(0),
+            reads: Counter::default(),
+            writes: Counter::default(),
         }
     }
 

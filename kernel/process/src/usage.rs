@@ -1,5 +1,7 @@
-//! What processes have used: CPU time and page faults (getrusage(2)).
+//! What processes have used: CPU time and page faults (getrusage(2)), and what they have
+//! read and written.
 
+use crate::transfers::Transfers;
 use crate::{Process, Thread};
 use core::time::Duration;
 
@@ -36,6 +38,8 @@ pub struct Counted {
     pub faults: u64,
     /// Most resident pages at one time (of the largest, for children).
     pub peak_pages: u64,
+    /// What was read and written.
+    pub transfers: Transfers,
 }
 
 impl Counted {
@@ -43,6 +47,7 @@ impl Counted {
         self.times += other.times;
         self.faults += other.faults;
         self.peak_pages = self.peak_pages.max(other.peak_pages);
+        self.transfers += other.transfers;
     }
 }
 
@@ -76,6 +81,10 @@ impl Thread {
             times: self.times(),
             faults: self.faults(),
             peak_pages: 0,
+            transfers: Transfers {
+                read: self.reads.sum(),
+                written: self.writes.sum(),
+            },
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::family::{Family, INIT};
 use crate::futex::Pi;
 use crate::ipc::Ipc;
 use crate::limits::{Limits, Resource};
+use crate::login::Sessions;
 use crate::signal::{Origin, SigInfo, Signal};
 use crate::status::ExitStatus;
 use crate::unknown::UnknownCalls;
@@ -89,6 +90,7 @@ pub struct World {
     closing: AtomicBool,
     /// Processes made so far (`/proc/stat`).
     forks: AtomicU64,
+    pub(crate) sessions: Sessions,
     oom_kills: AtomicU64,
 }
 
@@ -114,6 +116,7 @@ impl World {
             family: SpinLock::new(Family::new()),
             closing: AtomicBool::new(false),
             forks: AtomicU64::new(0),
+            sessions: Sessions::default(),
             oom_kills: AtomicU64::new(0),
         })
     }

@@ -5,6 +5,7 @@ use crate::errno::{Errno, SysResult};
 use crate::path::{RW_MAX, read_iovec};
 use alloc::sync::Arc;
 use machine::io::{Sink, Source, UserBuf};
+use process::Counter;
 use process::limits::{INFINITE, Resource};
 use process::signal::Signal;
 use vfs::file::{OpenFile, OpenFlags, Seek};
@@ -43,6 +44,38 @@ fn write_failed(ctx: &Ctx<'_>, e: Errno) -> Errno {
     e
 }
 
+/// What a read or write answers, which counts for `/proc/PID/io`.
+#[inline]
+fn counted(counter: &Counter, file: &OpenFile, result: SysResult) -> SysResult {
+    match result {
+        Ok(n) => {
+            counter.add(n, file.is_disk());
+            Ok(n)
+        }
+        Err(e) => Err(count_failed(counter, e)),
+    }
+}
+
+/// One that failed is a call as well, unless the descriptor is not for such calls, which
+/// Linux finds before it counts (`vfs_read`).
+#[cold]
+fn count_failed(counter: &Counter, e: Errno) -> Errno {
+    if !matches!(e, Errno::EBADF | Errno::ESPIPE) {
+        counter.add(0, false);
+    }
+    e
+}
+
+/// Reads into `sink`, from `at` or where the file stands.
+#[inline]
+fn read_into(ctx: &Ctx<'_>, file: &OpenFile, mut sink: Sink<'_>, at: Option<u64>) -> SysResult {
+    let done = match at {
+        None => file.read(&mut sink),
+        Some(at) => file.pread(&mut sink, at),
+    };
+    counted(&ctx.thread().reads, file, done.map_err(Errno::from))
+}
+
 /// Cuts a write at `RLIMIT_FSIZE`.
 #[inline]
 pub(crate) fn limit_size(
@@ -78,7 +111,7 @@ pub(crate) fn offset(raw: usize) -> Result<u64, Errno> {
 /// read(2)
 pub(crate) fn sys_read(ctx: &mut Ctx<'_>, fd: usize, addr: usize, len: usize) -> SysResult {
     let file = ctx.file(fd)?;
-    Ok(file.read(&mut Sink::user(buffer(addr, len)))?)
+    read_into(ctx, &file, Sink::user(buffer(addr, len)), None)
 }
 
 /// Writes what `source` has, at `at` or where the file stands, as far as the limit on
@@ -90,12 +123,14 @@ fn write_from(
     mut source: Source<'_>,
     at: Option<u64>,
 ) -> SysResult {
-    limit_size(ctx, file, &mut source, at)?;
-    let done = match at {
-        None => file.write(&mut source),
-        Some(at) => file.pwrite(&mut source, at),
-    };
-    written(ctx, done)
+    let done = limit_size(ctx, file, &mut source, at).and_then(|()| {
+        let done = match at {
+            None => file.write(&mut source),
+            Some(at) => file.pwrite(&mut source, at),
+        };
+        written(ctx, done)
+    });
+    counted(&ctx.thread().writes, file, done)
 }
 
 /// write(2)
@@ -113,7 +148,8 @@ pub(crate) fn sys_pread64(
     at: usize,
 ) -> SysResult {
     let file = ctx.file(fd)?;
-    Ok(file.pread(&mut Sink::user(buffer(addr, len)), offset(at)?)?)
+    let at = offset(at)?;
+    read_into(ctx, &file, Sink::user(buffer(addr, len)), Some(at))
 }
 
 /// pwrite(2)
@@ -133,7 +169,7 @@ pub(crate) fn sys_pwrite64(
 pub(crate) fn sys_readv(ctx: &mut Ctx<'_>, fd: usize, iov: usize, count: usize) -> SysResult {
     let file = ctx.file(fd)?;
     let bufs = read_iovec(iov, count)?;
-    Ok(file.read(&mut Sink::user_vec(bufs))?)
+    read_into(ctx, &file, Sink::user_vec(bufs), None)
 }
 
 /// writev(2)
@@ -153,7 +189,7 @@ pub(crate) fn sys_preadv(
 ) -> SysResult {
     let file = ctx.file(fd)?;
     let bufs = read_iovec(iov, count)?;
-    Ok(file.pread(&mut Sink::user_vec(bufs), offset(at)?)?)
+    read_into(ctx, &file, Sink::user_vec(bufs), Some(offset(at)?))
 }
 
 /// pwritev(2)
@@ -185,7 +221,7 @@ pub(crate) fn sys_preadv2(
     }
     let file = ctx.file(fd)?;
     let bufs = read_iovec(iov, count)?;
-    let mut sink = Sink::user_vec(bufs);
+    let sink = Sink::user_vec(bufs);
     let waits = !file.is_positional() && flags & RWF_NOWAIT != 0;
     if waits
         && !file
@@ -195,9 +231,9 @@ pub(crate) fn sys_preadv2(
         return Err(Errno::EAGAIN);
     }
     if at as isize == -1 {
-        return Ok(file.read(&mut sink)?);
+        return read_into(ctx, &file, sink, None);
     }
-    Ok(file.pread(&mut sink, offset(at)?)?)
+    read_into(ctx, &file, sink, Some(offset(at)?))
 }
 
 /// pwritev2(2)
@@ -234,7 +270,8 @@ fn write_flagged(
         file.check_write()?;
         let end = Some(file.stat().size);
         limit_size(ctx, file, &mut source, end)?;
-        return written(ctx, file.ops().append(file, &mut source).map(|(n, _)| n));
+        let done = written(ctx, file.ops().append(file, &mut source).map(|(n, _)| n));
+        return counted(&ctx.thread().writes, file, done);
     }
     let at = match at as isize {
         -1 => None,

@@ -24,6 +24,8 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+#[cfg(test)]
+mod account_tests;
 mod adjtime;
 mod attrs;
 #[cfg(test)]

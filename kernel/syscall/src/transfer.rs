@@ -138,7 +138,7 @@ pub(crate) fn sys_sendfile(
     if !from.file.is_positional() || to.file.flags().contains(OpenFlags::APPEND) {
         return Err(Errno::EINVAL);
     }
-    let done = copy(ctx, &mut from, &mut to, len)?;
+    let done = counted_copy(ctx, &mut from, &mut to, len)?;
     // The offset is told also where nothing was moved.
     from.advance(0)?;
     Ok(done)
@@ -187,7 +187,16 @@ pub(crate) fn sys_copy_file_range(
     if same && !apart {
         return Err(Errno::EINVAL);
     }
-    copy(ctx, &mut from, &mut to, len)
+    counted_copy(ctx, &mut from, &mut to, len)
+}
+
+/// As [`copy`], which counts as a read and a write for `/proc/PID/io`.
+fn counted_copy(ctx: &Ctx<'_>, from: &mut Side, to: &mut Side, len: usize) -> SysResult {
+    let done = copy(ctx, from, to, len);
+    let bytes = done.as_ref().map_or(0, |n| *n);
+    ctx.thread().reads.add(bytes, from.file.is_disk());
+    ctx.thread().writes.add(bytes, to.file.is_disk());
+    done
 }
 
 /// Waits until `file` has one of `wanted`.

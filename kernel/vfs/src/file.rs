@@ -1,6 +1,7 @@
 //! Open files: the [`FileOps`] of an object and the [`OpenFile`] (Linux's "open
 //! file description") that descriptors refer to.
 
+use crate::block::Disk;
 use crate::cred::Credentials;
 use crate::error::{Error, Result};
 use crate::event::{Events, PollHub};
@@ -197,6 +198,7 @@ pub struct OpenFile {
     id: u64,
     flags: AtomicU32,
     positional: bool,
+    disk: bool,
     position: Mutex<u64>,
     /// Who gets which signal about readiness.
     pub(crate) target: SpinLock<Target>,
@@ -240,12 +242,14 @@ impl OpenFile {
     ) -> Arc<OpenFile> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let positional = ops.is_positional();
+        let disk = positional && ops.as_any().is::<Disk>();
         Arc::new(OpenFile {
             ops,
             path,
             id: NEXT.fetch_add(1, Relaxed),
             flags: AtomicU32::new(flags.difference(OpenFlags::OPENING_ONLY).bits()),
             positional,
+            disk,
             position: Mutex::new(0),
             target: SpinLock::new(Target::default()),
             signals: SpinLock::new(None),
@@ -342,6 +346,13 @@ impl OpenFile {
     #[must_use]
     pub fn is_positional(&self) -> bool {
         self.positional
+    }
+
+    /// Whether it is a disk: what is read and written goes to a device.
+    #[inline]
+    #[must_use]
+    pub fn is_disk(&self) -> bool {
+        self.disk
     }
 
     /// Fails unless it is open for reading.

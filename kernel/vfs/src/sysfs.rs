@@ -1,13 +1,19 @@
 //! sysfs and cgroup2: what programs read there to size themselves.
 
+mod cpus;
+mod interfaces;
+
+pub use interfaces::Interface;
+
 use crate::block::{self, Disk};
 use crate::mount::Tree;
 use crate::procfs::memory;
 use crate::pseudo::{PseudoFs, Text};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt::Write;
+use machine::Account;
 use machine::thread::CpuGroup;
-use machine::{Account, cpu};
 
 /// `SYSFS_MAGIC` and `CGROUP2_SUPER_MAGIC` of statfs(2).
 const SYSFS_MAGIC: u64 = 0x6265_6572;
@@ -46,46 +52,26 @@ const FIXED: [(&str, &str); 11] = [
     ("kernel/mm/transparent_hugepage/use_zero_page", "0"),
 ];
 
-/// The sysfs of a capsule that holds `disks`. `fs/cgroup` is an empty directory to
+/// The sysfs of a capsule that holds `disks` and has `interfaces`. `fs/cgroup` is an empty directory to
 /// mount [`cgroup_tree`] on.
 #[must_use]
-pub fn tree(disks: &[Arc<Disk>]) -> Arc<Tree> {
+pub fn tree(disks: &[Arc<Disk>], interfaces: Vec<Interface>) -> Arc<Tree> {
     let fs = PseudoFs::new("sysfs", SYSFS_MAGIC);
     let root = fs.dir();
     for (path, value) in FIXED {
         let content = move |out: &mut Text| writeln!(out, "{value}");
         root.add_at(&fs, path, fs.file(0o444, Arc::new(content)));
     }
-    for name in ["online", "possible", "present"] {
-        let path = alloc::format!("devices/system/cpu/{name}");
-        root.add_at(&fs, &path, fs.file(0o444, Arc::new(cpu_list)));
-    }
-    for n in 0..cpu::count() {
-        for (name, value) in [
-            ("online", 1),
-            ("topology/core_id", n),
-            ("topology/physical_package_id", 0),
-        ] {
-            let path = alloc::format!("devices/system/cpu/cpu{n}/{name}");
-            let content = move |out: &mut Text| writeln!(out, "{value}");
-            root.add_at(&fs, &path, fs.file(0o444, Arc::new(content)));
-        }
-    }
+    cpus::add(&fs, &root);
+    interfaces::add(interfaces, &fs, &root);
+    let cpulist = |out: &mut Text| writeln!(out, "{}", cpus::online());
     root.add_at(&fs, "devices/system/node/node0/cpulist", {
-        fs.file(0o444, Arc::new(cpu_list))
+        fs.file(0o444, Arc::new(cpulist))
     });
     root.add_at(&fs, "kernel/mm/hugepages", fs.dir());
     root.add_at(&fs, "fs/cgroup", fs.dir());
     block::add_to_sysfs(disks, &fs, &root);
     fs.clone().tree(root)
-}
-
-/// All CPUs as a list of ranges.
-fn cpu_list(out: &mut Text) -> core::fmt::Result {
-    match cpu::count() {
-        0 | 1 => writeln!(out, "0"),
-        n => writeln!(out, "0-{}", n - 1),
-    }
 }
 
 /// What a capsule's cgroup tells.

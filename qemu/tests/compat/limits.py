@@ -1,4 +1,4 @@
-# Resource limits and what programs are told when they reach them, scheduling policies, shares of CPU time by nice values, moves between CPUs, POSIX message queues as files and with threads.
+# Resource limits and what programs are told when they reach them, scheduling policies, shares of CPU time by nice values, moves between CPUs, POSIX message queues as files and with threads, what processes have read and written, places and caches of CPUs.
 import ctypes, errno, mmap, os, resource, signal, subprocess, sys, threading, time
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -475,3 +475,133 @@ def queues():
 
 print("== POSIX queues")
 child(queues)
+
+
+def io(path="/proc/self/io"):
+    fd = os.open(path, os.O_RDONLY)
+    text = os.read(fd, 4096)
+    os.close(fd)
+    return text, {k: int(v) for k, v in (line.split(b": ") for line in text.splitlines())}
+
+
+NAMES = [b"rchar", b"wchar", b"syscr", b"syscw"]
+
+
+def added(f):
+    """What `f` adds to the account of this process, without the look at it."""
+    text, before = io()
+    try:
+        f()
+    except OSError:
+        pass
+    _, after = io()
+    read, written, reads, writes = (after[n] - before[n] for n in NAMES)
+    return read - len(text), written, reads - 1, writes
+
+
+def transfers():
+    fd = os.open("io.data", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    deaf = os.open("io.data", os.O_WRONLY)
+    here = os.open(".", os.O_RDONLY)
+    r, w = os.pipe()
+
+    def forked(*then):
+        pid = os.fork()
+        if pid == 0:
+            os.write(w, b"c" * 1000)
+            os.read(r, 600)
+            for f in then:
+                f()
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+    for what, f in {
+        "write": lambda: os.write(fd, b"x" * 5000),
+        "pwrite": lambda: os.pwrite(fd, b"y" * 10, 3),
+        "writev": lambda: os.writev(fd, [b"ab", b"cde"]),
+        "pwritev": lambda: os.pwritev(fd, [b"ab", b"cde"], 9),
+        "read at the end": lambda: os.read(fd, 100),
+        "pread": lambda: os.pread(fd, 100, 0),
+        "preadv": lambda: os.preadv(fd, [bytearray(7), bytearray(9)], 0),
+        "readv": lambda: os.readv(fd, [bytearray(7)]),
+        "nothing": lambda: os.read(fd, 0),
+        "closed": lambda: os.read(1000, 1),
+        "not to be read": lambda: os.read(deaf, 1),
+        "a pipe has no places": lambda: os.pread(r, 1, 0),
+        "pipe": lambda: (os.write(w, b"z" * 77), os.read(r, 1000)),
+        "directory": lambda: os.read(here, 1),
+        "list": lambda: os.listdir(here),
+        "sendfile": lambda: os.sendfile(w, fd, 0, 300),
+        "copy_file_range": lambda: os.copy_file_range(fd, deaf, 100, 0, 4000),
+        "child": forked,
+        "and its child": lambda: forked(forked),
+    }.items():
+        print(what, added(f))
+    own = []
+
+    def other():
+        os.write(w, b"t" * 40)
+        own.append(io(f"/proc/self/task/{threading.get_native_id()}/io")[1])
+
+    thread = threading.Thread(target=other)
+    written = added(lambda: (thread.start(), thread.join()))[1::2]
+    print("thread", written, [own[0][n] for n in NAMES])
+    print(oct(os.stat("/proc/self/io").st_mode), list(io()[1]))
+    print(oct(os.stat("/proc/self/loginuid").st_mode), oct(os.stat("/proc/self/sessionid").st_mode))
+
+
+def words(path):
+    with open(path) as f:
+        return f.read().strip()
+
+
+def numbers(text):
+    """A list of ranges."""
+    ends = [part.split("-") for part in text.split(",") if part]
+    return {n for first, *last in ends for n in range(int(first), int((last or [first])[0]) + 1)}
+
+
+def cpus():
+    """What must hold on any machine."""
+    base = "/sys/devices/system/cpu"
+    online = numbers(words(f"{base}/online"))
+    print("online:", len(online) == os.cpu_count(), 0 in online)
+    places, right = {}, set()
+    for n in online:
+        at = f"{base}/cpu{n}/topology"
+        places[n] = words(f"{at}/physical_package_id"), words(f"{at}/core_id")
+        for new, old in (("core_cpus", "thread_siblings"), ("package_cpus", "core_siblings")):
+            like = numbers(words(f"{at}/{new}_list"))
+            right.add(n in like and like <= online)
+            right.add(words(f"{at}/{old}_list") == words(f"{at}/{new}_list"))
+            right.add(words(f"{at}/{old}") == words(f"{at}/{new}"))
+            mask = int(words(f"{at}/{new}").replace(",", ""), 16)
+            right.add({i for i in range(mask.bit_length()) if mask >> i & 1} == like)
+    for n in online:
+        for other in numbers(words(f"{base}/cpu{n}/topology/core_cpus_list")):
+            right.add(places[n] == places[other])
+        for other in numbers(words(f"{base}/cpu{n}/topology/package_cpus_list")):
+            right.add(places[n][0] == places[other][0])
+    print("places:", right)
+    found, right = set(), set()
+    for n in online:
+        cache = f"{base}/cpu{n}/cache"
+        for index in sorted(os.listdir(cache) if os.path.isdir(cache) else []):
+            if not index.startswith("index"):
+                continue
+            at = f"{cache}/{index}"
+            parts = "coherency_line_size", "physical_line_partition", "ways_of_associativity", "number_of_sets"
+            size = 1
+            for part in parts:
+                size *= int(words(f"{at}/{part}"))
+            right.add(f"{size >> 10}K" == words(f"{at}/size"))
+            right.add(n in numbers(words(f"{at}/shared_cpu_list")))
+            right.add(words(f"{at}/type") in ("Data", "Instruction", "Unified"))
+            found.add(int(words(f"{at}/level")))
+    print("caches:", right <= {True}, 1 in found or not found)
+
+
+print("== transfers")
+child(transfers)
+print("== CPUs")
+child(cpus)

@@ -5,6 +5,7 @@ mod groups;
 mod ioctl;
 mod ops;
 mod sockopt;
+mod tcp_info;
 mod transfer;
 
 pub use transfer::{MsgFlags, Outgoing, Received};
@@ -282,6 +283,18 @@ impl Socket {
         self.family == AF_INET6
     }
 
+    /// Whether it speaks TCP.
+    #[must_use]
+    pub fn is_tcp(&self) -> bool {
+        matches!(self.kind, Kind::Tcp(_))
+    }
+
+    /// Whether it speaks UDP.
+    #[must_use]
+    pub fn is_udp(&self) -> bool {
+        matches!(self.kind, Kind::Udp(_))
+    }
+
     /// Its options.
     #[must_use]
     pub fn options(&self) -> &Options {
@@ -385,11 +398,10 @@ impl Socket {
             (Kind::Tcp(t), Address::Inet(a)) => {
                 t.connect(&self.stack, &self.hub, &self.options, *a, nonblocking)
             }
-            // Taking back a connection is for datagrams here.
-            (Kind::Tcp(t), Address::Unspecified) => match t.remote() {
-                Ok(_) => Err(Error::INVALID),
-                Err(_) => Ok(()),
-            },
+            (Kind::Tcp(t), Address::Unspecified) => {
+                t.disconnect();
+                Ok(())
+            }
             (Kind::Udp(u), Address::Inet(a)) => u.connect(&self.stack, &self.options, Some(*a)),
             (Kind::Udp(u), Address::Unspecified) => u.connect(&self.stack, &self.options, None),
             (Kind::Raw(r), Address::Inet(a)) => r.connect(&self.stack, &self.options, Some(*a)),

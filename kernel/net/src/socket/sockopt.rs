@@ -36,6 +36,7 @@ impl Socket {
         use Value::{Number, Switch as Sw};
         let o = &*self.options;
         let tcp = matches!(self.kind, Kind::Tcp(_));
+        let udp = matches!(self.kind, Kind::Udp(_));
         let v6 = self.family == AF_INET6;
         let byte = 0..=255;
         Some(match (level, name) {
@@ -60,6 +61,9 @@ impl Socket {
             (SOL_TCP, 9) if tcp => Number(&o.defer_accept, 0..=i32::MAX),
             (SOL_TCP, 18) if tcp => Number(&o.user_timeout, 0..=i32::MAX),
             (SOL_TCP, 25) if tcp => Number(&o.unsent_low, 0..=i32::MAX),
+            // UDP_SEGMENT. Without UDP_GRO (104), which would put together what came in:
+            // programs ask for each, as Linux 4.18 had the one only.
+            (SOL_UDP, 103) if udp => Number(&o.segment, 0..=0xffff),
             (SOL_IP, 1) => Number(&o.tos, byte),
             (SOL_IP, 2) => Number(&o.ttl, 1..=255),
             (SOL_IP, 3) if matches!(&self.kind, Kind::Raw(r) if !r.is_ping()) => {
@@ -331,34 +335,6 @@ impl Socket {
         v.extend_from_slice(&uid.to_ne_bytes());
         v.extend_from_slice(&gid.to_ne_bytes());
         Ok(v)
-    }
-
-    /// The start of `struct tcp_info`; fields the engine does not know are 0.
-    pub(super) fn tcp_info(&self) -> Result<Vec<u8>> {
-        let Kind::Tcp(t) = &self.kind else {
-            return Err(Error::NoOption);
-        };
-        let mut v = [0; 104];
-        let conn = t
-            .link()
-            .ok()
-            .and_then(|l| l.conn.as_ref().map(|c| c.info()));
-        let (state, unacknowledged) = match conn {
-            Some(i) => (i.state, i.unacknowledged),
-            None if t.is_listening() => (10, 0),
-            None => (t.state(), 0),
-        };
-        v[0] = state;
-        let mss = u32::try_from(self.stack.node().mtu().saturating_sub(40)).unwrap_or(0);
-        let packets = u32::try_from(unacknowledged)
-            .unwrap_or(0)
-            .div_ceil(mss.max(1));
-        for (at, n) in [(16, mss), (20, mss), (24, packets)] {
-            for (to, from) in v.iter_mut().skip(at).zip(n.to_ne_bytes()) {
-                *to = from;
-            }
-        }
-        Ok(v.to_vec())
     }
 }
 

@@ -149,7 +149,10 @@ impl Socket {
                         return r;
                     }
                     Err(Error::WOULD_BLOCK) if !nonblocking => {}
-                    Err(e) => return Err(e),
+                    Err(e) => {
+                        t.pending()?;
+                        return Err(e);
+                    }
                 }
                 let ready = || (!matches!(t.link(), Err(Error::WOULD_BLOCK))).then_some(());
                 self.wait(false, self.receive_until(), ready)?;
@@ -357,11 +360,14 @@ impl Socket {
         &self,
         t: &'a crate::tcp::Tcp,
         nonblocking: bool,
-    ) -> Result<&'a crate::tcp::TcpLink> {
+    ) -> Result<crate::tcp::Link<'a>> {
         loop {
             match t.link() {
                 Ok(link) => return Ok(link),
-                Err(Error::NotConnected) => return Err(Error::BROKEN_PIPE),
+                Err(Error::NotConnected) => {
+                    t.pending()?;
+                    return Err(Error::BROKEN_PIPE);
+                }
                 Err(Error::WOULD_BLOCK) if !nonblocking => {}
                 Err(e) => return Err(e),
             }
@@ -498,22 +504,24 @@ impl Socket {
         len: usize,
         nonblocking: bool,
     ) -> Result<usize> {
-        let (e, link) = match &self.kind {
+        let link = match &self.kind {
             Kind::Tcp(t) => {
                 let link = self.connected(t, nonblocking)?;
                 link.expect_more(false);
-                (&link.endpoint, Some(link))
+                Some(link)
             }
-            Kind::Unix(u) => (u.stream().ok_or(Error::INVALID)?, None),
-            Kind::Udp(_) | Kind::Raw(_) | Kind::Packet(_) | Kind::Netlink(_) => {
-                return Err(Error::INVALID);
-            }
+            _ => None,
+        };
+        let e = match (&link, &self.kind) {
+            (Some(link), _) => &link.endpoint,
+            (None, Kind::Unix(u)) => u.stream().ok_or(Error::INVALID)?,
+            _ => return Err(Error::INVALID),
         };
         loop {
             match e.write_frame(frame, start, len) {
                 Err(Error::WOULD_BLOCK) if !nonblocking => {}
                 other => {
-                    if let Some(link) = link {
+                    if let Some(link) = &link {
                         link.kick();
                     }
                     return other;

@@ -53,6 +53,11 @@ impl Udp {
         if to.is_none() && self.remote().is_err() {
             return Err(Error::DestinationRequired);
         }
+        // How it is cut is settled with the first part, too.
+        let header = Header {
+            segment: Some(header.segment(&self.core.options)),
+            ..header
+        };
         let charge = stack.account().hold(DATAGRAM_MAX.div_ceil(PAGE_SIZE))?;
         let mut slot = self.joined.part.lock();
         let mut part = slot.take().unwrap_or(Part {

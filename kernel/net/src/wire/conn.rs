@@ -1,6 +1,11 @@
 //! One connection over the wire.
 
+mod info;
+
+pub use info::Info;
+
 use super::engine::{Engine, Port, clock};
+use super::meter::Meter;
 use super::sender::{Room, Sender};
 use super::settings::{DATA_TIMEOUT, apply, timeout};
 use super::sockets::{SocketPool, WireSocket};
@@ -65,15 +70,7 @@ struct Core {
     last: (u32, u32),
     /// Packets came in that [`Conn::answer`] is to answer.
     has_heard: bool,
-}
-
-/// What `TCP_INFO` can tell.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Info {
-    /// State, numbered as Linux does (`TCP_ESTABLISHED` is 1).
-    pub state: u8,
-    /// Bytes sent or to be sent that were not acknowledged.
-    pub unacknowledged: usize,
+    meter: Meter,
 }
 
 /// What moved in one run.
@@ -83,6 +80,9 @@ struct Moved {
     arrived: bool,
     /// Room for the program.
     room: bool,
+    /// Bytes from the network, and bytes for it.
+    received: usize,
+    taken: usize,
 }
 
 impl Conn {
@@ -115,6 +115,7 @@ impl Conn {
                 orphan_until: None,
                 last: (0, 0),
                 has_heard: false,
+                meter: Meter::default(),
             }),
             more: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
@@ -147,7 +148,9 @@ impl Conn {
         };
         let mut engine = engines.here();
         let Engine { iface, room } = &mut *engine;
+        core.meter.heard(packet);
         let mut port = self.port(Some(packet), room);
+        port.out.meter = Some(&mut core.meter);
         iface.poll_ingress_single(clock(Instant::now()), &mut port, &mut socket.set);
         let sent = port.out.finish();
         drop(engine);
@@ -283,35 +286,6 @@ impl Conn {
         self.run(&mut core, None, None);
     }
 
-    /// For `TCP_INFO`.
-    #[must_use]
-    pub fn info(&self) -> Info {
-        let mut core = self.core.lock();
-        let Some(s) = &mut core.socket else {
-            return Info {
-                state: 7,
-                unacknowledged: 0,
-            };
-        };
-        let t = s.tcp();
-        Info {
-            state: match t.state() {
-                State::Established => 1,
-                State::SynSent => 2,
-                State::SynReceived => 3,
-                State::FinWait1 => 4,
-                State::FinWait2 => 5,
-                State::TimeWait => 6,
-                State::Closed => 7,
-                State::CloseWait => 8,
-                State::LastAck => 9,
-                State::Listen => 10,
-                State::Closing => 11,
-            },
-            unacknowledged: t.send_queue(),
-        }
-    }
-
     /// Runs the engine: a packet in, bytes between rings and buffers, segments
     /// out, and then what that changed.
     fn run(&self, core: &mut Core, packet: Option<&[u8]>, fresh: Option<&mut Interface>) {
@@ -329,7 +303,11 @@ impl Conn {
         let mut engine = engines.here();
         let Engine { iface, room } = &mut *engine;
         let iface = fresh.unwrap_or(iface);
+        if let Some(packet) = packet {
+            core.meter.heard(packet);
+        }
         let mut port = self.port(packet, room);
+        port.out.meter = Some(&mut core.meter);
         if packet.is_some() {
             iface.poll_ingress_single(at, &mut port, &mut socket.set);
         }
@@ -357,6 +335,8 @@ impl Conn {
             self.node.flush();
         }
         core.last = sent.last.unwrap_or(core.last);
+        core.meter.figures.bytes_received += moved.received as u64;
+        core.meter.figures.bytes_taken += moved.taken as u64;
         if moved.arrived {
             self.wire.notify_peer(Events::READABLE);
         }
@@ -416,7 +396,10 @@ impl Conn {
                 (n, n)
             });
             match took {
-                Ok(n) if n > 0 => moved.arrived |= !discard,
+                Ok(n) if n > 0 => {
+                    moved.arrived |= !discard;
+                    moved.received += n;
+                }
                 _ => break,
             }
         }
@@ -444,7 +427,10 @@ impl Conn {
                 (n, n)
             });
             match took {
-                Ok(n @ 1..) => may_leave -= n,
+                Ok(n @ 1..) => {
+                    may_leave -= n;
+                    moved.taken += n;
+                }
                 _ => break,
             }
         }

@@ -17,6 +17,7 @@ mod cork;
 mod engine;
 mod flows;
 mod limit;
+mod meter;
 mod open;
 mod sender;
 mod settings;

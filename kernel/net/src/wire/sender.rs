@@ -5,6 +5,7 @@
 //! The engine writes each packet where its data belongs, right behind the data of those before
 //! it. Its headers come to lie over the end of that data, which is kept meanwhile.
 
+use super::meter::Meter;
 use crate::checksum::Transport;
 use crate::node::{ETHERNET_HEADER, NetNode};
 use alloc::vec;
@@ -61,6 +62,8 @@ pub(super) struct Sender<'a> {
     is_reserved: bool,
     /// Whether packets may be joined.
     joins: bool,
+    /// Who wants to know of each packet.
+    pub(super) meter: Option<&'a mut Meter>,
     pub(super) sent: Sent,
 }
 
@@ -82,19 +85,19 @@ impl Held {
 
 /// A packet of TCP.
 #[derive(Clone, Copy, Debug)]
-struct Parsed {
+pub(super) struct Parsed {
     /// Bytes of the header of IP, and of both headers.
-    network: usize,
-    headers: usize,
-    sequence: u32,
-    acknowledged: u32,
-    flags: u8,
+    pub(super) network: usize,
+    pub(super) headers: usize,
+    pub(super) sequence: u32,
+    pub(super) acknowledged: u32,
+    pub(super) flags: u8,
     /// Bytes of data.
-    data: usize,
+    pub(super) data: usize,
 }
 
 impl Parsed {
-    fn of(packet: &[u8]) -> Option<Parsed> {
+    pub(super) fn of(packet: &[u8]) -> Option<Parsed> {
         let first = *packet.first()?;
         let network = match first >> 4 {
             4 => usize::from(first & 0xf) * 4,
@@ -131,6 +134,7 @@ impl<'a> Sender<'a> {
             room,
             held: None,
             is_reserved: false,
+            meter: None,
             sent: Sent::default(),
         }
     }
@@ -204,6 +208,9 @@ impl<'a> Sender<'a> {
         let r = f(packet);
         let parsed = Parsed::of(packet);
         self.sent.last = parsed.map_or(self.sent.last, |p| Some((p.sequence, p.acknowledged)));
+        if let (Some(meter), Some(parsed)) = (&mut self.meter, &parsed) {
+            meter.sent(parsed);
+        }
         self.sent.count += 1;
         let kept = kept.get(..over).unwrap_or_default();
         match (joined, parsed) {

@@ -12,7 +12,7 @@ use core::fmt::{self, Write};
 use mm::AddressSpace;
 use vfs::procfs::{ProcMemory, ProcProcess, ProcSource};
 use vfs::pseudo::Text;
-use vfs::{FdTable, FsContext, Path};
+use vfs::{Credentials, FdTable, FsContext, Path};
 
 /// What `/proc` shows of `world`.
 #[must_use]
@@ -99,17 +99,20 @@ impl ProcMemory for Memory {
 struct View(Arc<Process>);
 
 /// Files of a process's directory and their modes.
-const FILES: [(&str, u32); 16] = [
+const FILES: [(&str, u32); 19] = [
     ("auxv", 0o400),
     ("cmdline", 0o444),
     ("comm", 0o644),
     ("coredump_filter", 0o444),
     ("environ", 0o400),
+    ("io", 0o400),
     ("limits", 0o444),
+    ("loginuid", 0o644),
     ("maps", 0o444),
     ("oom_score", 0o444),
     ("oom_score_adj", 0o644),
     ("personality", 0o400),
+    ("sessionid", 0o444),
     ("smaps", 0o444),
     ("smaps_rollup", 0o444),
     ("stat", 0o444),
@@ -161,7 +164,19 @@ impl View {
             }
             // No dumps are written, whatever this says; it is Linux's default.
             "coredump_filter" => writeln!(out, "00000033"),
+            "io" => match (tid, self.thread(tid)) {
+                (Some(_), Some(thread)) => thread.counted().transfers.show(out),
+                // With those of children that were waited for, as on Linux.
+                _ => {
+                    let mut all = process.counted().transfers;
+                    all += process.children_counted().transfers;
+                    all.show(out)
+                }
+            },
             "limits" => status::limits(process, out),
+            // Without a line feed, as on Linux.
+            "loginuid" => write!(out, "{}", process.login().uid),
+            "sessionid" => write!(out, "{}", process.login().session),
             "maps" => memory::maps(self.thread(None).as_deref(), out),
             "smaps" => memory::smaps(self.thread(None).as_deref(), out),
             "smaps_rollup" => memory::rollup(self.thread(None).as_deref(), out),
@@ -240,13 +255,11 @@ impl ProcProcess for View {
                 Ok(())
             }
             "oom_score_adj" => {
-                let text = core::str::from_utf8(bytes).map_err(|_| vfs::Error::Invalid)?;
-                let value: i32 = text.trim().parse().map_err(|_| vfs::Error::Invalid)?;
+                let value: i32 = written_number(bytes)?;
                 if !(-1000..=1000).contains(&value) {
                     return Err(vfs::Error::Invalid);
                 }
-                let current = machine::thread::current();
-                let cred = current.data::<Arc<Thread>>().and_then(|me| me.cred.get());
+                let (_, cred) = writer();
                 // Root of a capsule has not that capability, but may do this.
                 let privileged =
                     cred.is_some_and(|c| c.euid == 0 || c.has(vfs::Caps::SYS_RESOURCE));
@@ -254,7 +267,36 @@ impl ProcProcess for View {
                     .set_oom_adjust(value, privileged)
                     .map_err(|_| vfs::Error::AccessDenied)
             }
+            "loginuid" => {
+                let uid = written_number(bytes)?;
+                let (process, cred) = writer();
+                // Each for itself (`proc_loginuid_write` of Linux).
+                if !process.is_some_and(|p| Arc::ptr_eq(&p, &self.0)) {
+                    return Err(vfs::Error::NotPermitted);
+                }
+                // As above.
+                let privileged = cred.is_some_and(|c| c.euid == 0);
+                self.0
+                    .log_in(uid, privileged)
+                    .map_err(|_| vfs::Error::NotPermitted)
+            }
             _ => Err(vfs::Error::NotPermitted),
         }
     }
+}
+
+/// A number as it is written to a file.
+fn written_number<T: core::str::FromStr>(bytes: &[u8]) -> vfs::Result<T> {
+    let text = core::str::from_utf8(bytes).map_err(|_| vfs::Error::Invalid)?;
+    text.trim().parse().map_err(|_| vfs::Error::Invalid)
+}
+
+/// Process and rights of the thread that runs this code.
+fn writer() -> (Option<Arc<Process>>, Option<Arc<Credentials>>) {
+    let current = machine::thread::current();
+    let me = current.data::<Arc<Thread>>();
+    (
+        me.map(|me| me.process().clone()),
+        me.and_then(|me| me.cred.get()),
+    )
 }

@@ -20,6 +20,7 @@ const CONTROL_MAX: usize = 20 << 10;
 const HEADER: usize = 16;
 const SOL_IP: i32 = 0;
 const SOL_SOCKET: i32 = 1;
+const SOL_UDP: i32 = 17;
 const SOL_IPV6: i32 = 41;
 const SCM_RIGHTS: i32 = 1;
 const SCM_CREDENTIALS: i32 = 2;
@@ -28,6 +29,7 @@ const SO_TIMESTAMPNS: i32 = 35;
 const IP_TOS: i32 = 1;
 const IP_TTL: i32 = 2;
 const IP_PKTINFO: i32 = 8;
+const UDP_SEGMENT: i32 = 103;
 const IPV6_PKTINFO: i32 = 50;
 const IPV6_HOPLIMIT: i32 = 52;
 const IPV6_TCLASS: i32 = 67;
@@ -79,6 +81,9 @@ fn one(
 ) -> Result<(), Errno> {
     let unix = socket.family() == net::addr::AF_UNIX;
     let internet = matches!(socket.family(), AF_INET | AF_INET6);
+    if internet && !is_own(socket, level) {
+        return Ok(());
+    }
     match (level, kind) {
         (SOL_SOCKET, SCM_RIGHTS) if unix => {
             if data.len() / 4 + out.files.len() > FILES_MAX {
@@ -129,8 +134,29 @@ fn one(
             out.header.class = field_or_usual(data)?;
             Ok(())
         }
+        // How long the datagrams are that the message is cut into (udp(7)).
+        (SOL_UDP, UDP_SEGMENT) => {
+            let size = data.try_into().map_err(|_| Errno::EINVAL)?;
+            out.header.segment = Some(u16::from_ne_bytes(size));
+            Ok(())
+        }
+        // Of these it only reads what it knows.
+        (SOL_IP, _) if socket.is_v6() => Ok(()),
         _ if level != SOL_SOCKET && unix => Ok(()),
         _ => Err(Errno::EINVAL),
+    }
+}
+
+/// Whether an internet socket looks at control data of `level`: Linux passes over those
+/// of other protocols, and over all but the socket's own on streams (`tcp_sendmsg`,
+/// `udp_cmsg_send`, `ip_cmsg_send`, `ip6_datagram_send_ctl`).
+fn is_own(socket: &Socket, level: i32) -> bool {
+    match level {
+        SOL_SOCKET => true,
+        SOL_UDP => socket.is_udp(),
+        SOL_IP => !socket.is_tcp(),
+        SOL_IPV6 => socket.is_v6() && !socket.is_tcp(),
+        _ => false,
     }
 }
 

@@ -498,7 +498,7 @@ fn proc_and_sys_know_the_disk() {
         text,
         "major minor  #blocks  name\n\n 254       16       1024 vdb\n"
     );
-    let root = Mount::root(sysfs::tree(&disks), MountFlags::empty(), "sys");
+    let root = Mount::root(sysfs::tree(&disks, Vec::new()), MountFlags::empty(), "sys");
     let fs = FsContext::new(root.path());
     let caller = Caller {
         fs: &fs,

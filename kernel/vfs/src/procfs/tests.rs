@@ -143,7 +143,7 @@ impl Capsule {
         let mounts = [
             ("/proc", proc),
             ("/dev", dev.unwrap()),
-            ("/sys", sysfs::tree(&[])),
+            ("/sys", sysfs::tree(&[], Vec::new())),
             ("/sys/fs/cgroup", cgroup),
         ];
         for (path, tree) in mounts {
