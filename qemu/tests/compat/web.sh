@@ -34,7 +34,9 @@ pm.min_spare_servers = 1
 pm.max_spare_servers = 3
 C
 chmod 777 "$TMPDIR"
-php-fpm8.2 -y fpm.conf
+# The release's own version.
+for fpm in /usr/sbin/php-fpm[0-9]*; do :; done
+"$fpm" -y fpm.conf
 cat >nginx.conf <<C
 worker_processes 2;
 pid $TMPDIR/nginx.pid;
