@@ -103,8 +103,8 @@ fn all_in_x2apic_mode(name: &str, cpus: usize) -> Result<()> {
 /// in x2APIC mode the whole of it is the number, otherwise the highest byte.
 fn last_destination(node: &mut Node) -> Result<u32> {
     let told = node.qmp().monitor("info lapic 0")?;
-    let word = told.split_whitespace().skip_while(|word| *word != "ICR2");
-    let digits = word.skip(1).next().and_then(|word| word.strip_prefix("0x"));
+    let mut words = told.split_whitespace().skip_while(|word| *word != "ICR2");
+    let digits = words.nth(1).and_then(|word| word.strip_prefix("0x"));
     let digits = digits.with_context(|| format!("no ICR2: {told}"))?;
     Ok(u32::from_str_radix(digits, 16)?)
 }
