@@ -1,6 +1,8 @@
 #!/bin/sh
 # PostgreSQL and pgbench in the guest, over a Unix socket; prints "name value unit" lines.
-export PATH=/usr/lib/postgresql/15/bin:/bin:/sbin:/usr/bin:/usr/sbin
+# The release's own version.
+for bin in /usr/lib/postgresql/*/bin; do :; done
+export PATH=$bin:/bin:/sbin:/usr/bin:/usr/sbin
 export PGDATA=/tmp/pg PGHOST=/tmp PGUSER=nobody LC_ALL=C TZ=UTC
 as() { /usr/bin/setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }
 now() { cut -d' ' -f1 /proc/uptime; }

@@ -1,5 +1,6 @@
 //! The programs people deploy, and how each is tried: straight from Debian's
-//! packages, with one script that runs on a node and on this machine's Linux.
+//! packages, with one script that runs on a node and on this machine's Linux. Of programs
+//! whose packages are named after a version, the release's own one is taken.
 
 pub mod clients;
 #[cfg(test)]
@@ -72,8 +73,8 @@ go build -o prog main.go >log 2>&1 || { cat log; exit 1; }; cat prog",
 };
 
 const JDK: Build = Build {
-    packages: &["openjdk-17-jdk-headless", "dash", "coreutils"],
-    command: "PATH=$PATH:/usr/lib/jvm/java-17-openjdk-amd64/bin; cp /script Main.java
+    packages: &["default-jdk-headless", "dash", "coreutils"],
+    command: "PATH=$PATH:/usr/lib/jvm/default-java/bin; cp /script Main.java
 { javac Main.java && jar cfe main.jar Main *.class; } >log 2>&1 || { cat log; exit 1; }
 cat main.jar",
 };
@@ -167,9 +168,9 @@ pub const PROGRAMS: &[Program] = &[
         room: room(768, 600),
         ..program(
             "java",
-            &["openjdk-17-jre-headless", "dash", "coreutils"],
+            &["default-jre-headless", "dash", "coreutils"],
             &[
-                "/usr/lib/jvm/java-17-openjdk-amd64/bin/java",
+                "/usr/lib/jvm/default-java/bin/java",
                 "-Xmx128m",
                 // Else it depends on the size of the machine which collector it is.
                 "-XX:+UseG1GC",
@@ -183,8 +184,8 @@ pub const PROGRAMS: &[Program] = &[
         "nginx_and_php",
         &[
             "nginx",
-            "php8.2-fpm",
-            "php8.2-sqlite3",
+            "php-fpm",
+            "php-sqlite3",
             "curl",
             "openssl",
             "bash",
@@ -206,7 +207,7 @@ pub const PROGRAMS: &[Program] = &[
     program(
         "postgres",
         &[
-            "postgresql-15",
+            "postgresql",
             "bash",
             "dash",
             "coreutils",

@@ -37,6 +37,7 @@
 //! every machine gives the same verdict; [`long`] tells whether the whole form
 //! of a scenario was asked for (`scripts/test --long`).
 
+pub mod ability;
 pub mod api;
 pub mod artifacts;
 pub mod client;

@@ -4,6 +4,7 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use skep_qemu::{
     Artifacts, Machine, Node,
+    ability::has_device,
     ramdisk::{Ramdisk, port, scripted},
     seconds,
     twin::Packages,
@@ -282,6 +283,16 @@ fn virtio_net_sends_right_ones() -> Result<()> {
 #[test]
 fn e1000e_sends_right_ones() -> Result<()> {
     adds_up("e1000e")
+}
+
+/// The 82576, which QEMU has from 8.0 on.
+#[test]
+fn igb_sends_right_ones() -> Result<()> {
+    if !has_device("igb")? {
+        println!("not run: this QEMU has no igb");
+        return Ok(());
+    }
+    adds_up("igb")
 }
 
 #[test]

@@ -436,7 +436,7 @@ fn iommu_costs() -> Result<()> {
         };
         let script = format!("({COUNT_PAGES}) 2>&1");
         let count = scripted("count", &image, &script, &["nvme0n1"], &["nvme0n1"]);
-        let counted = machine("count").option("-icount", "shift=0");
+        let counted = machine("count").icount();
         let mut ramdisk = Ramdisk::with_nginx()?;
         ramdisk.idle_capsule(&count, &image)?;
         let path = ramdisk.write(&counted.name)?;

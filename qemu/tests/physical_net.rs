@@ -4,7 +4,9 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use skep_qemu::{
-    Board, Bus, Machine, Node, Visitor, http,
+    Board, Bus, Machine, Node, Visitor,
+    ability::has_device,
+    http,
     node::TempFolder,
     ramdisk::{Image, Ramdisk, standard_manifest},
     seconds,
@@ -14,7 +16,6 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -158,15 +159,6 @@ fn e1000e_serves() -> Result<()> {
 #[ignore = "long"]
 fn e1000_serves() -> Result<()> {
     serves(&machine("physical-e1000", Board::Pc)?)
-}
-
-/// Whether this QEMU has a device.
-fn has_device(model: &str) -> Result<bool> {
-    let help = Command::new("qemu-system-x86_64")
-        .args(["-device", &format!("{model},help")])
-        .output()?;
-    // It ends with status 0 in either case.
-    Ok(String::from_utf8_lossy(&help.stdout).contains("netdev="))
 }
 
 /// The 82576, which QEMU has from 8.0 on.

@@ -1,7 +1,6 @@
 //! How CPUs lie together, and what caches they share: as CPUID and the CPUs' local APIC
 //! IDs tell it (Intel SDM vol. 2A, CPUID leaves 1, 4, 0xb and 0x1f; AMD64 vol. 3, E.4.15).
 
-use crate::cpu;
 use alloc::vec::Vec;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 
@@ -152,7 +151,7 @@ fn apic_id(cpu: usize) -> Option<u32> {
 /// Of the CPUs that a test has.
 #[cfg(not(target_os = "none"))]
 fn apic_id(cpu: usize) -> Option<u32> {
-    u32::try_from(cpu).ok().filter(|_| cpu < cpu::count())
+    u32::try_from(cpu).ok().filter(|_| cpu < crate::cpu::count())
 }
 
 fn leaf(number: u32, part: u32) -> Leaf {
@@ -202,6 +201,7 @@ pub fn caches() -> Vec<Cache> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu;
 
     #[test]
     fn a_cache_is_what_its_leaf_says() {

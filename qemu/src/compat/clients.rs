@@ -71,7 +71,7 @@ pub const SERVED: &[Served] = &[
         packages: (
             "postgres",
             &[
-                "postgresql-15",
+                "postgresql",
                 "bash",
                 "dash",
                 "coreutils",

@@ -1,6 +1,8 @@
 # PostgreSQL: a cluster, SQL, pgbench, and recovery after its postmaster was killed.
 set -eu
-export PATH=/usr/lib/postgresql/15/bin:$PATH PGDATA=$TMPDIR/data PGHOST=$TMPDIR PGUSER=postgres LC_ALL=C
+# The release's own version.
+for bin in /usr/lib/postgresql/*/bin; do :; done
+export PATH=$bin:$PATH PGDATA=$TMPDIR/data PGHOST=$TMPDIR PGUSER=postgres LC_ALL=C
 # What the package's installation script does.
 grep -q ^postgres: /etc/passwd || echo 'postgres:x:90:90::/tmp:/bin/bash' >>/etc/passwd
 grep -q ^postgres: /etc/group || echo 'postgres:x:90:' >>/etc/group

@@ -34,7 +34,12 @@ pm.min_spare_servers = 1
 pm.max_spare_servers = 3
 C
 chmod 777 "$TMPDIR"
-php-fpm8.2 -y fpm.conf
+# The release's own version.
+for fpm in /usr/sbin/php-fpm[0-9]*; do :; done
+"$fpm" -y fpm.conf
+# From 1.25.1 on nginx has a directive for HTTP/2, and warns of the word.
+tls="ssl http2;"
+case $(nginx -v 2>&1) in *nginx/1.2[0-4].*) ;; *) tls="ssl; http2 on;" ;; esac
 cat >nginx.conf <<C
 worker_processes 2;
 pid $TMPDIR/nginx.pid;
@@ -43,7 +48,7 @@ events { worker_connections 512; }
 http {
     access_log off;
     server {
-        listen 127.0.0.1:8443 ssl http2;
+        listen 127.0.0.1:8443 $tls
         listen 127.0.0.1:8000;
         ssl_certificate $TMPDIR/cert.pem;
         ssl_certificate_key $TMPDIR/key.pem;

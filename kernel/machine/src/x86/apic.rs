@@ -19,6 +19,8 @@ const MSR_X2APIC: u32 = 0x800;
 const MSR_TSC_DEADLINE: u32 = 0x6e0;
 
 const ID: u32 = 0x20;
+/// Bits 16 to 23: the number of the last local vector.
+const VERSION: u32 = 0x30;
 const TASK_PRIORITY: u32 = 0x80;
 const EOI: u32 = 0xb0;
 const SPURIOUS_VECTOR: u32 = 0xf0;
@@ -86,30 +88,45 @@ fn cpu_has_x2apic() -> bool {
     core::arch::x86_64::__cpuid(1).ecx & 1 << 21 != 0
 }
 
-/// Turns on this CPU's local APIC as CPU `cpu`: all sources masked but errors and
-/// the pin the firmware wires to NMI. On the first CPU it also decides the mode.
-pub(crate) fn init_cpu(cpu: usize, nmi_pin: Option<u8>) {
+/// Turns this CPU's local APIC on, where it is and in the best mode there is.
+fn turn_on() {
     let mut base = Msr::new(MSR_APIC_BASE);
     // SAFETY: every x86-64 CPU has this register.
-    let mut value = unsafe { base.read() } | BASE_ENABLE;
-    if cpu_has_x2apic() {
-        value |= BASE_X2APIC;
-        X2APIC.store(true, Relaxed);
-    } else if PAGE.load(Relaxed).is_null() {
+    let value = unsafe { base.read() } | BASE_ENABLE;
+    if !cpu_has_x2apic() && PAGE.load(Relaxed).is_null() {
         let phys = (value & 0x000f_ffff_ffff_f000) as usize;
         let page = kmap::map_mmio(phys, 4096);
         PAGE.store(page.map_or(core::ptr::null_mut(), |p| p.as_ptr()), Relaxed);
     }
     // SAFETY: turns the APIC on where it is; interrupts are still masked in it.
     unsafe { base.write(value) };
+    if cpu_has_x2apic() {
+        // By a write of its own: from off there is no way into this mode but through the
+        // other one (SDM vol. 3A, 11.12.5).
+        // SAFETY: the CPU has the mode, and all that uses the registers asks which it is.
+        unsafe { base.write(value | BASE_X2APIC) };
+        X2APIC.store(true, Relaxed);
+    }
+}
 
+/// Turns on this CPU's local APIC as CPU `cpu`: all sources masked but errors and
+/// the pin the firmware wires to NMI. On the first CPU it also decides the mode.
+pub(crate) fn init_cpu(cpu: usize, nmi_pin: Option<u8>) {
+    turn_on();
     let (nmi, other) = match nmi_pin {
         Some(0) => (LVT_LINT0, LVT_LINT1),
         _ => (LVT_LINT1, LVT_LINT0),
     };
     write(TASK_PRIORITY, 0);
-    for lvt in [LVT_TIMER, LVT_THERMAL, LVT_PERFORMANCE, other] {
+    for lvt in [LVT_TIMER, other] {
         write(lvt, MASKED);
+    }
+    // In x2APIC mode a register that is not there is a fault (11.5.1, 11.12.1.2).
+    let last = read(VERSION) >> 16 & 0xff;
+    for (lvt, number) in [(LVT_PERFORMANCE, 4), (LVT_THERMAL, 5)] {
+        if last >= number {
+            write(lvt, MASKED);
+        }
     }
     write(nmi, DELIVER_NMI);
     write(ERROR_STATUS, 0);

@@ -1,6 +1,8 @@
 # A cluster for everybody, whose postmaster is started again whenever it ends.
 set -eu
-export PATH=/usr/lib/postgresql/15/bin:$PATH PGDATA=$TMPDIR/data LC_ALL=C
+# The release's own version.
+for bin in /usr/lib/postgresql/*/bin; do :; done
+export PATH=$bin:$PATH PGDATA=$TMPDIR/data LC_ALL=C
 grep -q ^postgres: /etc/passwd || echo 'postgres:x:90:90::/tmp:/bin/bash' >>/etc/passwd
 grep -q ^postgres: /etc/group || echo 'postgres:x:90:' >>/etc/group
 mkdir "$PGDATA"

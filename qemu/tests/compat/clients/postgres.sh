@@ -1,5 +1,7 @@
 set -euo pipefail
-export PATH=/usr/lib/postgresql/15/bin:$PATH PGHOST=$HOST PGPORT=$PORT PGUSER=postgres PGDATABASE=postgres PGCONNECT_TIMEOUT=30
+# The release's own version.
+for bin in /usr/lib/postgresql/*/bin; do :; done
+export PATH=$bin:$PATH PGHOST=$HOST PGPORT=$PORT PGUSER=postgres PGDATABASE=postgres PGCONNECT_TIMEOUT=30
 cd "$TMPDIR"
 ask() { psql -qAt "$@"; }
 # Answers of the database; while it recovers it takes nobody.

@@ -6,7 +6,7 @@ use skep_qemu::{command::output, twin::Packages};
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 /// What is added, with everything that it needs.
-const PACKAGES: &[&str] = &["postgresql-15", "nodejs", "util-linux"];
+const PACKAGES: &[&str] = &["postgresql", "nodejs", "util-linux"];
 /// Programs for `scripts/bench apps ... --tests`, by their path in the guest.
 const TESTS: [(&str, &str); 2] = [
     (
