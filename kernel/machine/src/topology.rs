@@ -151,7 +151,9 @@ fn apic_id(cpu: usize) -> Option<u32> {
 /// Of the CPUs that a test has.
 #[cfg(not(target_os = "none"))]
 fn apic_id(cpu: usize) -> Option<u32> {
-    u32::try_from(cpu).ok().filter(|_| cpu < crate::cpu::count())
+    u32::try_from(cpu)
+        .ok()
+        .filter(|_| cpu < crate::cpu::count())
 }
 
 fn leaf(number: u32, part: u32) -> Leaf {
