@@ -47,6 +47,8 @@ pub(crate) struct Character {
     pub(crate) queues: bool,
     /// The disk has a log of what failed.
     pub(crate) has_log: bool,
+    /// What was queued beside a command that failed goes on, until its link is reset.
+    pub(crate) goes_on: bool,
     /// The disk answers after this many resets of its link, and never again.
     pub(crate) resets: u32,
     /// The adapter stops when it is told to.
@@ -61,6 +63,7 @@ impl Default for Character {
         Character {
             queues: true,
             has_log: true,
+            goes_on: false,
             resets: u32::MAX,
             stops: true,
             is_wired: false,
@@ -86,6 +89,8 @@ pub(crate) struct State {
     /// After a failure nothing goes on until the port is started again.
     is_halted: bool,
     failed_tag: Option<u8>,
+    /// Writes that go on: where on the disk, and what.
+    stragglers: Vec<(usize, Vec<u8>)>,
     /// Address field of the next answer.
     answer: u32,
     /// Commands that were never answered.
@@ -148,6 +153,11 @@ impl Fake {
         state.medium.clone()
     }
 
+    /// Lets what went on reach the disk.
+    pub(crate) fn straggle(&self) {
+        self.state.lock().straggle();
+    }
+
     fn raise(&self, raised: bool) {
         if raised {
             self.event.raise();
@@ -181,16 +191,20 @@ impl Fake {
         raised
     }
 
+    /// Remembers the writes that were queued beside command `failed`.
+    fn go_on_after(&self, state: &mut State, failed: u32) {
+        let others = state.reg(CI) & state.reg(SACT) & !(1 << failed);
+        for number in (0..32u32).filter(|n| others >> n & 1 != 0) {
+            let (frame, memory) = fetch(state, number);
+            if frame[2] == 0x61 {
+                let bytes = memory.take(memory.len());
+                state.stragglers.push((block(&frame) * BLOCK, bytes));
+            }
+        }
+    }
+
     fn command(&self, state: &mut State, number: u32) -> bool {
-        let list = state.address(CLB);
-        let mut header = [0; 32];
-        assert!(device_read(list + u64::from(number) * 32, &mut header));
-        let word = u32::from_le_bytes(header[..4].try_into().unwrap());
-        let table = u64::from_le_bytes(header[8..16].try_into().unwrap());
-        assert!(table.is_multiple_of(128) && word & 0x1f == 5);
-        let mut frame = [0; 20];
-        assert!(device_read(table, &mut frame));
-        let entries = (word >> 16) as usize;
+        let (frame, memory) = fetch(state, number);
         let is_queued = matches!(frame[2], 0x60 | 0x61);
         assert_eq!(
             is_queued,
@@ -210,6 +224,9 @@ impl Fake {
                 } else {
                     0x80
                 };
+                if self.character.goes_on {
+                    self.go_on_after(state, number);
+                }
                 return state.fail(number, is_queued, busy);
             }
             Some(Fault::Link) => {
@@ -226,7 +243,6 @@ impl Fake {
             }
             _ => {}
         }
-        let memory = Memory::read(table, entries);
         if !self.execute(state, &frame, &memory) {
             return state.fail(number, is_queued, 0);
         }
@@ -239,8 +255,7 @@ impl Fake {
     }
 
     fn execute(&self, state: &mut State, f: &[u8; 20], memory: &Memory) -> bool {
-        let wide = [f[4], f[5], f[6], f[8], f[9], f[10], 0, 0];
-        let block = u64::from_le_bytes(wide) as usize;
+        let block = block(f);
         let plain = usize::from(u16::from_le_bytes([f[12], f[13]]));
         let queued = usize::from(u16::from_le_bytes([f[3], f[11]]));
         match f[2] {
@@ -295,6 +310,24 @@ impl Fake {
         }
         true
     }
+}
+
+/// The command in a slot of the list, and its memory.
+fn fetch(state: &State, number: u32) -> ([u8; 20], Memory) {
+    let list = state.address(CLB);
+    let mut header = [0; 32];
+    assert!(device_read(list + u64::from(number) * 32, &mut header));
+    let word = u32::from_le_bytes(header[..4].try_into().unwrap());
+    let table = u64::from_le_bytes(header[8..16].try_into().unwrap());
+    assert!(table.is_multiple_of(128) && word & 0x1f == 5);
+    let mut frame = [0; 20];
+    assert!(device_read(table, &mut frame));
+    (frame, Memory::read(table, (word >> 16) as usize))
+}
+
+/// The first block that a command means.
+fn block(f: &[u8; 20]) -> usize {
+    u64::from_le_bytes([f[4], f[5], f[6], f[8], f[9], f[10], 0, 0]) as usize
 }
 
 /// The memory that a command lists.
@@ -364,6 +397,12 @@ impl State {
         }
         self.is_halted = true;
         self.silenced = 0;
+    }
+
+    fn straggle(&mut self) {
+        for (at, bytes) in core::mem::take(&mut self.stragglers) {
+            self.disk[at..][..bytes.len()].copy_from_slice(&bytes);
+        }
     }
 
     fn fail(&mut self, number: u32, is_queued: bool, busy: u32) -> bool {
@@ -458,6 +497,7 @@ impl Bus for FakeBus {
                 state.set(SCTL, value);
                 state.resets += 1;
                 state.silenced = 0;
+                state.straggle();
                 let back = state.resets <= fake.character.resets;
                 state.set(TFD, if back { 0x50 } else { 0x80 });
             }

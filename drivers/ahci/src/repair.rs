@@ -106,6 +106,10 @@ impl<B: Bus> Hba<B> {
         } else {
             match self.failed_tag(port).filter(|tag| held >> tag & 1 != 0) {
                 Some(tag) => self.fail(port, tag),
+                // What else the disk was told may go on in spite of the port's end, and
+                // reach disk or memory when the program has long been answered (QEMU's
+                // does); after a reset of the link nothing does.
+                None if self.bring_up(port, true).is_err() => return false,
                 None if !self.one_by_one(port, held) => return false,
                 None => {}
             }
@@ -125,15 +129,12 @@ impl<B: Bus> Hba<B> {
         idle()
     }
 
-    /// The queued command that the disk says has failed (ACS-3, A.15).
+    /// The queued command that the disk says has failed (ACS-3, A.15); `None` if it has no
+    /// such log, which may leave the port stopped.
     fn failed_tag(&self, port: &Port) -> Option<u32> {
         const NOT_QUEUED: u8 = 1 << 7;
         let page = Frame::zeroed(Account::kernel()).ok()?;
-        if self.execute(port, Task::ErrorLog, &page).is_err() {
-            // The disk has no such log, and has to be started again.
-            let _ = self.restart(port);
-            return None;
-        }
+        self.execute(port, Task::ErrorLog, &page).ok()?;
         let mut first = [0];
         page.read(0, &mut first);
         let [first] = first;
