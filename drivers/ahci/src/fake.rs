@@ -89,8 +89,10 @@ pub(crate) struct State {
     /// After a failure nothing goes on until the port is started again.
     is_halted: bool,
     failed_tag: Option<u8>,
-    /// Writes that go on: where on the disk, and what.
-    stragglers: Vec<(usize, Vec<u8>)>,
+    /// Writes that go on: their numbers, where on the disk, and what.
+    stragglers: Vec<(u32, usize, Vec<u8>)>,
+    /// Numbers that ended while no answers were taken, as QEMU remembers them.
+    unanswered: u32,
     /// Address field of the next answer.
     answer: u32,
     /// Commands that were never answered.
@@ -198,7 +200,8 @@ impl Fake {
             let (frame, memory) = fetch(state, number);
             if frame[2] == 0x61 {
                 let bytes = memory.take(memory.len());
-                state.stragglers.push((block(&frame) * BLOCK, bytes));
+                let at = block(&frame) * BLOCK;
+                state.stragglers.push((number, at, bytes));
             }
         }
     }
@@ -249,7 +252,11 @@ impl Fake {
         let answer = core::mem::take(&mut state.answer);
         state.put(state.address(FB) + 0x44, &answer.to_le_bytes());
         state.set(CI, state.reg(CI) & !(1 << number));
-        state.set(SACT, state.reg(SACT) & !(1 << number));
+        let mut ended = 1 << number;
+        if is_queued {
+            ended |= core::mem::take(&mut state.unanswered);
+        }
+        state.set(SACT, state.reg(SACT) & !ended);
         let raised = state.interrupt(if is_queued { 8 } else { 1 });
         raised && fault != Some(Fault::NoInterrupt)
     }
@@ -400,8 +407,11 @@ impl State {
     }
 
     fn straggle(&mut self) {
-        for (at, bytes) in core::mem::take(&mut self.stragglers) {
+        for (number, at, bytes) in core::mem::take(&mut self.stragglers) {
             self.disk[at..][..bytes.len()].copy_from_slice(&bytes);
+            if self.reg(CMD) & CMD_RECEIVE == 0 {
+                self.unanswered |= 1 << number;
+            }
         }
     }
 
@@ -480,6 +490,9 @@ impl Bus for FakeBus {
                     now |= CMD_RECEIVING;
                 }
                 state.set(CMD, now);
+                if now & CMD_RECEIVE == 0 {
+                    state.straggle();
+                }
                 if value & CMD_CLO != 0 {
                     let status = state.reg(TFD) & !0x88;
                     state.set(TFD, status);

@@ -283,16 +283,27 @@ impl Port {
         self.read(bus, SSTS) & 0xf == SSTS_UP
     }
 
-    /// Stops the port: then the adapter reaches none of its memory. Whether it did.
-    pub(crate) fn stop(&self, bus: &impl Bus) -> bool {
+    /// Stops the list of commands: then the adapter reaches no memory but the place for
+    /// answers. Whether it did.
+    ///
+    /// QEMU's disks go on with what is under way all the same. It has to be able to say
+    /// so: what ended while answers were not taken is told with a later answer, as the
+    /// end of whatever has the same number then.
+    pub(crate) fn halt(&self, bus: &impl Bus) -> bool {
         let command = self.read(bus, CMD) & !CMD_START;
         self.write(bus, CMD, command);
-        let stopped = wait(STOP_TIME, || self.read(bus, CMD) & CMD_RUNNING == 0);
-        self.write(bus, CMD, command & !CMD_RECEIVE);
-        stopped && wait(STOP_TIME, || self.read(bus, CMD) & CMD_RECEIVING == 0)
+        wait(STOP_TIME, || self.read(bus, CMD) & CMD_RUNNING == 0)
     }
 
-    /// Begins the link anew, which resets the disk (AHCI 10.4.2); the port is stopped.
+    /// Stops the port: then the adapter reaches none of its memory. Whether it did.
+    pub(crate) fn stop(&self, bus: &impl Bus) -> bool {
+        let halted = self.halt(bus);
+        let command = self.read(bus, CMD) & !CMD_RECEIVE;
+        self.write(bus, CMD, command);
+        halted && wait(STOP_TIME, || self.read(bus, CMD) & CMD_RECEIVING == 0)
+    }
+
+    /// Begins the link anew, which resets the disk (AHCI 10.4.2); the list is stopped.
     pub(crate) fn reset_link(&self, bus: &impl Bus) -> bool {
         self.write(bus, SCTL, SCTL_NO_SLEEP | SCTL_RESET);
         let pause = Instant::now().after(Duration::from_millis(2));
@@ -301,13 +312,17 @@ impl Port {
         wait(LINK_TIME, || self.is_up(bus))
     }
 
-    /// Gives the port its memory and powers the disk up; the port is stopped. Whether
+    /// Gives the port its memory and powers the disk up; the list is stopped. Whether
     /// the disk had no power before.
     pub(crate) fn power_up(&self, bus: &impl Bus) -> bool {
         let (list, answers) = self.slots.lock().place();
         for (register, phys) in [(CLB, list), (FB, answers)] {
-            self.write(bus, register, phys as u32);
-            self.write(bus, register + 4, (phys >> 32) as u32);
+            for (register, half) in [(register, phys), (register + 4, phys >> 32)] {
+                // While answers are taken their place may not be written, not even anew.
+                if self.read(bus, register) != half as u32 {
+                    self.write(bus, register, half as u32);
+                }
+            }
         }
         self.write(bus, SCTL, SCTL_NO_SLEEP);
         let command = self.read(bus, CMD);

@@ -92,7 +92,7 @@ impl<B: Bus> Hba<B> {
 
     /// Stops the port and starts it again, as after each failure; whether that worked.
     fn restart(&self, port: &Port) -> bool {
-        port.stop(&self.bus) && self.is_idle(port) && port.run(&self.bus)
+        port.halt(&self.bus) && self.is_idle(port) && port.run(&self.bus)
     }
 
     /// Ends the command that failed and goes on with the others; whether that worked.
@@ -261,7 +261,12 @@ impl<B: Bus> Hba<B> {
     /// learns what the disk is, or makes sure that it is the one of before. The port
     /// stays closed.
     pub(crate) fn bring_up(&self, port: &Port, anew: bool) -> Result<(), AhciError> {
-        let stopped = port.stop(&self.bus);
+        // What the port had may still have to be answered.
+        let stopped = if anew {
+            port.halt(&self.bus)
+        } else {
+            port.stop(&self.bus)
+        };
         port.power_up(&self.bus);
         if anew && !port.reset_link(&self.bus) {
             return Err(AhciError::NoDisk);
@@ -309,7 +314,7 @@ impl<B: Bus> Hba<B> {
         given.map_err(|_| BlockError::NoMemory)?;
         let done = self.run_slot(port, 0).inspect_err(|_| {
             // The page is about to be free.
-            if !port.stop(&self.bus) {
+            if !port.halt(&self.bus) {
                 self.bus.set_master(false);
             }
         });

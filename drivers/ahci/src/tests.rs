@@ -209,36 +209,38 @@ fn of_many_commands_only_the_bad_one_fails() {
 }
 
 /// Of a disk that goes on with what else it had, nothing arrives once the program was told
-/// that it is written, and has written something else.
+/// that it is written, and has written something else; nor is its end taken for another's.
 #[test]
 fn what_went_on_beside_a_failure_comes_to_an_end() {
+    const AT_ONCE: u32 = 8;
     let (disk, fake) = start(Character {
         has_log: false,
         goes_on: true,
         ..Character::default()
     });
-    {
-        let mut state = fake.state.lock();
-        state.is_slow = true;
-        state.faults = alloc::vec![Fault::Failed];
-    }
-    let threads: Vec<_> = (0..8u64)
-        .map(|n| {
-            let disk = disk.clone();
-            std::thread::spawn(move || write(&disk, n, 1))
-        })
-        .collect();
-    wait_for(|| fake.state.lock().most_at_once == 8);
-    fake.go_on();
-    for thread in threads {
-        assert_eq!(thread.join().unwrap(), Ok(()));
-    }
-    for n in 0..8 {
-        write(&disk, n, 2).unwrap();
-    }
+    let write_all = |value: u8, faults: &[Fault]| {
+        {
+            let mut state = fake.state.lock();
+            (state.is_slow, state.most_at_once) = (true, 0);
+            state.faults = faults.to_vec();
+        }
+        let threads: Vec<_> = (0..u64::from(AT_ONCE))
+            .map(|n| {
+                let disk = disk.clone();
+                std::thread::spawn(move || write(&disk, n, value))
+            })
+            .collect();
+        wait_for(|| fake.state.lock().most_at_once == AT_ONCE);
+        fake.go_on();
+        for thread in threads {
+            assert_eq!(thread.join().unwrap(), Ok(()));
+        }
+    };
+    write_all(1, &[Fault::Failed]);
+    write_all(2, &[]);
     fake.straggle();
-    let found: Vec<_> = (0..8).map(|n| read(&disk, n)).collect();
-    assert_eq!(found, alloc::vec![Ok(2); 8]);
+    let found: Vec<_> = (0..AT_ONCE).map(|n| read(&disk, n.into())).collect();
+    assert_eq!(found, alloc::vec![Ok(2); AT_ONCE as usize]);
 }
 
 #[test]
