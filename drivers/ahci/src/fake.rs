@@ -214,6 +214,8 @@ impl Fake {
             state.reg(SACT) >> number & 1 != 0,
             "queued and active"
         );
+        let has_error = state.reg(TFD) & 1 != 0;
+        assert!(!(is_queued && has_error), "queued after an error");
         let own = matches!(frame[2], 0xec | 0x2f);
         let fault = (!own && !state.faults.is_empty()).then(|| state.faults.remove(0));
         match fault {
@@ -253,6 +255,7 @@ impl Fake {
         state.put(state.address(FB) + 0x44, &answer.to_le_bytes());
         state.set(CI, state.reg(CI) & !(1 << number));
         let mut ended = 1 << number;
+        state.set(TFD, 0x50);
         if is_queued {
             ended |= core::mem::take(&mut state.unanswered);
         }
@@ -503,7 +506,6 @@ impl Bus for FakeBus {
                 } else if old & CMD_START == 0 {
                     assert_eq!(state.reg(TFD) & 0x88, 0, "started while busy");
                     state.is_halted = false;
-                    state.set(TFD, 0x50);
                 }
             }
             SCTL if old & 0xf == 1 && value & 0xf == 0 => {

@@ -114,8 +114,24 @@ impl<B: Bus> Hba<B> {
                 None => {}
             }
         }
+        if !self.is_calm(port) {
+            return false;
+        }
         port.open(&self.bus);
         true
+    }
+
+    /// Has a disk that still tells of an error do something harmless, as Linux does; whether
+    /// it is the one of before. QEMU's takes back a queued command too early, and does it
+    /// twice, if there is an error from before it.
+    fn is_calm(&self, port: &Port) -> bool {
+        let has_error = port.read(&self.bus, TFD) & TFD_ERROR != 0;
+        let is_known = |found| {
+            port.identity
+                .get()
+                .is_some_and(|known| known.is_same(&found))
+        };
+        !has_error || self.identify(port).is_ok_and(is_known)
     }
 
     /// Whether the disk of a stopped port is not busy, or was made to say so.
