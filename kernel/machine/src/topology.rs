@@ -1,6 +1,7 @@
 //! How CPUs lie together, and what caches they share: as CPUID and the CPUs' local APIC
 //! IDs tell it (Intel SDM vol. 2A, CPUID leaves 1, 4, 0xb and 0x1f; AMD64 vol. 3, E.4.15).
 
+use crate::sync::Once;
 use alloc::vec::Vec;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 
@@ -165,7 +166,13 @@ fn has_leaf(number: u32) -> bool {
     __cpuid(number & 0x8000_0000).eax >= number
 }
 
+/// Read once: there may be many CPUs to place, and CPUID is slow in a virtual machine.
 fn shifts() -> Shifts {
+    static SHIFTS: Once<Shifts> = Once::new();
+    *SHIFTS.call_once(read_shifts)
+}
+
+fn read_shifts() -> Shifts {
     let levels = |number: u32| {
         let parts = (0..LEAVES_MAX).map(move |part| leaf(number, part));
         has_leaf(number).then(|| Shifts::of_levels(parts)).flatten()
